@@ -1,0 +1,1 @@
+//! Builds the guest's kernel and initramfs out of Debian packages

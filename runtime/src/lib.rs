@@ -1,0 +1,1 @@
+//! Containers in microVMs: the ringside command line

@@ -1,0 +1,3 @@
+//! Containers in microVMs: the ringside command line
+
+fn main() {}

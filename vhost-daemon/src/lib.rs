@@ -1,0 +1,1 @@
+//! What Ringside's vhost-user daemons share: session, queue worker, options, logs, metrics

@@ -1,0 +1,1 @@
+//! vhost-user block device daemon on io_uring

@@ -1,0 +1,3 @@
+//! vhost-user block device daemon on io_uring
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! vhost-user network device daemon
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! vhost-user file system daemon (virtio-fs)

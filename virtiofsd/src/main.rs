@@ -1,0 +1,3 @@
+//! vhost-user file system daemon (virtio-fs)
+
+fn main() {}
