@@ -1,0 +1,38 @@
+//! What `ringside` and the agent in its guest say to each other.
+//!
+//! The host hands the guest one [`GuestConfig`] in a file of the initramfs (a kernel command line
+//! is too short for an argument vector). From then on both talk over virtio-serial ports: three
+//! carry the command's raw bytes, [`port::CONTROL`] carries one JSON object per line, [`Order`]s
+//! towards the guest and [`Notice`]s towards the host.
+//!
+//! A stream's end is said as a byte count on the control port, never by closing a port: a
+//! hypervisor may drop what it still holds when a character device closes.
+
+mod config;
+mod control;
+mod text;
+
+pub use config::{Block, GuestConfig, Network, Process, Root, WindowSize};
+pub use control::{Notice, Order, read_line, write_line};
+pub use text::RawText;
+
+/// Where the guest finds its [`GuestConfig`], in the initramfs.
+pub const CONFIG_PATH: &str = "/ringside.json";
+
+/// Folder of the initramfs that holds the kernel modules.
+pub const MODULES_DIR: &str = "/modules";
+
+/// The list of module files in [`MODULES_DIR`], one name a line, in load order.
+pub const MODULES_LIST: &str = "/modules/load-order";
+
+/// Names of the virtio-serial ports.
+pub mod port {
+    /// Bytes for the command's standard input.
+    pub const STDIN: &str = "ringside.stdin";
+    /// Bytes of the command's standard output, or of its terminal.
+    pub const STDOUT: &str = "ringside.stdout";
+    /// Bytes of the command's standard error.
+    pub const STDERR: &str = "ringside.stderr";
+    /// [`Order`](super::Order)s and [`Notice`](super::Notice)s, one JSON object a line.
+    pub const CONTROL: &str = "ringside.control";
+}
