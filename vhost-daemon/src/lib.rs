@@ -1,1 +1,24 @@
-//! What Ringside's vhost-user daemons share: session, queue worker, options, logs, metrics
+//! What Ringside's vhost-user daemons share.
+//!
+//! The way of a request: guest ring → [`queue::RunningQueue::pop`] → validated
+//! [`queue::Chain`] → the device's [`worker::QueueWorker`] → [`worker::Io`] on the queue's own
+//! io_uring → completion → [`worker::Context::complete`] → used ring → at most one interrupt per
+//! batch.
+//!
+//! One thread owns one queue from start to stop. Control code ([`session`]) only starts, pauses
+//! and stops workers; it never touches a running ring.
+
+pub mod daemon;
+pub mod listen;
+pub mod log;
+pub mod memory;
+pub mod metrics;
+pub mod options;
+pub mod queue;
+pub mod session;
+pub mod shutdown;
+pub mod sys;
+pub mod wakeup;
+pub mod worker;
+
+pub use session::{Device, serve};

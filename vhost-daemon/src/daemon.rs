@@ -1,0 +1,96 @@
+//! A daemon's life: options are validated, the device is open, now serve it.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use thiserror::Error;
+
+use crate::listen::ListenError;
+use crate::metrics::{Metrics, MetricsServer};
+use crate::options::CommonConfig;
+use crate::session::{Device, ServeError, Service, serve};
+use crate::shutdown::Shutdown;
+
+/// A daemon cannot run.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The front ends' socket.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The metrics socket.
+    #[error("metrics: {0}")]
+    Metrics(#[source] ListenError),
+    /// Signals or the stop event.
+    #[error("cannot prepare for signals")]
+    Signals(#[from] io::Error),
+}
+
+/// Serves `device` until SIGTERM, SIGINT or SIGHUP (or the end of the only front end). SIGUSR1
+/// writes the metrics to the log.
+///
+/// # Errors
+/// When the daemon cannot start to serve.
+pub fn run<D: Device>(
+    device: &Arc<D>,
+    config: CommonConfig,
+    metrics: Arc<Metrics>,
+) -> Result<(), DaemonError> {
+    let shutdown = Arc::new(Shutdown::new()?);
+    watch_signals(shutdown.clone(), metrics.clone())?;
+    let _server = config
+        .metrics_socket
+        .as_deref()
+        .map(|path| MetricsServer::start(path, metrics.clone()))
+        .transpose()
+        .map_err(DaemonError::Metrics)?;
+    let service = Service {
+        endpoint: config.endpoint,
+        once: config.once,
+        poll: config.poll,
+        metrics,
+    };
+    serve(device, service, &shutdown)?;
+    Ok(())
+}
+
+fn watch_signals(shutdown: Arc<Shutdown>, metrics: Arc<Metrics>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in &mut signals {
+                if signal == SIGUSR1 {
+                    for line in metrics
+                        .render()
+                        .lines()
+                        .filter(|line| !line.starts_with('#'))
+                    {
+                        tracing::info!("{line}");
+                    }
+                } else {
+                    tracing::info!(signal, "asked to stop");
+                    shutdown.request();
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// The exit code of a `main`: an error goes to standard error as one sentence with its causes.
+pub fn exit_code<E: std::error::Error>(program: &str, result: Result<(), E>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let mut sentence = format!("{program}: {error}");
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        sentence.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    eprintln!("{sentence}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,302 @@
+//! Counters and histograms, shown as Prometheus text.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+mod server;
+pub use server::MetricsServer;
+
+/// A number that only one thread changes and any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. A plain load and store: the counter has one writer.
+    pub fn add(&self, count: u64) {
+        self.0
+            .store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes back `count` that was added too much.
+    pub fn sub(&self, count: u64) {
+        self.0
+            .store(self.get().wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The current value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Latencies in power-of-two buckets from 1 µs to about 8.4 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; Histogram::BUCKETS],
+    count: Counter,
+    nanoseconds: Counter,
+}
+
+impl Histogram {
+    const BUCKETS: usize = 24;
+
+    /// Counts one latency.
+    pub fn record(&self, latency: Duration) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        let microseconds = nanoseconds.div_ceil(1000);
+        // Bucket n holds latencies up to 2^n µs.
+        let bucket = microseconds.max(1).next_power_of_two().trailing_zeros() as usize;
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.add(1);
+        }
+        self.count.add(1);
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    /// How many latencies were recorded.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    fn render(&self, name: &str, labels: &str, out: &mut String) {
+        let mut below = 0;
+        for (power, bucket) in self.buckets.iter().enumerate() {
+            below += bucket.get();
+            let bound = (1_u64 << power) as f64 / 1e6;
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{{labels},le=\"+Inf\"}} {}",
+            self.count.get()
+        );
+        let _ = writeln!(
+            out,
+            "{name}_sum{{{labels}}} {}",
+            self.nanoseconds.get() as f64 / 1e9
+        );
+        let _ = writeln!(out, "{name}_count{{{labels}}} {}", self.count.get());
+    }
+}
+
+/// What every queue of every device counts. One thread writes: the queue's.
+#[derive(Debug, Default)]
+pub struct QueueMetrics {
+    /// Requests taken from the available ring.
+    pub requests: Counter,
+    /// Bytes read by the guest (from disk, file or network into guest memory).
+    pub bytes_in: Counter,
+    /// Bytes written by the guest.
+    pub bytes_out: Counter,
+    /// Requests answered with an error, or dropped.
+    pub errors: Counter,
+    /// Chains and rings that broke the rules of virtio.
+    pub guest_faults: Counter,
+    /// Interrupts sent to the guest.
+    pub interrupts: Counter,
+    /// Times the queue's thread slept and woke.
+    pub wakeups: Counter,
+    /// Requests popped and not completed, at the last turn of the worker's loop.
+    pub in_flight: Counter,
+    /// Time from the available ring to the used ring.
+    pub latency: Histogram,
+}
+
+/// A further series of one device, beyond those of [`QueueMetrics`].
+struct Series {
+    name: &'static str,
+    help: &'static str,
+    labels: String,
+    counter: Arc<Counter>,
+}
+
+/// All of a daemon's metrics. Counters outlive connections.
+#[derive(Default)]
+pub struct Metrics {
+    queues: Mutex<Vec<(String, Arc<QueueMetrics>)>>,
+    series: Mutex<Vec<Series>>,
+}
+
+impl Metrics {
+    /// The metrics of the queue named `queue`, made at the first call.
+    pub fn queue(&self, queue: &str) -> Arc<QueueMetrics> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, metrics)) = queues.iter().find(|(name, _)| name == queue) {
+            return metrics.clone();
+        }
+        let metrics = Arc::new(QueueMetrics::default());
+        queues.push((queue.to_owned(), metrics.clone()));
+        metrics
+    }
+
+    /// A counter of the device's own: `name` without the prefix `ringside_`, with `labels` in
+    /// Prometheus' form (`op="read"`).
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: &str) -> Arc<Counter> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = series.iter().find(|s| s.name == name && s.labels == labels) {
+            return known.counter.clone();
+        }
+        let counter = Arc::new(Counter::default());
+        series.push(Series {
+            name,
+            help,
+            labels: labels.to_owned(),
+            counter: counter.clone(),
+        });
+        counter
+    }
+
+    /// Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        self.render_queues(&mut out);
+        self.render_series(&mut out);
+        out
+    }
+
+    fn render_queues(&self, out: &mut String) {
+        type Read = fn(&QueueMetrics) -> u64;
+        const COLUMNS: [(&str, &str, &str, Read); 8] = [
+            (
+                "requests_total",
+                "counter",
+                "Requests taken from the available ring",
+                |q| q.requests.get(),
+            ),
+            (
+                "bytes_in_total",
+                "counter",
+                "Bytes written into guest memory",
+                |q| q.bytes_in.get(),
+            ),
+            (
+                "bytes_out_total",
+                "counter",
+                "Bytes taken from guest memory",
+                |q| q.bytes_out.get(),
+            ),
+            (
+                "errors_total",
+                "counter",
+                "Requests answered with an error or dropped",
+                |q| q.errors.get(),
+            ),
+            (
+                "guest_faults_total",
+                "counter",
+                "Chains and rings that broke virtio's rules",
+                |q| q.guest_faults.get(),
+            ),
+            (
+                "interrupts_total",
+                "counter",
+                "Interrupts sent to the guest",
+                |q| q.interrupts.get(),
+            ),
+            (
+                "wakeups_total",
+                "counter",
+                "Sleeps of the queue's thread",
+                |q| q.wakeups.get(),
+            ),
+            (
+                "in_flight",
+                "gauge",
+                "Requests popped and not completed",
+                |q| q.in_flight.get(),
+            ),
+        ];
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, kind, help, read) in COLUMNS {
+            let _ = writeln!(
+                out,
+                "# HELP ringside_{name} {help}\n# TYPE ringside_{name} {kind}"
+            );
+            for (queue, metrics) in queues.iter() {
+                let _ = writeln!(
+                    out,
+                    "ringside_{name}{{queue=\"{queue}\"}} {}",
+                    read(metrics)
+                );
+            }
+        }
+        let name = "ringside_request_seconds";
+        let _ = writeln!(
+            out,
+            "# HELP {name} Time from available to used\n# TYPE {name} histogram"
+        );
+        for (queue, metrics) in queues.iter() {
+            metrics
+                .latency
+                .render(name, &format!("queue=\"{queue}\""), out);
+        }
+    }
+
+    fn render_series(&self, out: &mut String) {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = "";
+        let mut sorted: Vec<&Series> = series.iter().collect();
+        sorted.sort_by_key(|s| s.name);
+        for Series {
+            name,
+            help,
+            labels,
+            counter,
+        } in sorted
+        {
+            if last != *name {
+                let _ = writeln!(
+                    out,
+                    "# HELP ringside_{name} {help}\n# TYPE ringside_{name} counter"
+                );
+                last = name;
+            }
+            let _ = writeln!(out, "ringside_{name}{{{labels}}} {}", counter.get());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_shows_its_counts_and_latencies() {
+        let metrics = Metrics::default();
+        let queue = metrics.queue("0");
+        queue.requests.add(3);
+        queue.latency.record(Duration::from_micros(3));
+        queue.latency.record(Duration::from_secs(100));
+        let text = metrics.render();
+        assert!(
+            text.contains("ringside_requests_total{queue=\"0\"} 3\n"),
+            "{text}"
+        );
+        assert!(text.contains("ringside_request_seconds_bucket{queue=\"0\",le=\"0.000002\"} 0\n"));
+        assert!(text.contains("ringside_request_seconds_bucket{queue=\"0\",le=\"0.000004\"} 1\n"));
+        assert!(text.contains("ringside_request_seconds_bucket{queue=\"0\",le=\"+Inf\"} 2\n"));
+    }
+
+    #[test]
+    fn the_same_name_gives_the_same_counter() {
+        let metrics = Metrics::default();
+        metrics
+            .counter("ops_total", "Operations", "op=\"read\"")
+            .add(1);
+        metrics
+            .counter("ops_total", "Operations", "op=\"read\"")
+            .add(1);
+        assert!(
+            metrics
+                .render()
+                .contains("ringside_ops_total{op=\"read\"} 2\n")
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! Options that all daemons share, after QEMU's "vhost-user backend program conventions"
+//! (docs/interop/vhost-user.rst in QEMU).
+
+use std::path::PathBuf;
+
+use clap::Args;
+use thiserror::Error;
+
+use crate::listen::Endpoint;
+use crate::sys::adopt_fd;
+use crate::worker::PollPolicy;
+
+/// The options as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CommonOptions {
+    /// Unix socket to listen on for front ends, one after another
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    pub socket_path: Option<PathBuf>,
+
+    /// Inherited socket to use instead: listening, or connected to a front end
+    #[arg(long, value_name = "FD")]
+    pub fd: Option<i32>,
+
+    /// Print what this program can do as JSON and exit
+    #[arg(long)]
+    pub print_capabilities: bool,
+
+    /// Exit when the first front end disconnects
+    #[arg(long)]
+    pub once: bool,
+
+    /// Unix socket that answers each connection with the metrics as Prometheus text
+    #[arg(long, value_name = "PATH")]
+    pub metrics_socket: Option<PathBuf>,
+
+    /// How long a queue's thread polls before it sleeps: auto, or microseconds (0: never)
+    #[arg(long, value_name = "auto|US", default_value = "auto")]
+    pub poll_us: PollPolicy,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as vhost_daemon=debug,info
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+/// The options as validated.
+#[derive(Debug)]
+pub struct CommonConfig {
+    /// Where front ends come from.
+    pub endpoint: Endpoint,
+    /// Whether to exit after the first front end.
+    pub once: bool,
+    /// Where to serve metrics.
+    pub metrics_socket: Option<PathBuf>,
+    /// Polling of the queues' threads.
+    pub poll: PollPolicy,
+}
+
+/// Options that cannot be used.
+#[derive(Debug, Error)]
+pub enum OptionsError {
+    /// Neither `--socket-path` nor `--fd`.
+    #[error("give --socket-path PATH or --fd FD")]
+    NoEndpoint,
+    /// `--fd` names no usable descriptor.
+    #[error("--fd {fd} is not an open descriptor that was handed down")]
+    BadFd {
+        /// The number given.
+        fd: i32,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl CommonOptions {
+    /// Checks the options and takes over inherited descriptors.
+    ///
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn validate(self) -> Result<CommonConfig, OptionsError> {
+        let endpoint = match (self.socket_path, self.fd) {
+            (Some(path), None) => Endpoint::Path(path),
+            (_, Some(fd)) => Endpoint::Inherited(
+                adopt_fd(fd).map_err(|source| OptionsError::BadFd { fd, source })?,
+            ),
+            (None, None) => return Err(OptionsError::NoEndpoint),
+        };
+        Ok(CommonConfig {
+            endpoint,
+            once: self.once,
+            metrics_socket: self.metrics_socket,
+            poll: self.poll_us,
+        })
+    }
+}

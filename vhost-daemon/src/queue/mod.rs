@@ -1,0 +1,10 @@
+//! The device side of one virtqueue (virtio 1.2, 2.7 split virtqueues).
+
+mod chain;
+mod running;
+mod token;
+
+pub use crate::sys::{Buffers, OutOfGuestMemory};
+pub use chain::{Chain, ChainError};
+pub use running::{Popped, QueueError, RunningQueue};
+pub use token::Token;

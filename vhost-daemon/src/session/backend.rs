@@ -1,0 +1,214 @@
+//! The library's view of a device: `VhostUserBackend`, one thread for each queue.
+
+use std::ffi::CString;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vhost::vhost_user::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost_user_backend::VhostUserBackend;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use super::Device;
+use super::ring::{Ring, Taken};
+use crate::memory::SharedMemory;
+use crate::metrics::Metrics;
+use crate::sys::name_current_thread;
+use crate::worker::{self, Outcome, PollPolicy};
+
+/// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
+const MAX_CONFIG: usize = 256;
+
+/// One connection's back end.
+pub(super) struct Backend<D> {
+    device: Arc<D>,
+    metrics: Arc<Metrics>,
+    poll: PollPolicy,
+    acknowledged: AtomicU64,
+    rings: Mutex<Rings>,
+}
+
+#[derive(Default)]
+struct Rings {
+    /// The ring of each queue whose thread has come by.
+    known: Vec<Option<Ring>>,
+    closed: bool,
+}
+
+impl<D: Device> Backend<D> {
+    pub(super) fn new(device: Arc<D>, metrics: Arc<Metrics>, poll: PollPolicy) -> Self {
+        Self {
+            device,
+            metrics,
+            poll,
+            acknowledged: AtomicU64::new(0),
+            rings: Mutex::default(),
+        }
+    }
+
+    /// Stops and drains every queue, now and for ever: the connection is over.
+    pub(super) fn close(&self) {
+        let rings = {
+            let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+            rings.closed = true;
+            std::mem::take(&mut rings.known)
+        };
+        for ring in rings.into_iter().flatten() {
+            ring.shut();
+        }
+    }
+
+    /// Remembers the ring of queue `index`; `false` if the connection is over.
+    fn register(&self, index: usize, ring: &Ring) -> bool {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        if rings.known.len() <= index {
+            rings.known.resize(index + 1, None);
+        }
+        if !rings.closed {
+            rings.known[index] = Some(ring.clone());
+        }
+        !rings.closed
+    }
+
+    /// Serves the ring for as long as it may run.
+    fn serve_ring(&self, index: usize, ring: &Ring) {
+        let queue_metrics = self.metrics.queue(&index.to_string());
+        let name = format!("queue{index}");
+        if let Ok(name) = CString::new(name.as_str()) {
+            name_current_thread(&name);
+        }
+        loop {
+            match ring.take(&queue_metrics) {
+                Ok(Some(taken)) => self.run(index, ring, taken, &name),
+                Ok(None) => return,
+                Err(fault) => {
+                    tracing::error!(queue = name, fault, "queue cannot be started");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn run(&self, index: usize, ring: &Ring, taken: Taken, name: &str) {
+        let mut lease = Lease {
+            ring,
+            outcome: None,
+        };
+        let features = self.acknowledged.load(Ordering::Acquire);
+        match self.device.worker(index, features) {
+            Ok(worker) => {
+                let outcome = worker::run(worker, taken.queue, &taken.stop, self.poll, name);
+                lease.outcome = Some(outcome);
+            }
+            Err(error) => tracing::error!(queue = name, %error, "queue cannot be started"),
+        }
+        // A worker that gave up by itself must not be started again and again: wait to be told.
+        taken.stop.wait_until_raised();
+    }
+}
+
+/// Gives the ring back even when the worker panics: the control thread must never wait for ever.
+struct Lease<'a> {
+    ring: &'a Ring,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.ring.give_back(self.outcome);
+    }
+}
+
+impl<D: Device> VhostUserBackend for Backend<D> {
+    type Bitmap = ();
+    type Vring = Ring;
+
+    fn num_queues(&self) -> usize {
+        self.device.queues()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        usize::from(self.device.max_queue_size())
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features()
+            | 1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.acknowledged.store(features, Ordering::Release);
+        self.device.acknowledged(features);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | self.device.protocol_features()
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {}
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let (offset, size) = (offset as usize, size as usize);
+        let mut config = self.device.config();
+        config.resize(MAX_CONFIG, 0);
+        let end = offset.checked_add(size);
+        end.and_then(|end| config.get(offset..end))
+            .map(<[u8]>::to_vec)
+            .unwrap_or_default()
+    }
+
+    fn set_config(&self, offset: u32, data: &[u8]) -> io::Result<()> {
+        self.device.write_config(offset as usize, data)
+    }
+
+    /// Makes every running worker drain and go on with the new table: after the answer, nothing
+    /// uses the old one.
+    fn update_memory(&self, _memory: SharedMemory) -> io::Result<()> {
+        let rings: Vec<Ring> = {
+            let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+            rings.known.iter().flatten().cloned().collect()
+        };
+        for ring in rings {
+            ring.change(|_| ());
+        }
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.num_queues()).map(|index| 1 << index).collect()
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+    }
+
+    /// Runs on the library's thread of queue `thread`, when its ring is enabled or kicked. The
+    /// worker takes the thread over until the ring stops; it waits for kicks by itself.
+    fn handle_event(
+        &self,
+        _event: u16,
+        _set: EventSet,
+        rings: &[Ring],
+        thread: usize,
+    ) -> io::Result<()> {
+        if let Some(ring) = rings.first()
+            && self.register(thread, ring)
+        {
+            self.serve_ring(thread, ring);
+        }
+        Ok(())
+    }
+}

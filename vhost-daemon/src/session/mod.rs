@@ -1,0 +1,67 @@
+//! The vhost-user protocol session: one front end after another.
+
+mod backend;
+mod relay;
+mod ring;
+mod serve;
+mod stop;
+
+use std::io;
+
+use vhost::vhost_user::VhostUserProtocolFeatures;
+
+pub use serve::{ServeError, Service, serve};
+pub(crate) use stop::StopFlag;
+
+use crate::worker::QueueWorker;
+
+/// A virtio device as the session runs it.
+///
+/// It is shared by all threads of a daemon and outlives connections; what belongs to one queue
+/// lives in its [`QueueWorker`].
+pub trait Device: Send + Sync + 'static {
+    /// The work on one queue.
+    type Worker: QueueWorker;
+
+    /// How many queues the device offers, at most 64.
+    fn queues(&self) -> usize;
+
+    /// Largest queue size offered; a power of two.
+    fn max_queue_size(&self) -> u16 {
+        1024
+    }
+
+    /// The device's own virtio feature bits. The session adds those of the ring and of vhost-user.
+    fn features(&self) -> u64;
+
+    /// vhost-user protocol features beyond those the session offers by itself.
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::empty()
+    }
+
+    /// The device's configuration space as it is now.
+    fn config(&self) -> Vec<u8>;
+
+    /// The driver writes to the configuration space.
+    ///
+    /// # Errors
+    /// When the field cannot be written.
+    fn write_config(&self, offset: usize, data: &[u8]) -> io::Result<()> {
+        let _ = (offset, data);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The driver acknowledged `features`.
+    fn acknowledged(&self, features: u64) {
+        let _ = features;
+    }
+
+    /// A front end disconnected; every queue has been drained.
+    fn disconnected(&self) {}
+
+    /// Makes the worker of queue `index`, on that queue's thread, each time the queue starts.
+    ///
+    /// # Errors
+    /// The queue then stays stopped; the error is logged.
+    fn worker(&self, index: usize, features: u64) -> io::Result<Self::Worker>;
+}

@@ -1,0 +1,86 @@
+//! How the control thread reaches a running worker.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags};
+use vmm_sys_util::event::{EventConsumer, EventNotifier};
+
+use crate::wakeup::Wakeup;
+
+/// The mailbox of one run of a worker. The worker looks at two flags in each turn of its loop and
+/// takes no lock unless one is set.
+pub(crate) struct StopFlag {
+    raised: AtomicBool,
+    call_changed: AtomicBool,
+    new_call: Mutex<Option<EventNotifier>>,
+    wakeup: Wakeup,
+    kick: Option<EventConsumer>,
+}
+
+impl StopFlag {
+    pub(crate) fn new(kick: Option<EventConsumer>) -> io::Result<Self> {
+        Ok(Self {
+            raised: AtomicBool::new(false),
+            call_changed: AtomicBool::new(false),
+            new_call: Mutex::new(None),
+            wakeup: Wakeup::new()?,
+            kick,
+        })
+    }
+
+    /// Tells the worker to stop and wakes it.
+    pub(crate) fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        self.wakeup.wake();
+    }
+
+    /// Whether the worker is to stop.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until the control thread raises the flag.
+    pub(crate) fn wait_until_raised(&self) {
+        while !self.is_raised() {
+            let mut waiting = [PollFd::new(&self.wakeup, PollFlags::IN)];
+            if rustix::event::poll(&mut waiting, None).is_err() {
+                continue;
+            }
+            // Other news (a new call descriptor) wake up as well: take the count, look again.
+            self.wakeup.clear();
+        }
+    }
+
+    /// Gives the worker another call descriptor, or none.
+    pub(crate) fn replace_call(&self, call: Option<EventNotifier>) {
+        *self.new_call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+        self.call_changed.store(true, Ordering::Release);
+        self.wakeup.wake();
+    }
+
+    /// The call descriptor that [`replace_call`](Self::replace_call) left, if it was called since.
+    pub(crate) fn take_new_call(&self) -> Option<Option<EventNotifier>> {
+        if !self.call_changed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.call_changed.store(false, Ordering::Relaxed);
+        Some(
+            self.new_call
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        )
+    }
+
+    /// Readable once the worker has something to look at.
+    pub(crate) fn wakeup(&self) -> &Wakeup {
+        &self.wakeup
+    }
+
+    /// The front end's kick descriptor.
+    pub(crate) fn kick(&self) -> Option<&EventConsumer> {
+        self.kick.as_ref()
+    }
+}

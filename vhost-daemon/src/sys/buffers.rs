@@ -1,0 +1,246 @@
+//! Guest buffers: checked ranges of guest memory as host addresses.
+
+use std::io;
+use std::mem::size_of;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+use crate::memory::PinnedMemory;
+
+/// A buffer that a descriptor names lies outside the memory that the front end shared.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+#[error("buffer of {len} bytes at guest address {addr:#x} is outside guest memory")]
+pub struct OutOfGuestMemory {
+    /// Guest physical address of the buffer.
+    pub addr: u64,
+    /// Its length in bytes.
+    pub len: usize,
+}
+
+/// A sequence of byte ranges in guest memory, all of them inside the mapped table.
+///
+/// The guest may write to the bytes at any time: read what matters once, check the copy and use
+/// the copy. The type keeps the table mapped and belongs to one thread.
+///
+/// [`io::Read`] copies out of the front and consumes it; [`io::Write`] copies into the front and
+/// consumes it. Neither fails; both are short when the buffers end.
+pub struct Buffers {
+    memory: PinnedMemory,
+    // Invariant: each iovec lies inside a region of `memory`, and no iovec is empty.
+    iovecs: SmallVec<[libc::iovec; 4]>,
+    len: usize,
+}
+
+impl std::fmt::Debug for Buffers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Buffers({} bytes in {} parts)",
+            self.len,
+            self.iovecs.len()
+        )
+    }
+}
+
+impl Buffers {
+    /// No bytes yet, over `memory`.
+    pub fn new(memory: PinnedMemory) -> Self {
+        Self {
+            memory,
+            iovecs: SmallVec::new(),
+            len: 0,
+        }
+    }
+
+    /// Appends `len` bytes at guest address `addr`.
+    ///
+    /// # Errors
+    /// When any byte of the range is outside guest memory; nothing is appended then.
+    pub fn append(&mut self, addr: GuestAddress, len: usize) -> Result<(), OutOfGuestMemory> {
+        let parts = self.iovecs.len();
+        let memory = self.memory.clone();
+        let mut found = 0;
+        for slice in memory.get_slices(addr, len) {
+            let Ok(slice) = slice else { break };
+            found += slice.len();
+            let iov_base = slice.ptr_guard_mut().as_ptr().cast();
+            self.iovecs.push(libc::iovec {
+                iov_base,
+                iov_len: slice.len(),
+            });
+        }
+        if found != len || len == 0 {
+            self.iovecs.truncate(parts);
+            return Err(OutOfGuestMemory { addr: addr.0, len });
+        }
+        self.len += len;
+        Ok(())
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The ranges as host addresses, for system calls. None is empty.
+    ///
+    /// Whoever hands them to the kernel keeps the `Buffers` until the kernel is done.
+    pub fn iovecs(&self) -> &[libc::iovec] {
+        &self.iovecs
+    }
+
+    /// Removes the first `count` bytes and returns them; `None`, unchanged, if there are fewer.
+    pub fn split_front(&mut self, count: usize) -> Option<Self> {
+        if count > self.len {
+            return None;
+        }
+        let mut front = Self::new(self.memory.clone());
+        front.len = count;
+        self.len -= count;
+        let mut rest = count;
+        let mut whole = 0;
+        for iovec in &mut self.iovecs {
+            if iovec.iov_len > rest {
+                if rest > 0 {
+                    front.iovecs.push(libc::iovec {
+                        iov_base: iovec.iov_base,
+                        iov_len: rest,
+                    });
+                    // `rest` is less than the range's length, so the new base is inside it.
+                    iovec.iov_base = iovec.iov_base.wrapping_byte_add(rest);
+                    iovec.iov_len -= rest;
+                }
+                break;
+            }
+            rest -= iovec.iov_len;
+            front.iovecs.push(*iovec);
+            whole += 1;
+        }
+        self.iovecs.drain(..whole);
+        Some(front)
+    }
+
+    /// Removes the last `count` bytes and returns them; `None`, unchanged, if there are fewer.
+    pub fn split_back(&mut self, count: usize) -> Option<Self> {
+        let keep = self.len.checked_sub(count)?;
+        let mut front = self.split_front(keep)?;
+        std::mem::swap(self, &mut front);
+        Some(front)
+    }
+
+    /// Keeps only the first `count` bytes.
+    pub fn truncate(&mut self, count: usize) {
+        if let Some(front) = self.split_front(count) {
+            *self = front;
+        }
+    }
+
+    /// Drops the first `count` bytes, or all of them if there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        self.split_front(count.min(self.len));
+    }
+
+    /// Copies one object out of the front and consumes it; `None`, unchanged, if there are too
+    /// few bytes.
+    pub fn read_obj<T: ByteValued + Default>(&mut self) -> Option<T> {
+        if self.len < size_of::<T>() {
+            return None;
+        }
+        let mut object = T::default();
+        self.copy_out(object.as_mut_slice());
+        Some(object)
+    }
+
+    /// Copies one object into the front and consumes it; `false`, unchanged, if there are too few
+    /// bytes.
+    pub fn write_obj<T: ByteValued>(&mut self, object: &T) -> bool {
+        if self.len < size_of::<T>() {
+            return false;
+        }
+        self.copy_in(object.as_slice());
+        true
+    }
+
+    /// Copies the first bytes into `out` without consuming them; returns how many.
+    pub fn peek(&self, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        for iovec in &self.iovecs {
+            if done == out.len() {
+                break;
+            }
+            let count = iovec.iov_len.min(out.len() - done);
+            volatile(iovec).copy_to(&mut out[done..done + count]);
+            done += count;
+        }
+        done
+    }
+
+    /// Sets the first `count` bytes to zero without consuming them.
+    pub fn zero_front(&mut self, count: usize) {
+        const ZEROES: [u8; 4096] = [0; 4096];
+        let mut left = count.min(self.len);
+        for iovec in &self.iovecs {
+            let mut offset = 0;
+            while left > 0 && offset < iovec.iov_len {
+                let step = left.min(iovec.iov_len - offset).min(ZEROES.len());
+                let part = libc::iovec {
+                    iov_base: iovec.iov_base.wrapping_byte_add(offset),
+                    iov_len: step,
+                };
+                volatile(&part).copy_from(&ZEROES[..step]);
+                offset += step;
+                left -= step;
+            }
+        }
+    }
+
+    fn copy_out(&mut self, out: &mut [u8]) -> usize {
+        let count = self.peek(out);
+        self.advance(count);
+        count
+    }
+
+    fn copy_in(&mut self, data: &[u8]) -> usize {
+        let mut done = 0;
+        for iovec in &self.iovecs {
+            if done == data.len() {
+                break;
+            }
+            let count = iovec.iov_len.min(data.len() - done);
+            volatile(iovec).copy_from(&data[done..done + count]);
+            done += count;
+        }
+        self.advance(done);
+        done
+    }
+}
+
+impl io::Read for Buffers {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        Ok(self.copy_out(out))
+    }
+}
+
+impl io::Write for Buffers {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        Ok(self.copy_in(data))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One range of a [`Buffers`] for volatile copying.
+fn volatile(iovec: &libc::iovec) -> VolatileSlice<'_> {
+    // SAFETY: only called for (parts of) the ranges of a `Buffers` that the caller borrows; by its
+    // invariant they lie inside mapped guest memory, which its `PinnedMemory` keeps mapped.
+    unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
+}

@@ -1,0 +1,15 @@
+//! The room where `unsafe` lives: raw guest memory, io_uring, thread attributes.
+#![allow(
+    unsafe_code,
+    reason = "guest memory and io_uring are reached through raw pointers; every other module is safe"
+)]
+
+mod buffers;
+mod descriptors;
+mod thread;
+mod uring;
+
+pub use buffers::{Buffers, OutOfGuestMemory};
+pub use descriptors::{adopt_fd, eventfd_notifier};
+pub use thread::name_current_thread;
+pub use uring::{Event, Io, IoFile, Reactor, WatchId};

@@ -1,0 +1,363 @@
+//! A queue thread's io_uring, safe to use: operations own what the kernel works on.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::types::{Fd, Fixed, FsyncFlags, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use super::Buffers;
+
+/// Builds an entry on either kind of file.
+macro_rules! on_file {
+    ($file:expr, $fd:ident => $build:expr) => {
+        match $file {
+            IoFile::Registered(index) => {
+                let $fd = Fixed(*index);
+                $build
+            }
+            IoFile::Open(file) => {
+                let $fd = Fd(file.as_raw_fd());
+                $build
+            }
+        }
+    };
+}
+
+/// The file of an operation.
+#[derive(Clone, Debug)]
+pub enum IoFile {
+    /// The file registered at this index with [`Reactor::register_files`].
+    Registered(u32),
+    /// A file that the operation keeps open.
+    Open(Arc<File>),
+}
+
+/// One operation for the kernel. It owns its buffers until it is done.
+#[derive(Debug)]
+pub enum Io {
+    /// Reads from `offset` into `buffers`; result: bytes read.
+    Read {
+        /// The file.
+        file: IoFile,
+        /// Guest buffers to fill.
+        buffers: Buffers,
+        /// File offset in bytes.
+        offset: u64,
+    },
+    /// Writes `buffers` at `offset`; result: bytes written.
+    Write {
+        /// The file.
+        file: IoFile,
+        /// Guest buffers to write.
+        buffers: Buffers,
+        /// File offset in bytes.
+        offset: u64,
+        /// `RWF_*` flags of pwritev2(2).
+        flags: i32,
+    },
+    /// fsync(2), or fdatasync(2) when `data_only`.
+    Fsync {
+        /// The file.
+        file: IoFile,
+        /// Whether metadata that no read needs may stay behind.
+        data_only: bool,
+    },
+    /// fallocate(2).
+    Fallocate {
+        /// The file.
+        file: IoFile,
+        /// `FALLOC_FL_*` mode.
+        mode: i32,
+        /// Start in bytes.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+}
+
+/// Names a descriptor that [`Reactor::watch`] watches.
+pub type WatchId = u32;
+
+/// What [`Reactor::next_event`] found.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// An operation is done: its tag, the operation with its buffers, and the kernel's result.
+    Done(T, Io, io::Result<u32>),
+    /// A watched descriptor became readable (or the watch failed: read it and see).
+    Ready(WatchId),
+}
+
+const WATCH_BIT: u64 = 1 << 63;
+
+/// An io_uring that one thread submits to and reaps, with the table of what is in flight.
+///
+/// `T` is the submitter's tag for an operation. Dropping the reactor waits until every operation
+/// has completed, so that no kernel write into guest memory comes later.
+pub struct Reactor<T> {
+    ring: IoUring,
+    // Boxed: the kernel may read the iovec arrays until completion, so entries must not move.
+    slots: Vec<Box<Option<(T, Io)>>>,
+    free: Vec<u32>,
+    watches: Vec<RawFd>,
+    in_flight: usize,
+}
+
+impl<T> Reactor<T> {
+    /// A ring with room for `entries` submissions, made by the thread that will use it.
+    ///
+    /// # Errors
+    /// io_uring_setup(2)'s: `ENOSYS` or `EPERM` where io_uring is missing or forbidden.
+    pub fn new(entries: u32) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(entries.saturating_mul(2))
+            .build(entries)?;
+        Ok(Self {
+            ring,
+            slots: Vec::new(),
+            free: Vec::new(),
+            watches: Vec::new(),
+            in_flight: 0,
+        })
+    }
+
+    /// Registers `files`, in order, for [`IoFile::Registered`]. The kernel keeps them open.
+    ///
+    /// # Errors
+    /// io_uring_register(2)'s.
+    pub fn register_files(&self, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let raw: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+        self.ring.submitter().register_files(&raw)
+    }
+
+    /// Watches `fd` for input until the reactor goes; each time some arrives [`Event::Ready`] with
+    /// the returned id follows. The descriptor is not read. The caller keeps it open.
+    ///
+    /// # Errors
+    /// When the submission queue is full and the kernel does not take it.
+    pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
+        let id = u32::try_from(self.watches.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.watches.push(fd.as_raw_fd());
+        self.arm(id)?;
+        Ok(id)
+    }
+
+    /// Queues `io` for the kernel; it goes with the next [`submit`](Self::submit) or
+    /// [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// Hands the tag back when the submission queue is full and the kernel does not take it.
+    pub fn push(&mut self, tag: T, io: Io) -> Result<(), (T, io::Error)> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Box::new(None));
+            // Requests in flight are bounded by the queue size, far below 2^32.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let slot = &mut self.slots[index as usize];
+        let (_, io) = slot.insert((tag, io));
+        let entry = entry_for(io).user_data(u64::from(index));
+        if let Err(error) = self.push_entry(&entry) {
+            self.free.push(index);
+            return match self.slots[index as usize].take() {
+                Some((tag, _)) => Err((tag, error)),
+                None => Ok(()),
+            };
+        }
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    /// How many operations have been pushed and not yet been returned by
+    /// [`next_event`](Self::next_event).
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Hands queued operations to the kernel and lets it finish what it can without waiting.
+    /// Makes a system call only if there is something to hand over or to finish.
+    ///
+    /// # Errors
+    /// io_uring_enter(2)'s.
+    pub fn submit(&mut self) -> io::Result<()> {
+        let queue = self.ring.submission();
+        let (pending, work) = (queue.len(), queue.taskrun() || queue.cq_overflow());
+        drop(queue);
+        if pending > 0 || work {
+            self.enter(pending, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Hands queued operations to the kernel and waits for at least one event.
+    ///
+    /// # Errors
+    /// io_uring_enter(2)'s; an interrupted wait is no error.
+    pub fn wait(&mut self) -> io::Result<()> {
+        if !self.ring.completion().is_empty() {
+            return self.submit();
+        }
+        let pending = self.ring.submission().len();
+        match self.enter(pending, 1) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether an event is there without a system call.
+    pub fn has_event(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// The next event that has arrived, if any. Makes no system call, except to renew a watch.
+    pub fn next_event(&mut self) -> Option<Event<T>> {
+        loop {
+            let completion = self.ring.completion().next()?;
+            let data = completion.user_data();
+            if data & WATCH_BIT != 0 {
+                let id = u32::try_from(data & !WATCH_BIT).unwrap_or(u32::MAX);
+                if !cqueue::more(completion.flags()) && self.arm(id).is_err() {
+                    tracing::error!(
+                        watch = id,
+                        "a watched descriptor could not be watched again"
+                    );
+                }
+                return Some(Event::Ready(id));
+            }
+            let Some(index) = u32::try_from(data)
+                .ok()
+                .filter(|i| (*i as usize) < self.slots.len())
+            else {
+                continue;
+            };
+            let Some((tag, io)) = self.slots[index as usize].take() else {
+                continue;
+            };
+            self.free.push(index);
+            self.in_flight -= 1;
+            return Some(Event::Done(tag, io, kernel_result(completion.result())));
+        }
+    }
+
+    fn arm(&mut self, id: WatchId) -> io::Result<()> {
+        let fd = self
+            .watches
+            .get(id as usize)
+            .copied()
+            .ok_or(io::ErrorKind::NotFound)?;
+        let entry = opcode::PollAdd::new(Fd(fd), u32::from(libc::POLLIN.unsigned_abs()))
+            .multi(true)
+            .build()
+            .user_data(WATCH_BIT | u64::from(id));
+        self.push_entry(&entry)
+    }
+
+    fn push_entry(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        if self.ring.submission().is_full() {
+            let pending = self.ring.submission().len();
+            self.enter(pending, 0)?;
+        }
+        // SAFETY: every pointer in `entry` is into a boxed slot (iovecs) or into guest memory
+        // pinned by that slot's buffers; the slot keeps both until the completion is reaped, and
+        // drop waits for all completions. Watch entries hold no pointer.
+        unsafe { self.ring.submission().push(entry) }
+            .map_err(|_| io::ErrorKind::ResourceBusy.into())
+    }
+
+    fn enter(&mut self, submit: usize, wait_for: u32) -> io::Result<()> {
+        let submit = u32::try_from(submit).unwrap_or(u32::MAX);
+        let flags = EnterFlags::GETEVENTS.bits();
+        // SAFETY: no argument pointer is passed; the counts are those of this ring.
+        let entered = unsafe {
+            self.ring
+                .submitter()
+                .enter::<Timespec>(submit, wait_for, flags, None)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // The completion queue is full or memory is short for now: reap first, then again.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<T> Drop for Reactor<T> {
+    fn drop(&mut self) {
+        while self.in_flight > 0 {
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "io_uring failed while draining; leaking its buffers");
+                // The kernel may still write into them: better leaked than reused.
+                std::mem::forget(std::mem::take(&mut self.slots));
+                return;
+            }
+            while self.next_event().is_some() {}
+        }
+    }
+}
+
+fn kernel_result(result: i32) -> io::Result<u32> {
+    u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
+}
+
+fn entry_for(io: &Io) -> squeue::Entry {
+    match io {
+        Io::Read {
+            file,
+            buffers,
+            offset,
+        } => read_entry(file, buffers.iovecs(), *offset),
+        Io::Write {
+            file,
+            buffers,
+            offset,
+            flags,
+        } => write_entry(file, buffers.iovecs(), *offset, *flags),
+        Io::Fsync { file, data_only } => {
+            let flags = if *data_only {
+                FsyncFlags::DATASYNC
+            } else {
+                FsyncFlags::empty()
+            };
+            on_file!(file, fd => opcode::Fsync::new(fd).flags(flags).build())
+        }
+        Io::Fallocate {
+            file,
+            mode,
+            offset,
+            len,
+        } => {
+            on_file!(file, fd => opcode::Fallocate::new(fd, *len).offset(*offset).mode(*mode).build())
+        }
+    }
+}
+
+fn read_entry(file: &IoFile, iovecs: &[libc::iovec], offset: u64) -> squeue::Entry {
+    if let [one] = iovecs
+        && let Ok(len) = u32::try_from(one.iov_len)
+    {
+        return on_file!(file, fd => opcode::Read::new(fd, one.iov_base.cast(), len)
+            .offset(offset).build());
+    }
+    let count = u32::try_from(iovecs.len()).unwrap_or(u32::MAX);
+    on_file!(file, fd => opcode::Readv::new(fd, iovecs.as_ptr(), count).offset(offset).build())
+}
+
+fn write_entry(file: &IoFile, iovecs: &[libc::iovec], offset: u64, flags: i32) -> squeue::Entry {
+    if let [one] = iovecs
+        && let Ok(len) = u32::try_from(one.iov_len)
+    {
+        return on_file!(file, fd => opcode::Write::new(fd, one.iov_base.cast(), len)
+            .offset(offset).rw_flags(flags).build());
+    }
+    let count = u32::try_from(iovecs.len()).unwrap_or(u32::MAX);
+    on_file!(file, fd => opcode::Writev::new(fd, iovecs.as_ptr(), count)
+        .offset(offset).rw_flags(flags).build())
+}

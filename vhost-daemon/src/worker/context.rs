@@ -1,0 +1,132 @@
+//! What a device's worker acts on: its queue and its io_uring.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{Io, WatchId};
+use crate::log::Limiter;
+use crate::queue::{Chain, QueueError, RunningQueue, Token};
+use crate::sys::Reactor;
+
+/// Whether the kernel took an operation.
+#[derive(Debug)]
+pub enum Submission<T> {
+    /// [`QueueWorker::completed`](super::QueueWorker::completed) will follow.
+    Queued,
+    /// The kernel refused it; the tag comes back with the error.
+    Refused(T, io::Error),
+}
+
+/// A queue and the io_uring of the thread that owns it.
+///
+/// `T` is the tag that operations carry, see [`QueueWorker::Tag`](super::QueueWorker::Tag).
+pub struct Context<T> {
+    pub(super) queue: RunningQueue,
+    pub(super) reactor: Reactor<T>,
+    /// Set when the guest broke the ring: the queue takes no more requests until it is restarted.
+    pub(super) broken: bool,
+    limiter: Limiter,
+    name: String,
+}
+
+impl<T> Context<T> {
+    /// How many requests one turn of the loop takes before it looks at completions again.
+    pub const BATCH: usize = 64;
+
+    pub(super) fn new(queue: RunningQueue, reactor: Reactor<T>, name: String) -> Self {
+        Self {
+            queue,
+            reactor,
+            broken: false,
+            limiter: Limiter::default(),
+            name,
+        }
+    }
+
+    /// The next available request with a sound chain. Broken chains are counted, logged (rate
+    /// limited) and given back to the guest with length 0; a broken ring stops the queue.
+    pub fn pop(&mut self) -> Option<(Token, Chain)> {
+        while !self.broken {
+            match self.queue.pop() {
+                Ok(None) => break,
+                Ok(Some((token, Ok(chain)))) => return Some((token, chain)),
+                Ok(Some((token, Err(fault)))) => {
+                    self.guest_fault(&fault);
+                    self.complete(token, 0);
+                }
+                Err(fault) => self.break_queue(&fault),
+            }
+        }
+        None
+    }
+
+    /// Gives the request popped last back to the available ring.
+    pub fn unpop(&mut self, token: Token) {
+        self.queue.unpop(token);
+    }
+
+    /// Completes a request: `written` bytes of its writable buffers were filled.
+    pub fn complete(&mut self, token: Token, written: u32) {
+        if let Err(fault) = self.queue.complete(token, written) {
+            self.break_queue(&fault);
+        }
+    }
+
+    /// Queues an operation for the kernel.
+    pub fn push(&mut self, tag: T, io: Io) -> Submission<T> {
+        match self.reactor.push(tag, io) {
+            Ok(()) => Submission::Queued,
+            Err((tag, error)) => Submission::Refused(tag, error),
+        }
+    }
+
+    /// Registers files for [`IoFile::Registered`](super::IoFile::Registered).
+    ///
+    /// # Errors
+    /// io_uring_register(2)'s.
+    pub fn register_files(&self, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.reactor.register_files(files)
+    }
+
+    /// Watches a descriptor for input for as long as the queue runs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
+        self.reactor.watch(fd)
+    }
+
+    /// Counts and logs a request that broke the device's rules; the caller still answers it.
+    pub fn guest_fault(&mut self, fault: &dyn std::fmt::Display) {
+        self.queue.metrics().guest_faults.add(1);
+        if let Some(suppressed) = self.limiter.permit() {
+            tracing::warn!(queue = %self.name, %fault, suppressed, "the guest broke a rule");
+        }
+    }
+
+    /// Counts and logs a back-end error that a request was answered with.
+    pub fn backend_error(&mut self, what: &str, error: &io::Error) {
+        self.queue.metrics().errors.add(1);
+        if let Some(suppressed) = self.limiter.permit() {
+            tracing::warn!(queue = %self.name, what, %error, suppressed, "answered with an error");
+        }
+    }
+
+    /// The queue.
+    pub fn queue(&mut self) -> &mut RunningQueue {
+        &mut self.queue
+    }
+
+    /// Whether the guest broke the ring.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(super) fn break_queue(&mut self, fault: &QueueError) {
+        if !self.broken {
+            self.broken = true;
+            self.queue.metrics().guest_faults.add(1);
+            tracing::error!(queue = %self.name, %fault, "queue stopped until it is set up again");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Turn after turn: reap, take, publish, sleep.
+
+use std::hint;
+use std::io;
+use std::time::Instant;
+
+use super::poll::PollWindow;
+use super::{Context, PollPolicy, QueueWorker};
+use crate::queue::RunningQueue;
+use crate::session::StopFlag;
+use crate::sys::{Event, Reactor};
+
+/// Where a worker left its ring when it stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// Index of the first available entry not taken.
+    pub(crate) next_avail: u16,
+    /// Index of the next used entry.
+    pub(crate) next_used: u16,
+}
+
+/// Serves `queue` with `worker` until `stop` is raised, then drains: when it returns, every
+/// request taken from the ring has completed and nothing writes guest memory any more.
+pub(crate) fn run<W: QueueWorker>(
+    mut worker: W,
+    queue: RunningQueue,
+    stop: &StopFlag,
+    policy: PollPolicy,
+    name: &str,
+) -> Outcome {
+    let before = Outcome {
+        next_avail: queue.next_avail(),
+        next_used: queue.next_used(),
+    };
+    let mut cx = match start(&mut worker, queue, stop, name) {
+        Ok(cx) => cx,
+        Err(error) => {
+            tracing::error!(queue = name, %error, "queue cannot be started");
+            return before;
+        }
+    };
+    if let Err(error) = serve(&mut worker, &mut cx, stop, policy) {
+        tracing::error!(queue = name, %error, "queue stopped: io_uring failed");
+    }
+    worker.stop(&mut cx);
+    drain(&mut worker, &mut cx, name);
+    Outcome {
+        next_avail: cx.queue.next_avail(),
+        next_used: cx.queue.next_used(),
+    }
+}
+
+fn start<W: QueueWorker>(
+    worker: &mut W,
+    queue: RunningQueue,
+    stop: &StopFlag,
+    name: &str,
+) -> io::Result<Context<W::Tag>> {
+    let mut reactor = Reactor::new(u32::from(queue.size()).max(64))?;
+    reactor.watch(stop.wakeup())?;
+    if let Some(kick) = stop.kick() {
+        reactor.watch(kick)?;
+    }
+    let mut cx = Context::new(queue, reactor, name.to_owned());
+    worker.start(&mut cx)?;
+    Ok(cx)
+}
+
+fn serve<W: QueueWorker>(
+    worker: &mut W,
+    cx: &mut Context<W::Tag>,
+    stop: &StopFlag,
+    policy: PollPolicy,
+) -> io::Result<()> {
+    let mut poll = PollWindow::new(policy);
+    let mut idle_since: Option<Instant> = None;
+    while !stop.is_raised() {
+        cx.queue.set_now(Instant::now());
+        if let Some(call) = stop.take_new_call() {
+            cx.queue.set_call(call);
+        }
+        let reaped = reap(worker, cx);
+        let taken = worker.turn(cx);
+        cx.queue
+            .metrics()
+            .in_flight
+            .set(cx.queue.in_flight() as u64);
+        if let Err(fault) = cx.queue.publish() {
+            cx.break_queue(&fault);
+        }
+        if reaped + taken > 0 {
+            if let Some(since) = idle_since.take() {
+                poll.work_came_after(cx.queue.now().saturating_duration_since(since));
+            }
+            // With nothing more to take, the wait below hands over what was pushed.
+            if taken == Context::<W::Tag>::BATCH || !poll.window().is_zero() {
+                cx.reactor.submit()?;
+                continue;
+            }
+        }
+        let since = *idle_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < poll.window() && worker.wants_requests() {
+            poll_briefly(cx)?;
+            continue;
+        }
+        sleep(worker, cx)?;
+    }
+    Ok(())
+}
+
+/// Handles all events that have arrived; returns how many.
+fn reap<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>) -> usize {
+    let mut count = 0;
+    while let Some(event) = cx.reactor.next_event() {
+        match event {
+            Event::Done(tag, io, result) => {
+                worker.completed(cx, tag, io, result);
+                count += 1;
+            }
+            Event::Ready(watch) => worker.ready(cx, watch),
+        }
+    }
+    count
+}
+
+fn poll_briefly<T>(cx: &mut Context<T>) -> io::Result<()> {
+    const LOOKS: u32 = 32;
+    for _ in 0..LOOKS {
+        if cx.queue.has_available() || cx.reactor.has_event() {
+            break;
+        }
+        hint::spin_loop();
+    }
+    cx.reactor.submit()
+}
+
+fn sleep<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>) -> io::Result<()> {
+    if worker.wants_requests() && !cx.broken {
+        match cx.queue.enable_kicks() {
+            Ok(false) => {}
+            Ok(true) => return cx.reactor.submit(),
+            Err(fault) => cx.break_queue(&fault),
+        }
+    }
+    cx.queue.metrics().wakeups.add(1);
+    cx.reactor.wait()?;
+    if !cx.broken
+        && let Err(fault) = cx.queue.disable_kicks()
+    {
+        cx.break_queue(&fault);
+    }
+    Ok(())
+}
+
+fn drain<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>, name: &str) {
+    loop {
+        while let Some(event) = cx.reactor.next_event() {
+            if let Event::Done(tag, io, result) = event {
+                worker.completed(cx, tag, io, result);
+            }
+        }
+        if cx.reactor.in_flight() == 0 {
+            break;
+        }
+        if let Err(error) = cx.reactor.wait() {
+            tracing::error!(queue = name, %error, "io_uring failed while the queue was drained");
+            break;
+        }
+    }
+    if let Err(fault) = cx.queue.publish() {
+        cx.break_queue(&fault);
+    }
+    // A driver that takes the ring over must not find kicks switched off.
+    if let Err(fault) = cx.queue.enable_kicks() {
+        cx.break_queue(&fault);
+    }
+    debug_assert_eq!(cx.queue.in_flight(), 0, "drained with requests in flight");
+    cx.queue.metrics().in_flight.set(0);
+}
