@@ -1,1 +1,16 @@
-//! Machines and front ends for tests: QEMU and UML guests, a vhost-user front end of our own
+//! Machines and front ends for tests: QEMU and UML guests, a vhost-user front end of our own.
+//!
+//! Product code never depends on this crate; the daemons use it as a dev-dependency.
+//!
+//! - [`frontend`]: act as the guest's driver at native speed, well-behaved or hostile.
+//! - [`process`]: start a daemon under test, read what it says, see it end.
+//! - [`scratch`]: a directory that vanishes with the test.
+//! - [`need`]: what a test requires of the host, missing things fail with one sentence.
+
+pub mod frontend;
+pub mod need;
+pub mod process;
+pub mod scratch;
+mod sys;
+
+pub use sys::event::Event;

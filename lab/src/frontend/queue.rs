@@ -1,0 +1,424 @@
+//! The driver's side of a split virtqueue: chains in, completions out.
+
+use std::collections::HashMap;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use super::ring::{Descriptor, Ring, RingAddresses, descriptor_flags};
+use super::{Error, GuestAddress, GuestMemory, Result, features};
+use crate::Event;
+
+/// A buffer of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it is.
+    pub addr: GuestAddress,
+    /// Its length in bytes.
+    pub len: u32,
+    /// The device writes it; otherwise it reads it.
+    pub writable: bool,
+}
+
+impl Segment {
+    /// A buffer that the device reads.
+    #[must_use]
+    pub fn readable(addr: GuestAddress, len: u32) -> Self {
+        Self {
+            addr,
+            len,
+            writable: false,
+        }
+    }
+
+    /// A buffer that the device writes.
+    #[must_use]
+    pub fn writable(addr: GuestAddress, len: u32) -> Self {
+        Self {
+            addr,
+            len,
+            writable: true,
+        }
+    }
+
+    fn descriptor(self, next: Option<u16>) -> Descriptor {
+        let write = if self.writable {
+            descriptor_flags::WRITE
+        } else {
+            0
+        };
+        let more = if next.is_some() {
+            descriptor_flags::NEXT
+        } else {
+            0
+        };
+        let (addr, len, flags) = (self.addr.0, self.len, write | more);
+        Descriptor {
+            addr,
+            len,
+            flags,
+            next: next.unwrap_or(0),
+        }
+    }
+}
+
+/// An entry that the device put into the used ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Head of the chain that is done.
+    pub id: u32,
+    /// Bytes that the device wrote into the chain.
+    pub len: u32,
+}
+
+/// What a chain occupies while it is in flight.
+#[derive(Debug)]
+struct Chain {
+    descriptors: Vec<u16>,
+    table: Option<(GuestAddress, usize)>,
+}
+
+/// A split virtqueue as its driver sees it. Not bound to a connection: it can outlive one and
+/// be attached to the next.
+#[derive(Debug)]
+pub struct DriverQueue {
+    pub(crate) index: usize,
+    pub(crate) ring: Ring,
+    pub(crate) kick: Event,
+    pub(crate) call: Event,
+    event_idx: bool,
+    free: Vec<u16>,
+    chains: HashMap<u16, Chain>,
+    /// Next position in the available ring, published or not.
+    pub(crate) staged: u16,
+    published: u16,
+    used_next: u16,
+    interrupts: u64,
+    /// The test wrote to the ring itself: completions may be of heads that we do not know.
+    pub(crate) tampered: bool,
+}
+
+impl DriverQueue {
+    /// Lays a ring of `size` entries out in `memory`. `negotiated` are the virtio features.
+    ///
+    /// # Errors
+    /// When the memory has no room or no eventfd can be had.
+    pub fn new(memory: &GuestMemory, index: usize, size: u16, negotiated: u64) -> Result<Self> {
+        Ok(Self {
+            index,
+            ring: Ring::new(memory, size)?,
+            kick: Event::new().map_err(Error::os("cannot make a kick eventfd"))?,
+            call: Event::new().map_err(Error::os("cannot make a call eventfd"))?,
+            event_idx: negotiated & features::EVENT_IDX != 0,
+            free: (0..size).rev().collect(),
+            chains: HashMap::new(),
+            staged: 0,
+            published: 0,
+            used_next: 0,
+            interrupts: 0,
+            tampered: false,
+        })
+    }
+
+    /// Makes a chain of buffers available, without publishing it yet. Returns its head.
+    ///
+    /// # Errors
+    /// When the chain is empty or more descriptors are needed than are free.
+    pub fn add_chain(&mut self, segments: &[Segment], indirect: bool) -> Result<u16> {
+        let needed = if indirect { 1 } else { segments.len() };
+        if segments.is_empty() {
+            let limit = "a chain has at least one buffer";
+            return Err(Error::BadSize {
+                what: "chain",
+                len: 0,
+                limit,
+            });
+        }
+        if self.free.len() < needed {
+            return Err(Error::QueueFull {
+                queue: self.index,
+                free: self.free.len(),
+                needed,
+            });
+        }
+        let descriptors = self.free.split_off(self.free.len() - needed);
+        let head = descriptors[0];
+        let table = if indirect {
+            Some(self.write_indirect(head, segments)?)
+        } else {
+            self.write_direct(&descriptors, segments)?;
+            None
+        };
+        self.chains.insert(head, Chain { descriptors, table });
+        self.stage(head)?;
+        Ok(head)
+    }
+
+    pub(crate) fn stage(&mut self, head: u16) -> Result<()> {
+        self.ring.set_avail_entry(self.staged, head)?;
+        self.staged = self.staged.wrapping_add(1);
+        Ok(())
+    }
+
+    fn write_direct(&self, descriptors: &[u16], segments: &[Segment]) -> Result<()> {
+        for (position, segment) in segments.iter().enumerate() {
+            let next = descriptors.get(position + 1).copied();
+            self.ring
+                .set_descriptor(descriptors[position], segment.descriptor(next))?;
+        }
+        Ok(())
+    }
+
+    fn write_indirect(&self, head: u16, segments: &[Segment]) -> Result<(GuestAddress, usize)> {
+        let limit = "an indirect table holds at most 65535 descriptors";
+        let count = u16::try_from(segments.len()).map_err(|_| Error::BadSize {
+            what: "chain",
+            len: segments.len(),
+            limit,
+        })?;
+        let bytes: Vec<u8> = (1..=count)
+            .zip(segments)
+            .flat_map(|(next, segment)| {
+                segment
+                    .descriptor((next < count).then_some(next))
+                    .to_bytes()
+            })
+            .collect();
+        let addr = self.ring.memory.alloc(bytes.len(), 16)?;
+        self.ring.memory.write(addr, &bytes)?;
+        let (len, flags) = (u32::from(count) * 16, descriptor_flags::INDIRECT);
+        self.ring.set_descriptor(
+            head,
+            Descriptor {
+                addr: addr.0,
+                len,
+                flags,
+                next: 0,
+            },
+        )?;
+        Ok((addr, bytes.len()))
+    }
+
+    /// Shows all chains added so far to the device.
+    ///
+    /// # Errors
+    /// Never while the ring is in guest memory.
+    pub fn publish(&mut self) -> Result<()> {
+        self.ring.set_avail_idx(self.staged)
+    }
+
+    /// Publishes and kicks, unless the device asked not to be. Returns whether it kicked.
+    ///
+    /// # Errors
+    /// When the eventfd cannot be written.
+    pub fn kick(&mut self) -> Result<bool> {
+        self.publish()?;
+        let (old, new) = (self.published, self.staged);
+        self.published = new;
+        // The device must see the new index before we look whether it wants a kick.
+        fence(Ordering::SeqCst);
+        let wanted = if self.event_idx {
+            // virtio 1.2, 2.7.10: the event index lies in what was just published.
+            let event = self.ring.avail_event()?;
+            new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+        } else {
+            new != old && !self.ring.notify_suppressed()?
+        };
+        if wanted {
+            self.kick_always()?;
+        }
+        Ok(wanted)
+    }
+
+    /// Kicks, whatever the device asked for. Publishes nothing.
+    ///
+    /// # Errors
+    /// When the eventfd cannot be written.
+    pub fn kick_always(&self) -> Result<()> {
+        self.kick
+            .signal()
+            .map_err(Error::os("cannot signal the kick eventfd"))
+    }
+
+    /// Adds a chain, publishes it and kicks.
+    ///
+    /// # Errors
+    /// As [`add_chain`](Self::add_chain) and [`kick`](Self::kick).
+    pub fn submit(&mut self, segments: &[Segment], indirect: bool) -> Result<u16> {
+        let head = self.add_chain(segments, indirect)?;
+        self.kick()?;
+        Ok(head)
+    }
+
+    /// Takes what is in the used ring, without waiting and without asking for an interrupt.
+    ///
+    /// # Errors
+    /// When the device completed what was not in flight (unless the ring was tampered with).
+    pub fn poll_used(&mut self) -> Result<Vec<Used>> {
+        let moved = self.pending()?;
+        if usize::from(moved) > self.chains.len() && !self.tampered {
+            let (queue, in_flight) = (self.index, self.chains.len());
+            return Err(Error::UsedOverrun {
+                queue,
+                moved,
+                in_flight,
+            });
+        }
+        let mut done = Vec::with_capacity(usize::from(moved));
+        for _ in 0..moved {
+            let (id, len) = self.ring.used_entry(self.used_next)?;
+            self.used_next = self.used_next.wrapping_add(1);
+            self.reclaim(id)?;
+            done.push(Used { id, len });
+        }
+        Ok(done)
+    }
+
+    fn reclaim(&mut self, id: u32) -> Result<()> {
+        match u16::try_from(id)
+            .ok()
+            .and_then(|head| self.chains.remove(&head))
+        {
+            Some(chain) => {
+                if let Some((table, len)) = chain.table {
+                    self.ring.memory.free(table, len, 16);
+                }
+                self.free.extend(chain.descriptors.into_iter().rev());
+                Ok(())
+            }
+            None if self.tampered => Ok(()),
+            None => Err(Error::UnknownUsed {
+                queue: self.index,
+                id,
+            }),
+        }
+    }
+
+    /// Waits for an interrupt until something is used; empty after `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::InterruptLost`] when there are used entries that no interrupt told of, and as
+    /// [`poll_used`](Self::poll_used).
+    pub fn wait_used(&mut self, timeout: Duration) -> Result<Vec<Used>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.pending()? == 0 {
+                self.ask_for_interrupt()?;
+            }
+            if self.pending()? != 0 {
+                self.take_interrupts()?;
+                return self.poll_used();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let count = self
+                .call
+                .wait(left)
+                .map_err(Error::os("cannot wait for an interrupt"))?;
+            self.interrupts += count;
+            let pending = self.pending()?;
+            if count == 0 && deadline <= Instant::now() {
+                return match pending {
+                    0 => Ok(Vec::new()),
+                    _ => Err(Error::InterruptLost {
+                        queue: self.index,
+                        pending,
+                        timeout,
+                    }),
+                };
+            }
+        }
+    }
+
+    fn ask_for_interrupt(&self) -> Result<()> {
+        if self.event_idx {
+            self.ring.set_used_event(self.used_next)?;
+            // The device must see the event index before we look at the used index again.
+            fence(Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn take_interrupts(&mut self) -> Result<()> {
+        self.interrupts += self
+            .call
+            .take()
+            .map_err(Error::os("cannot read the call eventfd"))?;
+        Ok(())
+    }
+
+    /// Interrupts that the device sent so far.
+    ///
+    /// # Errors
+    /// When the eventfd cannot be read.
+    pub fn interrupts(&mut self) -> Result<u64> {
+        self.take_interrupts()?;
+        Ok(self.interrupts)
+    }
+
+    /// Entries in the used ring that were not taken yet.
+    ///
+    /// # Errors
+    /// Never while the ring is in guest memory.
+    pub fn pending(&self) -> Result<u16> {
+        Ok(self.ring.used_idx()?.wrapping_sub(self.used_next))
+    }
+
+    /// Without EVENT_IDX: asks the device for no interrupts, or for interrupts again.
+    ///
+    /// # Errors
+    /// Never while the ring is in guest memory.
+    pub fn suppress_interrupts(&mut self, suppress: bool) -> Result<()> {
+        self.ring.suppress_interrupts(suppress)
+    }
+
+    /// With EVENT_IDX: asks for an interrupt once the used index passes `idx`.
+    ///
+    /// # Errors
+    /// Never while the ring is in guest memory.
+    pub fn set_used_event(&mut self, idx: u16) -> Result<()> {
+        self.ring.set_used_event(idx)
+    }
+
+    /// Chains that were added and not taken back from the used ring.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// Descriptors that are free.
+    #[must_use]
+    pub fn free_descriptors(&self) -> usize {
+        self.free.len()
+    }
+
+    /// The device's used index: where a new connection goes on after the old one broke.
+    ///
+    /// # Errors
+    /// Never while the ring is in guest memory.
+    pub fn used_idx(&self) -> Result<u16> {
+        self.ring.used_idx()
+    }
+
+    /// The queue's index in its device.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Entries of the ring.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.ring.size
+    }
+
+    /// Where the ring is in guest memory.
+    #[must_use]
+    pub fn addresses(&self) -> RingAddresses {
+        self.ring.at
+    }
+
+    /// The memory that the ring and its buffers are in.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.ring.memory
+    }
+}

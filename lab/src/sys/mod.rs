@@ -1,0 +1,8 @@
+//! The only rooms of this crate where `unsafe` lives.
+#![allow(
+    unsafe_code,
+    reason = "thin wrappers over system calls that have no safe form"
+)]
+
+pub(crate) mod event;
+pub(crate) mod spawn;
