@@ -204,24 +204,43 @@ pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) 
     Ok(())
 }
 
-/// What comes on `stream` within `timeout`.
+/// What comes on `stream` within `timeout`, up to the end of the first message.
 ///
 /// # Errors
 /// When the socket's time limit cannot be set, or reading fails for a reason of our own.
 pub fn react(mut stream: &UnixStream, timeout: Duration) -> Result<Reaction> {
     let limit = stream.set_read_timeout(Some(timeout));
     limit.map_err(Error::os("cannot set the socket's time limit"))?;
+    let mut answer = Vec::new();
     let mut buffer = [0; 4096];
-    match stream.read(&mut buffer) {
-        Ok(0) => Ok(Reaction::Closed),
-        Ok(len) => Ok(Reaction::Answered(buffer[..len].to_vec())),
-        Err(error) if hung_up(&error) => Ok(Reaction::Closed),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Reaction::Silent),
-        Err(source) => Err(Error::Os {
-            what: "cannot read from the vhost-user socket",
-            source,
-        }),
+    while !is_message(&answer) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(Reaction::Closed),
+            Ok(len) => answer.extend(&buffer[..len]),
+            Err(error) if hung_up(&error) => return Ok(Reaction::Closed),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(source) => {
+                return Err(Error::Os {
+                    what: "cannot read from the vhost-user socket",
+                    source,
+                });
+            }
+        }
     }
+    Ok(if answer.is_empty() {
+        Reaction::Silent
+    } else {
+        Reaction::Answered(answer)
+    })
+}
+
+/// Whether the payload that the header announces is there. Daemons write them one by one.
+fn is_message(bytes: &[u8]) -> bool {
+    let size = bytes
+        .get(8..12)
+        .and_then(|size| size.try_into().ok())
+        .map(u32::from_le_bytes);
+    size.is_some_and(|size| bytes.len() - 12 >= usize::try_from(size).unwrap_or(usize::MAX))
 }
 
 fn hung_up(error: &io::Error) -> bool {
