@@ -1,1 +1,12 @@
-//! vhost-user block device daemon on io_uring
+//! A vhost-user block device on io_uring.
+//!
+//! The way of a request: [`worker`] takes it from the ring, [`request`] parses it (pure), the
+//! [`storage`] says which kernel operation serves it, the operation runs on the queue's io_uring
+//! with guest memory as its buffer, and the worker writes the status byte.
+
+pub mod config_space;
+pub mod device;
+pub mod options;
+pub mod request;
+pub mod storage;
+pub mod worker;

@@ -1,0 +1,149 @@
+//! The block device as the vhost-user session sees it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use vhost_daemon::Device;
+use vhost_daemon::metrics::Metrics;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES,
+};
+
+use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
+use crate::request::{Disk, Serial};
+use crate::storage::Storage;
+use crate::worker::{BlockWorker, OperationCounts};
+
+/// One disk: its storage and what its queues share.
+pub struct BlockDevice<S> {
+    storage: Arc<S>,
+    geometry: Geometry,
+    serial: Serial,
+    queues: usize,
+    /// The write cache, switched by the driver while the queues run (`VIRTIO_BLK_F_CONFIG_WCE`).
+    write_cache: Arc<AtomicBool>,
+    counts: Vec<OperationCounts>,
+}
+
+impl<S: Storage> BlockDevice<S> {
+    /// A disk with `queues` queues on `storage`.
+    pub fn new(
+        storage: S,
+        geometry: Geometry,
+        serial: Serial,
+        queues: usize,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            storage: Arc::new(storage),
+            geometry,
+            serial,
+            queues,
+            write_cache: Arc::new(AtomicBool::new(true)),
+            counts: (0..queues)
+                .map(|queue| OperationCounts::register(metrics, queue))
+                .collect(),
+        }
+    }
+
+    /// One log line: what is served.
+    pub fn announce(&self, image: &Path) {
+        let Geometry { block_size, .. } = self.geometry;
+        tracing::info!(
+            image = %image.display(),
+            bytes = self.storage.capacity(),
+            block_size,
+            read_only = self.storage.read_only(),
+            queues = self.queues,
+            discard = self.storage.can_discard(),
+            "serving disk"
+        );
+    }
+}
+
+/// A set of feature bits as the mask that is negotiated.
+fn mask(bits: &[u32]) -> u64 {
+    bits.iter().fold(0, |mask, bit| mask | 1 << bit)
+}
+
+impl<S: Storage> Device for BlockDevice<S> {
+    type Worker = BlockWorker<S>;
+
+    fn queues(&self) -> usize {
+        self.queues
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = mask(&[
+            VIRTIO_BLK_F_SEG_MAX,
+            VIRTIO_BLK_F_BLK_SIZE,
+            VIRTIO_BLK_F_TOPOLOGY,
+            VIRTIO_BLK_F_FLUSH,
+            VIRTIO_BLK_F_CONFIG_WCE,
+        ]);
+        let optional = [
+            (self.queues > 1, VIRTIO_BLK_F_MQ),
+            (self.storage.read_only(), VIRTIO_BLK_F_RO),
+            (self.storage.can_discard(), VIRTIO_BLK_F_DISCARD),
+            (self.storage.can_write_zeroes(), VIRTIO_BLK_F_WRITE_ZEROES),
+        ];
+        for (offered, bit) in optional {
+            features |= u64::from(offered) << bit;
+        }
+        features
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let contents = Contents {
+            capacity: self.storage.capacity(),
+            geometry: self.geometry,
+            queues: u16::try_from(self.queues).unwrap_or(u16::MAX),
+            writeback: self.write_cache.load(Ordering::Relaxed),
+        };
+        contents.bytes()
+    }
+
+    fn write_config(&self, offset: usize, data: &[u8]) -> io::Result<()> {
+        match (offset, data) {
+            (WRITEBACK_OFFSET, [value @ (0 | 1)]) => {
+                tracing::info!(write_cache = value, "the guest switched the write cache");
+                self.write_cache.store(*value == 1, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "only the field 'writeback' can be written, to 0 or 1",
+            )),
+        }
+    }
+
+    /// virtio 1.2, 5.2.5.2: with FLUSH the cache starts as writeback; a driver that knows neither
+    /// FLUSH nor CONFIG_WCE gets writethrough.
+    fn acknowledged(&self, features: u64) {
+        let flushes = features & mask(&[VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE]) != 0;
+        self.write_cache.store(flushes, Ordering::Relaxed);
+    }
+
+    fn worker(&self, index: usize, _features: u64) -> io::Result<BlockWorker<S>> {
+        let counts = self
+            .counts
+            .get(index)
+            .cloned()
+            .ok_or(io::ErrorKind::NotFound)?;
+        let disk = Disk {
+            capacity: self.storage.capacity(),
+            read_only: self.storage.read_only(),
+        };
+        Ok(BlockWorker::new(
+            self.storage.clone(),
+            disk,
+            self.serial,
+            self.write_cache.clone(),
+            counts,
+        ))
+    }
+}

@@ -1,0 +1,120 @@
+//! Options: as typed, then as validated.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use thiserror::Error;
+use vhost_daemon::options::{CommonConfig, CommonOptions, OptionsError as CommonError};
+
+use crate::config_space::Geometry;
+use crate::request::Serial;
+
+/// What `--print-capabilities` prints (QEMU, vhost-user backend program conventions).
+pub const CAPABILITIES: &str = r#"{"type": "block", "features": ["read-only", "blk-file"]}"#;
+
+/// Most queues one disk may have.
+const MAX_QUEUES: usize = 64;
+
+/// Serves a disk image or a block device to virtual machines over vhost-user
+#[derive(Parser, Debug)]
+#[command(version, about)]
+pub struct Options {
+    /// Options of all daemons.
+    #[command(flatten)]
+    pub common: CommonOptions,
+
+    /// Raw disk image or block device to serve
+    #[arg(long, value_name = "PATH")]
+    pub blk_file: Option<PathBuf>,
+
+    /// Refuse writes
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Logical block size the guest sees
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
+    pub block_size: u32,
+
+    /// Serial number the guest sees (at most 20 bytes); the image's file name by default
+    #[arg(long, value_name = "TEXT")]
+    pub serial: Option<String>,
+
+    /// Number of queues offered; one for each CPU of the host (at most 16) by default
+    #[arg(long, value_name = "N")]
+    pub queues: Option<usize>,
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("the block size is 512 or 4096".to_owned()),
+    }
+}
+
+/// The options as validated.
+#[derive(Debug)]
+pub struct Config {
+    /// Options of all daemons.
+    pub common: CommonConfig,
+    /// The image or block device.
+    pub image: PathBuf,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Block sizes the guest sees.
+    pub geometry: Geometry,
+    /// Serial number the guest sees.
+    pub serial: Serial,
+    /// Number of queues.
+    pub queues: usize,
+}
+
+/// Options that cannot be used.
+#[derive(Debug, Error)]
+pub enum OptionsError {
+    /// One of the common options.
+    #[error(transparent)]
+    Common(#[from] CommonError),
+    /// No image.
+    #[error("give --blk-file PATH: the image or block device to serve")]
+    NoImage,
+    /// `--serial` too long.
+    #[error("--serial '{0}' is longer than 20 bytes")]
+    Serial(String),
+    /// `--queues` out of range.
+    #[error("--queues {0} is not between 1 and {MAX_QUEUES}")]
+    Queues(usize),
+}
+
+impl Options {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn validate(self) -> Result<Config, OptionsError> {
+        let image = self.blk_file.ok_or(OptionsError::NoImage)?;
+        let serial = match self.serial {
+            Some(text) => Serial::new(&text).ok_or(OptionsError::Serial(text))?,
+            None => Serial::truncated(&image.file_name().unwrap_or_default().to_string_lossy()),
+        };
+        let queues = self.queues.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(16))
+        });
+        if !(1..=MAX_QUEUES).contains(&queues) {
+            return Err(OptionsError::Queues(queues));
+        }
+        let geometry = Geometry {
+            block_size: self.block_size,
+            physical_block_size: 4096,
+        };
+        let common = self.common.validate()?;
+        Ok(Config {
+            common,
+            image,
+            read_only: self.read_only,
+            geometry,
+            serial,
+            queues,
+        })
+    }
+}

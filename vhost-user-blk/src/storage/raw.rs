@@ -1,0 +1,185 @@
+//! A raw image file or a block device of the host.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use thiserror::Error;
+use vhost_daemon::queue::Buffers;
+use vhost_daemon::worker::{Io, IoFile};
+
+use super::Storage;
+use crate::request::SECTOR;
+
+/// An image cannot be served.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// open(2) or stat(2) failed.
+    #[error("cannot open disk image {path}")]
+    Open {
+        /// The image.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Neither a regular file nor a block device.
+    #[error("{0} is neither a regular file nor a block device")]
+    WrongKind(PathBuf),
+    /// Not one sector.
+    #[error("disk image {0} is smaller than one sector of 512 bytes")]
+    Empty(PathBuf),
+    /// Someone else has it open for writing, or we want to write and someone has it open.
+    #[error("disk image {0} is in use by another process (its lock is held)")]
+    InUse(PathBuf),
+}
+
+/// A raw file: block n is at byte 512 n.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    capacity: u64,
+    read_only: bool,
+    can_punch: bool,
+    /// The kernel once said that this file system cannot zero a range and keep its space.
+    no_zero_range: AtomicBool,
+}
+
+const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
+
+impl RawFile {
+    /// Opens `path` and locks it: exclusively for writing, shared for reading (flock(2)).
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(OpenError::WrongKind(path.to_owned()));
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .open(path)
+            .map_err(failed)?;
+        let lock = if read_only {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&file, lock) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+            Ok(()) => {}
+        }
+        let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let capacity = size - size % SECTOR;
+        if capacity == 0 {
+            return Err(OpenError::Empty(path.to_owned()));
+        }
+        if size != capacity {
+            tracing::warn!(image = %path.display(), size, "the last partial sector is not served");
+        }
+        // Punching behind the end changes nothing, but tells whether the file system can do it.
+        let can_punch = kind.is_block_device() || fallocate(&file, PUNCH, size, 4096).is_ok();
+        Ok(Self {
+            file,
+            capacity,
+            read_only,
+            can_punch: can_punch && !read_only,
+            no_zero_range: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The image is the one file registered with the io_uring.
+const IMAGE: IoFile = IoFile::Registered(0);
+
+impl Storage for RawFile {
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn can_discard(&self) -> bool {
+        self.can_punch
+    }
+
+    fn can_write_zeroes(&self) -> bool {
+        self.can_punch
+    }
+
+    fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.file.as_fd()]
+    }
+
+    fn read(&self, offset: u64, data: Buffers) -> Io {
+        Io::Read {
+            file: IMAGE,
+            buffers: data,
+            offset,
+        }
+    }
+
+    fn write(&self, offset: u64, data: Buffers, durable: bool) -> Io {
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        Io::Write {
+            file: IMAGE,
+            buffers: data,
+            offset,
+            flags,
+        }
+    }
+
+    fn flush(&self) -> Io {
+        Io::Fsync {
+            file: IMAGE,
+            data_only: true,
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Io {
+        allocate(PUNCH, offset, len)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Io {
+        let punch = unmap || self.no_zero_range.load(Ordering::Relaxed);
+        allocate(if punch { PUNCH } else { ZERO }, offset, len)
+    }
+
+    fn instead_of(&self, refused: &Io) -> Option<Io> {
+        match refused {
+            Io::Fallocate {
+                mode, offset, len, ..
+            } if *mode == bits(ZERO) => {
+                self.no_zero_range.store(true, Ordering::Relaxed);
+                Some(allocate(PUNCH, *offset, *len))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn allocate(mode: FallocateFlags, offset: u64, len: u64) -> Io {
+    Io::Fallocate {
+        file: IMAGE,
+        mode: bits(mode),
+        offset,
+        len,
+    }
+}
+
+fn bits(mode: FallocateFlags) -> i32 {
+    i32::try_from(mode.bits()).unwrap_or(0)
+}
