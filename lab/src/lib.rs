@@ -3,11 +3,13 @@
 //! Product code never depends on this crate; the daemons use it as a dev-dependency.
 //!
 //! - [`frontend`]: act as the guest's driver at native speed, well-behaved or hostile.
+//! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
 pub mod frontend;
+pub mod guest;
 pub mod need;
 pub mod process;
 pub mod scratch;
