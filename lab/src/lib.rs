@@ -6,11 +6,13 @@
 //! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
+//! - [`netns`]: a network of the test's own, with taps.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
 pub mod frontend;
 pub mod guest;
 pub mod need;
+pub mod netns;
 pub mod process;
 pub mod scratch;
 mod sys;

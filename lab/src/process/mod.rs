@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
 pub use builder::DaemonBuilder;
 pub use error::Error;
@@ -19,6 +19,7 @@ use listening::is_listening;
 pub(crate) use transcript::Transcript;
 
 const POLL: Duration = Duration::from_millis(5);
+const REAPED: Duration = Duration::from_secs(1);
 
 /// How a daemon ended, and what it had to say.
 #[derive(Clone, Debug)]
@@ -185,12 +186,19 @@ impl Daemon {
     /// # Errors
     /// When the system refuses.
     pub fn kill(&mut self) -> Result<(), Error> {
-        // Children that the daemon forked for its sandbox are in its group.
-        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        // Children that the daemon forked for its sandbox, or UML for its guest's processes, are
+        // in its group.
+        let group = Pid::from_child(&self.child);
+        let _ = kill_process_group(group, Signal::KILL);
         self.child
             .wait()
-            .map(drop)
-            .map_err(|source| self.os("wait for its end", source))
+            .map_err(|source| self.os("wait for its end", source))?;
+        // Orphans are reaped by PID 1, which takes a moment.
+        let deadline = Instant::now() + REAPED;
+        while test_kill_process_group(group).is_ok() && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {

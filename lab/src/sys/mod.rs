@@ -5,4 +5,6 @@
 )]
 
 pub(crate) mod event;
+pub(crate) mod netns;
 pub(crate) mod spawn;
+pub(crate) mod tap;

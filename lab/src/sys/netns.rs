@@ -1,0 +1,13 @@
+//! Leaving a network namespace.
+
+use std::io;
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Puts the calling thread into a new network namespace; other threads stay where they are.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: only CLONE_NEWNET is given. Unlike CLONE_FILES and CLONE_FS it changes nothing
+    // that other threads' safety rests on: no open descriptor, no path.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(())
+}
