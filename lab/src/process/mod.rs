@@ -2,6 +2,7 @@
 
 mod builder;
 mod error;
+mod group;
 mod listening;
 mod transcript;
 
@@ -11,15 +12,17 @@ use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 pub use builder::DaemonBuilder;
 pub use error::Error;
+pub use group::group_is_alive;
 use listening::is_listening;
 pub(crate) use transcript::Transcript;
 
 const POLL: Duration = Duration::from_millis(5);
-const REAPED: Duration = Duration::from_secs(1);
+/// A killed process that the kernel is writing back for takes a while to end.
+const GROUP_END: Duration = Duration::from_secs(5);
 
 /// How a daemon ended, and what it had to say.
 #[derive(Clone, Debug)]
@@ -193,9 +196,8 @@ impl Daemon {
         self.child
             .wait()
             .map_err(|source| self.os("wait for its end", source))?;
-        // Orphans are reaped by PID 1, which takes a moment.
-        let deadline = Instant::now() + REAPED;
-        while test_kill_process_group(group).is_ok() && Instant::now() < deadline {
+        let deadline = Instant::now() + GROUP_END;
+        while group_is_alive(self.pid()) && Instant::now() < deadline {
             thread::sleep(POLL);
         }
         Ok(())
