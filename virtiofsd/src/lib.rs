@@ -1,1 +1,15 @@
-//! vhost-user file system daemon (virtio-fs)
+//! A vhost-user file system daemon (virtio-fs).
+//!
+//! The way of a request: guest ring → [`worker`] (header and arguments copied out of guest memory
+//! once) → [`server`] (decode, dispatch, reply) → a [`file_system::GuestFileSystem`] such as
+//! [`passthrough`]. File data go between the host's file and guest memory on the queue's io_uring.
+
+pub mod device;
+pub mod file_system;
+pub mod fuse;
+pub mod limits;
+pub mod options;
+pub mod passthrough;
+pub mod server;
+mod sys;
+pub mod worker;

@@ -1,0 +1,64 @@
+//! The virtio file system device (virtio 1.2, 5.11).
+
+use std::io;
+use std::sync::Arc;
+
+use vhost_daemon::Device;
+
+use crate::file_system::GuestFileSystem;
+use crate::server::Server;
+use crate::worker::FsWorker;
+
+/// `struct virtio_fs_config.tag`: bytes in the configuration space (virtio 1.2, 5.11.4).
+pub const TAG_LEN: usize = 36;
+
+/// Queue 0, for what must not wait behind the others: `FORGET`, `INTERRUPT` (virtio 1.2, 5.11.2).
+const HIPRIO_QUEUES: usize = 1;
+
+/// A file system device.
+pub struct FsDevice<F> {
+    server: Arc<Server<F>>,
+    tag: String,
+    request_queues: u32,
+}
+
+impl<F: GuestFileSystem> FsDevice<F> {
+    /// A device that serves `file_system` on so many request queues. `tag` is its name in guests:
+    /// at most [`TAG_LEN`] bytes.
+    pub fn new(file_system: F, tag: String, request_queues: u32) -> Self {
+        Self {
+            server: Arc::new(Server::new(file_system)),
+            tag,
+            request_queues,
+        }
+    }
+}
+
+impl<F: GuestFileSystem> Device for FsDevice<F> {
+    type Worker = FsWorker<F>;
+
+    fn queues(&self) -> usize {
+        HIPRIO_QUEUES + self.request_queues as usize
+    }
+
+    fn features(&self) -> u64 {
+        // Virtio 1.2 has one feature bit for the device, notifications, which is not offered.
+        0
+    }
+
+    /// `struct virtio_fs_config { char tag[36]; le32 num_request_queues; }`.
+    fn config(&self) -> Vec<u8> {
+        let mut config = self.tag.clone().into_bytes();
+        config.resize(TAG_LEN, 0);
+        config.extend_from_slice(&self.request_queues.to_le_bytes());
+        config
+    }
+
+    /// Nothing is forgotten on a disconnect: a front end that comes back finds its guest's files
+    /// open. A guest that starts afresh says so (`FUSE_INIT`).
+    fn disconnected(&self) {}
+
+    fn worker(&self, _index: usize, _features: u64) -> io::Result<FsWorker<F>> {
+        Ok(FsWorker::new(self.server.clone()))
+    }
+}

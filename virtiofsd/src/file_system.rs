@@ -1,0 +1,206 @@
+//! What the server asks of a file system beyond fuse-backend-rs's `FileSystem`.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuse_backend_rs::api::filesystem::{Context, Entry, FileSystem, FsOptions, OpenOptions};
+use smallvec::SmallVec;
+
+use crate::fuse::Features;
+use crate::fuse::abi::{CreateIn, Statx};
+
+/// Who makes a new file.
+#[derive(Clone, Debug, Default)]
+pub struct Creator {
+    /// Owner and group it gets, and the process that asks.
+    pub context: Context,
+    /// Those of the owner's supplementary groups that matter (`FUSE_CREATE_SUPP_GROUP`).
+    pub groups: SmallVec<[u32; 4]>,
+}
+
+/// What an operation on an open file is going to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read its content.
+    Read,
+    /// Write its content; set-id bits go when `kill_privileges`.
+    Write {
+        /// `FUSE_WRITE_KILL_SUIDGID`.
+        kill_privileges: bool,
+    },
+    /// Bring it to stable storage.
+    Sync,
+    /// Allocate or free its blocks.
+    Allocate,
+}
+
+/// An entry, and a handle on it that is open.
+pub type Opened = (Entry, Option<u64>, OpenOptions, Option<u32>);
+
+/// A range of an open file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileRange {
+    /// The file's node.
+    pub inode: u64,
+    /// The open file.
+    pub handle: u64,
+    /// Where the range starts, in bytes.
+    pub offset: u64,
+}
+
+/// A file system that guests use through this daemon.
+///
+/// All methods have defaults, so that any `FileSystem` can be served by an empty implementation;
+/// one that gives [`io_file`](Self::io_file) has its data moved by io_uring, straight between
+/// file and guest memory.
+pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync + 'static {
+    /// Chooses among the features that the guest's kernel offers.
+    ///
+    /// # Errors
+    /// When the file system cannot serve this kernel.
+    fn negotiate(&self, offered: Features) -> io::Result<Features> {
+        let options = self.init(FsOptions::from_bits_truncate(offered.bits()))?;
+        Ok(Features::from_bits(options.bits()) & offered)
+    }
+
+    /// The host's open file behind a handle, if `access` can go straight to it. `None`: the
+    /// `FileSystem`'s method does the work.
+    ///
+    /// # Errors
+    /// When there is no such handle.
+    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
+        let _ = (inode, handle, access);
+        Ok(None)
+    }
+
+    /// `FileSystem::create` for a creator with groups.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn create_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        args: CreateIn,
+    ) -> io::Result<Opened> {
+        self.create(&creator.context, parent, name, args)
+    }
+
+    /// `FileSystem::mkdir` for a creator with groups.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn mkdir_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.mkdir(&creator.context, parent, name, mode, umask)
+    }
+
+    /// `FileSystem::mknod` for a creator with groups.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn mknod_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        node: NewNode,
+    ) -> io::Result<Entry> {
+        self.mknod(
+            &creator.context,
+            parent,
+            name,
+            node.mode,
+            node.rdev,
+            node.umask,
+        )
+    }
+
+    /// `FileSystem::symlink` for a creator with groups.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn symlink_as(
+        &self,
+        creator: &Creator,
+        target: &CStr,
+        parent: u64,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        self.symlink(&creator.context, target, parent, name)
+    }
+
+    /// Makes and opens a file without a name in directory `parent` (`FUSE_TMPFILE`, 7.37).
+    ///
+    /// # Errors
+    /// Any errno; `EOPNOTSUPP` makes the guest's kernel not ask again.
+    fn tmpfile(&self, creator: &Creator, parent: u64, args: CreateIn) -> io::Result<Opened> {
+        let _ = (creator, parent, args);
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
+
+    /// Sets an extended attribute; `kill_sgid` asks to clear the set-group-ID bit with it
+    /// (`FUSE_SETXATTR_ACL_KILL_SGID`).
+    ///
+    /// # Errors
+    /// Any errno.
+    fn setxattr_and_mode(
+        &self,
+        context: &Context,
+        inode: u64,
+        name: &CStr,
+        value: &[u8],
+        (flags, kill_sgid): (u32, bool),
+    ) -> io::Result<()> {
+        let _ = kill_sgid;
+        self.setxattr(context, inode, name, value, flags)
+    }
+
+    /// Copies up to `len` bytes between two open files (`FUSE_COPY_FILE_RANGE`); returns how many.
+    ///
+    /// # Errors
+    /// Any errno; `ENOSYS` makes the guest's kernel copy by itself.
+    fn copy_file_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {
+        let _ = (from, to, len);
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    /// Brings the whole file system that holds `inode` to stable storage (`FUSE_SYNCFS`, 7.34).
+    ///
+    /// # Errors
+    /// Any errno; `ENOSYS` makes the guest's kernel not ask again.
+    fn syncfs(&self, inode: u64) -> io::Result<()> {
+        let _ = inode;
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    /// Extended status (`FUSE_STATX`, 7.39), and how long it stays valid.
+    ///
+    /// # Errors
+    /// Any errno; `ENOSYS` makes the guest's kernel use `getattr`.
+    fn statx(&self, inode: u64, handle: Option<u64>) -> io::Result<(Statx, Duration)> {
+        let _ = (inode, handle);
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+}
+
+/// What mknod(2) makes.
+#[derive(Clone, Copy, Debug)]
+pub struct NewNode {
+    /// Type and permissions, before the umask.
+    pub mode: u32,
+    /// Device, for device nodes.
+    pub rdev: u32,
+    /// Umask of the creating process.
+    pub umask: u32,
+}

@@ -1,0 +1,219 @@
+//! Attributes of files and file systems.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuse_backend_rs::abi::fuse_abi::stat64;
+use fuse_backend_rs::api::filesystem::{Context, SetattrValid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
+
+use super::inodes::Inode;
+use super::open::require_regular;
+use super::{Passthrough, errno};
+use crate::fuse::abi::{Statx, StatxTime};
+use crate::sys::{FileStatus, status_of, without_fsetid};
+
+impl Passthrough {
+    /// Through the handle, where there is one: the file may have lost its name.
+    pub(super) fn status(&self, inode: u64, handle: Option<u64>) -> io::Result<FileStatus> {
+        match handle {
+            Some(handle) => status_of(&*self.handles.any(inode, handle)?.file),
+            None => status_of(&self.inodes.get(inode)?.fd),
+        }
+    }
+
+    pub(super) fn extended_status(
+        &self,
+        inode: u64,
+        handle: Option<u64>,
+    ) -> io::Result<(Statx, Duration)> {
+        Ok((
+            statx_from(&self.status(inode, handle)?.raw),
+            self.config.cache.timeout(),
+        ))
+    }
+
+    /// Owner first: changing it clears set-id bits, which the mode then may set again.
+    pub(super) fn change_attributes(
+        &self,
+        inode: u64,
+        attributes: &stat64,
+        handle: Option<u64>,
+        valid: SetattrValid,
+    ) -> io::Result<FileStatus> {
+        self.writable()?;
+        let node = self.inodes.get(inode)?;
+        let file = handle
+            .map(|handle| self.handles.any(inode, handle))
+            .transpose()?
+            .map(|h| h.file.clone());
+        if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
+            change_owner(&node, attributes, valid)?;
+        }
+        if valid.contains(SetattrValid::MODE) {
+            self.change_mode(&node, attributes.st_mode)?;
+        }
+        if valid.contains(SetattrValid::SIZE) {
+            let kill = valid.contains(SetattrValid::KILL_SUIDGID);
+            self.change_size(&node, file.as_ref(), attributes.st_size, kill)?;
+        }
+        if valid.intersects(SetattrValid::ATIME | SetattrValid::MTIME) {
+            change_times(&node, attributes, valid)?;
+        }
+        status_of(&node.fd)
+    }
+
+    fn change_mode(&self, node: &Inode, mode: u32) -> io::Result<()> {
+        if node.kind == libc::S_IFLNK {
+            return Err(errno(libc::EOPNOTSUPP));
+        }
+        let (descriptors, number) = self.descriptors.name(&node.fd);
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        Ok(rustix::fs::chmodat(
+            descriptors,
+            number.as_c_str(),
+            mode,
+            AtFlags::empty(),
+        )?)
+    }
+
+    fn change_size(
+        &self,
+        node: &Inode,
+        open: Option<&Arc<File>>,
+        size: i64,
+        kill: bool,
+    ) -> io::Result<()> {
+        require_regular(node)?;
+        let size = u64::try_from(size).map_err(|_| errno(libc::EINVAL))?;
+        let reopened;
+        let file = match open {
+            Some(file) => file,
+            None => {
+                let fd = self.descriptors.reopen(&node.fd, OFlags::WRONLY)?;
+                reopened = Arc::new(File::from(fd));
+                &reopened
+            }
+        };
+        let _fsetid = if kill { without_fsetid()? } else { None };
+        Ok(rustix::fs::ftruncate(file, size)?)
+    }
+
+    /// The guest's kernel checks permissions itself and does not ask; other front ends may.
+    pub(super) fn check_access(&self, context: &Context, inode: u64, mask: u32) -> io::Result<()> {
+        let attributes = status_of(&self.inodes.get(inode)?.fd)?.attributes;
+        let mode = attributes.st_mode;
+        if mask & libc::W_OK.unsigned_abs() != 0 {
+            self.writable()?;
+        }
+        let granted = if context.uid == 0 {
+            // The superuser may all, but execute only what anyone may.
+            if mode & 0o111 != 0 || mode & libc::S_IFMT == libc::S_IFDIR {
+                7
+            } else {
+                6
+            }
+        } else if context.uid == attributes.st_uid {
+            mode >> 6 & 7
+        } else if context.gid == attributes.st_gid {
+            mode >> 3 & 7
+        } else {
+            mode & 7
+        };
+        if mask & 7 & !granted == 0 {
+            Ok(())
+        } else {
+            Err(errno(libc::EACCES))
+        }
+    }
+}
+
+fn change_owner(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::Result<()> {
+    // The highest number means "as it is" to chown(2); as an argument it is a mistake.
+    let wanted = |flag, id: u32| match (valid.contains(flag), id) {
+        (true, u32::MAX) => Err(errno(libc::EINVAL)),
+        (true, id) => Ok(Some(id)),
+        (false, _) => Ok(None),
+    };
+    let owner = wanted(SetattrValid::UID, attributes.st_uid)?.map(Uid::from_raw);
+    let group = wanted(SetattrValid::GID, attributes.st_gid)?.map(Gid::from_raw);
+    Ok(rustix::fs::chownat(
+        &node.fd,
+        c"",
+        owner,
+        group,
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+fn change_times(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::Result<()> {
+    let time = |set, now, tv_sec, tv_nsec: i64| {
+        if valid.contains(now) {
+            Ok(Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            })
+        } else if !valid.contains(set) {
+            Ok(Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            })
+        } else if (0..1_000_000_000).contains(&tv_nsec) {
+            Ok(Timespec { tv_sec, tv_nsec })
+        } else {
+            Err(errno(libc::EINVAL))
+        }
+    };
+    let times = Timestamps {
+        last_access: time(
+            SetattrValid::ATIME,
+            SetattrValid::ATIME_NOW,
+            attributes.st_atime,
+            attributes.st_atime_nsec,
+        )?,
+        last_modification: time(
+            SetattrValid::MTIME,
+            SetattrValid::MTIME_NOW,
+            attributes.st_mtime,
+            attributes.st_mtime_nsec,
+        )?,
+    };
+    Ok(rustix::fs::utimensat(
+        &node.fd,
+        c"",
+        &times,
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+fn statx_from(raw: &rustix::fs::Statx) -> Statx {
+    let time = |time: rustix::fs::StatxTimestamp| StatxTime {
+        seconds: time.tv_sec,
+        nanoseconds: time.tv_nsec,
+        reserved: 0,
+    };
+    Statx {
+        mask: raw.stx_mask,
+        blksize: raw.stx_blksize,
+        attributes: raw.stx_attributes.bits(),
+        nlink: raw.stx_nlink,
+        uid: raw.stx_uid,
+        gid: raw.stx_gid,
+        mode: raw.stx_mode,
+        ino: raw.stx_ino,
+        size: raw.stx_size,
+        blocks: raw.stx_blocks,
+        attributes_mask: raw.stx_attributes_mask.bits(),
+        atime: time(raw.stx_atime),
+        btime: time(raw.stx_btime),
+        ctime: time(raw.stx_ctime),
+        mtime: time(raw.stx_mtime),
+        rdev_major: raw.stx_rdev_major,
+        rdev_minor: raw.stx_rdev_minor,
+        dev_major: raw.stx_dev_major,
+        dev_minor: raw.stx_dev_minor,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,80 @@
+//! What a shared directory is served like.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fuse_backend_rs::api::filesystem::OpenOptions;
+
+/// How long, and what, the guest's kernel caches. The policies and their times are those of the
+/// virtiofsd that people use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CachePolicy {
+    /// Names and attributes for a second, data until the file changes
+    Auto,
+    /// Everything: the guest is the only one that uses the directory
+    Always,
+    /// Nothing
+    Never,
+    /// Names and attributes like `always`, data never
+    Metadata,
+}
+
+impl CachePolicy {
+    /// How long names and attributes stay valid.
+    pub fn timeout(self) -> Duration {
+        match self {
+            Self::Never => Duration::ZERO,
+            Self::Auto => Duration::from_secs(1),
+            Self::Always | Self::Metadata => Duration::from_hours(24),
+        }
+    }
+
+    /// How the guest's kernel treats a file that it has opened.
+    pub(super) fn file_options(self) -> OpenOptions {
+        match self {
+            Self::Never | Self::Metadata => OpenOptions::DIRECT_IO,
+            Self::Auto => OpenOptions::empty(),
+            Self::Always => OpenOptions::KEEP_CACHE,
+        }
+    }
+
+    /// How the guest's kernel treats a directory that it has opened.
+    pub(super) fn directory_options(self) -> OpenOptions {
+        match self {
+            Self::Never | Self::Auto => OpenOptions::empty(),
+            Self::Always | Self::Metadata => OpenOptions::CACHE_DIR | OpenOptions::KEEP_CACHE,
+        }
+    }
+}
+
+/// What to serve, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory.
+    pub shared_directory: PathBuf,
+    /// What the guest's kernel caches.
+    pub cache: CachePolicy,
+    /// Let the guest's kernel write back when it likes.
+    pub writeback: bool,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// Serve extended attributes.
+    pub xattr: bool,
+    /// List directories with their entries' attributes where the guest's kernel thinks it is
+    /// worth it.
+    pub readdirplus: bool,
+}
+
+impl Config {
+    /// The defaults, for `shared_directory`.
+    pub fn new(shared_directory: impl Into<PathBuf>) -> Self {
+        Self {
+            shared_directory: shared_directory.into(),
+            cache: CachePolicy::Auto,
+            writeback: false,
+            read_only: false,
+            xattr: true,
+            readdirplus: true,
+        }
+    }
+}

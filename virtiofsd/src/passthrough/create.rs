@@ -1,0 +1,164 @@
+//! Making new files, for the user who asks.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use fuse_backend_rs::api::filesystem::Entry;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::inodes::Inode;
+use super::names::{CONFINED, check_name};
+use super::{Passthrough, errno};
+use crate::file_system::{Creator, NewNode, Opened};
+use crate::fuse::abi::CreateIn;
+use crate::sys::{CredentialsGuard, act_as, with_umask};
+
+/// Permission bits of a new file: what is left is its type.
+const PERMISSIONS: u32 = 0o7777;
+
+impl Passthrough {
+    /// Lets the calling thread create as `creator`. An unprivileged daemon creates as itself.
+    fn act_as(&self, creator: &Creator) -> io::Result<Option<CredentialsGuard>> {
+        if !self.privileged {
+            return Ok(None);
+        }
+        act_as(creator.context.uid, creator.context.gid, &creator.groups)
+    }
+
+    /// Makes something called `name` in `parent`, under the creator's credentials and umask, and
+    /// looks it up.
+    fn make(
+        &self,
+        creator: &Creator,
+        (parent, name): (u64, &CStr),
+        umask: u32,
+        make: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> io::Result<Entry> {
+        self.writable()?;
+        check_name(name)?;
+        let directory = self.inodes.get(parent)?;
+        {
+            let _umask = with_umask(umask)?;
+            let _credentials = self.act_as(creator)?;
+            make(&directory.fd)?;
+        }
+        self.look_up_in(&directory, name)
+    }
+
+    pub(super) fn make_directory(
+        &self,
+        creator: &Creator,
+        at: (u64, &CStr),
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        let mode = Mode::from_raw_mode(mode & PERMISSIONS);
+        self.make(creator, at, umask, |directory| {
+            rustix::fs::mkdirat(directory, at.1, mode)
+        })
+    }
+
+    pub(super) fn make_node(
+        &self,
+        creator: &Creator,
+        at: (u64, &CStr),
+        node: NewNode,
+    ) -> io::Result<Entry> {
+        let kind = FileType::from_raw_mode(node.mode);
+        if matches!(
+            kind,
+            FileType::Directory | FileType::Symlink | FileType::Unknown
+        ) {
+            return Err(errno(libc::EINVAL));
+        }
+        let mode = Mode::from_raw_mode(node.mode & PERMISSIONS);
+        // FUSE's 32 bits are the low half of the C library's dev_t.
+        let device = node.rdev.into();
+        self.make(creator, at, node.umask, |directory| {
+            rustix::fs::mknodat(directory, at.1, kind, mode, device)
+        })
+    }
+
+    pub(super) fn make_symlink(
+        &self,
+        creator: &Creator,
+        at: (u64, &CStr),
+        target: &CStr,
+    ) -> io::Result<Entry> {
+        self.make(creator, at, 0, |directory| {
+            rustix::fs::symlinkat(target, directory, at.1)
+        })
+    }
+
+    /// Creates and opens; a file that is there already is opened, unless the guest wants a new
+    /// one (`O_EXCL`).
+    pub(super) fn create_file(
+        &self,
+        creator: &Creator,
+        (parent, name): (u64, &CStr),
+        args: CreateIn,
+    ) -> io::Result<Opened> {
+        self.writable()?;
+        check_name(name)?;
+        let directory = self.inodes.get(parent)?;
+        let flags = self.open_flags(args.flags)?;
+        let exclusive = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
+        let created = {
+            let _umask = with_umask(args.umask)?;
+            let _credentials = self.act_as(creator)?;
+            rustix::fs::openat2(&directory.fd, name, exclusive, mode, CONFINED)
+        };
+        match created {
+            Ok(fd) => self.opened_new(fd),
+            Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
+                Err(Errno::EXIST.into())
+            }
+            Err(Errno::EXIST) => self.open_existing(&directory, name, args),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_existing(&self, directory: &Inode, name: &CStr, args: CreateIn) -> io::Result<Opened> {
+        let entry = self.look_up_in(directory, name)?;
+        match self.open_file(entry.inode, args.flags, args.fuse_flags) {
+            Ok((handle, options)) => Ok((entry, Some(handle), options, None)),
+            Err(error) => {
+                // The guest does not hear of this lookup.
+                self.inodes.forget(entry.inode, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// A file without a name; the guest may link it somewhere later.
+    pub(super) fn create_unnamed(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        args: CreateIn,
+    ) -> io::Result<Opened> {
+        self.writable()?;
+        let directory = self.inodes.get(parent)?;
+        let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
+        let flags = self.open_flags(args.flags)? | OFlags::TMPFILE | OFlags::CLOEXEC | exclusive;
+        let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
+        let fd = {
+            let _umask = with_umask(args.umask)?;
+            let _credentials = self.act_as(creator)?;
+            rustix::fs::openat(&directory.fd, c".", flags, mode)?
+        };
+        self.opened_new(fd)
+    }
+
+    /// The reply about a file that was created and opened just now.
+    fn opened_new(&self, fd: OwnedFd) -> io::Result<Opened> {
+        let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?)?;
+        let handle = self
+            .handles
+            .add(entry.inode, fd, super::handles::Opened::File);
+        Ok((entry, Some(handle), self.config.cache.file_options(), None))
+    }
+}

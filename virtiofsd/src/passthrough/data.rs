@@ -1,0 +1,143 @@
+//! The content of open files.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use fuse_backend_rs::api::filesystem::{ZeroCopyReader, ZeroCopyWriter};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
+
+use super::handles::Opened;
+use super::{Passthrough, errno};
+use crate::file_system::{Access, FileRange};
+use crate::sys::{close_reporting, without_fsetid};
+
+/// Most bytes copied for one `COPY_FILE_RANGE`. The caller goes on with the rest; meanwhile the
+/// requests behind it get their turn.
+const COPY_MAX: u64 = 64 << 20;
+
+impl Passthrough {
+    /// The file that the io_uring works on.
+    pub(super) fn file_for(
+        &self,
+        inode: u64,
+        handle: u64,
+        access: Access,
+    ) -> io::Result<Option<Arc<File>>> {
+        let open = self.handles.any(inode, handle)?;
+        if matches!(open.opened, Opened::Directory(_)) && access != Access::Sync {
+            return Err(errno(libc::EBADF));
+        }
+        // Clearing set-id bits takes a thread without CAP_FSETID, which the ring's is not. It is
+        // rare enough to be done inline.
+        if access
+            == (Access::Write {
+                kill_privileges: true,
+            })
+            && has_set_id(&open.file)?
+        {
+            return Ok(None);
+        }
+        Ok(Some(open.file.clone()))
+    }
+
+    pub(super) fn read_into(
+        &self,
+        range: FileRange,
+        data: &mut dyn ZeroCopyWriter,
+        size: u32,
+    ) -> io::Result<usize> {
+        let mut file = self
+            .handles
+            .file(range.inode, range.handle)?
+            .file
+            .try_clone()?;
+        data.write_from(&mut file, size as usize, range.offset)
+    }
+
+    pub(super) fn write_from(
+        &self,
+        range: FileRange,
+        data: &mut dyn ZeroCopyReader,
+        size: u32,
+        kill_privileges: bool,
+    ) -> io::Result<usize> {
+        let mut file = self
+            .handles
+            .file(range.inode, range.handle)?
+            .file
+            .try_clone()?;
+        let _fsetid = if kill_privileges {
+            without_fsetid()?
+        } else {
+            None
+        };
+        data.read_to(&mut file, size as usize, range.offset)
+    }
+
+    /// A close(2) by one of the guest's processes: closing a duplicate makes the host's file
+    /// system do what it does on close, and tell of errors.
+    pub(super) fn flush_file(&self, inode: u64, handle: u64) -> io::Result<()> {
+        let file = self.handles.file(inode, handle)?.file.try_clone()?;
+        close_reporting(OwnedFd::from(file))
+    }
+
+    pub(super) fn sync(&self, inode: u64, handle: u64, data_only: bool) -> io::Result<()> {
+        let open = self.handles.any(inode, handle)?;
+        if data_only {
+            open.file.sync_data()
+        } else {
+            open.file.sync_all()
+        }
+    }
+
+    pub(super) fn sync_file_system(&self, inode: u64) -> io::Result<()> {
+        let node = self.inodes.get(inode)?;
+        let node = if node.kind == libc::S_IFDIR {
+            &node
+        } else {
+            self.inodes.root()
+        };
+        let fd = self
+            .descriptors
+            .reopen(&node.fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::syncfs(fd)?)
+    }
+
+    pub(super) fn allocate(&self, range: FileRange, mode: u32, len: u64) -> io::Result<()> {
+        let open = self.handles.file(range.inode, range.handle)?;
+        let mode = FallocateFlags::from_bits_retain(mode);
+        Ok(rustix::fs::fallocate(&open.file, mode, range.offset, len)?)
+    }
+
+    /// Only what the guest's kernel cannot do by itself: the next data, or the next hole.
+    pub(super) fn seek(&self, range: FileRange, whence: u32) -> io::Result<u64> {
+        let open = self.handles.file(range.inode, range.handle)?;
+        let position = match i32::try_from(whence) {
+            Ok(libc::SEEK_DATA) => SeekFrom::Data(range.offset),
+            Ok(libc::SEEK_HOLE) => SeekFrom::Hole(range.offset),
+            _ => return Err(errno(libc::EINVAL)),
+        };
+        Ok(rustix::fs::seek(&open.file, position)?)
+    }
+
+    pub(super) fn copy_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {
+        let source = self.handles.file(from.inode, from.handle)?;
+        let target = self.handles.file(to.inode, to.handle)?;
+        let (mut read_at, mut write_at) = (from.offset, to.offset);
+        let len = usize::try_from(len.min(COPY_MAX)).map_err(|_| errno(libc::EINVAL))?;
+        let copied = rustix::fs::copy_file_range(
+            &source.file,
+            Some(&mut read_at),
+            &target.file,
+            Some(&mut write_at),
+            len,
+        )?;
+        u32::try_from(copied).map_err(|_| errno(libc::EIO))
+    }
+}
+
+fn has_set_id(file: &File) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(file)?.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0)
+}

@@ -1,0 +1,476 @@
+//! The traits: which method of [`Passthrough`] carries out which request.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fuse_backend_rs::abi::fuse_abi::{stat64, statvfs64};
+use fuse_backend_rs::api::filesystem::{
+    Context, DirEntry, Entry, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
+    SetattrValid, ZeroCopyReader, ZeroCopyWriter,
+};
+use rustix::fs::AtFlags;
+
+use super::{CachePolicy, Passthrough};
+use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened};
+use crate::fuse::Features;
+use crate::fuse::abi::{CreateIn, Statx, WRITE_KILL_SUIDGID};
+use crate::sys::file_system_status;
+
+impl Passthrough {
+    /// What this file system does, where the guest's kernel can.
+    fn features(&self) -> Features {
+        let always = Features::ASYNC_READ
+            | Features::ATOMIC_O_TRUNC
+            | Features::DONT_MASK
+            | Features::ASYNC_DIO
+            | Features::PARALLEL_DIROPS
+            // The target of a link never changes: a new target is a new link.
+            | Features::CACHE_SYMLINKS
+            | Features::HANDLE_KILLPRIV_V2;
+        always
+            .with_if(
+                self.config.cache == CachePolicy::Auto,
+                Features::AUTO_INVAL_DATA,
+            )
+            .with_if(self.config.writeback, Features::WRITEBACK_CACHE)
+            .with_if(
+                self.config.readdirplus,
+                Features::DO_READDIRPLUS | Features::READDIRPLUS_AUTO,
+            )
+    }
+}
+
+impl GuestFileSystem for Passthrough {
+    fn negotiate(&self, offered: Features) -> io::Result<Features> {
+        let agreed = self.features() & offered;
+        self.writeback.store(
+            agreed.contains(Features::WRITEBACK_CACHE),
+            Ordering::Relaxed,
+        );
+        Ok(agreed)
+    }
+
+    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
+        self.file_for(inode, handle, access)
+    }
+
+    fn create_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        args: CreateIn,
+    ) -> io::Result<Opened> {
+        self.create_file(creator, (parent, name), args)
+    }
+
+    fn mkdir_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.make_directory(creator, (parent, name), mode, umask)
+    }
+
+    fn mknod_as(
+        &self,
+        creator: &Creator,
+        parent: u64,
+        name: &CStr,
+        node: NewNode,
+    ) -> io::Result<Entry> {
+        self.make_node(creator, (parent, name), node)
+    }
+
+    fn symlink_as(
+        &self,
+        creator: &Creator,
+        target: &CStr,
+        parent: u64,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        self.make_symlink(creator, (parent, name), target)
+    }
+
+    fn tmpfile(&self, creator: &Creator, parent: u64, args: CreateIn) -> io::Result<Opened> {
+        self.create_unnamed(creator, parent, args)
+    }
+
+    fn copy_file_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {
+        self.copy_range(from, to, len)
+    }
+
+    fn syncfs(&self, inode: u64) -> io::Result<()> {
+        self.sync_file_system(inode)
+    }
+
+    fn statx(&self, inode: u64, handle: Option<u64>) -> io::Result<(Statx, Duration)> {
+        self.extended_status(inode, handle)
+    }
+}
+
+/// The creator in a request that knows no supplementary groups.
+fn creator(context: &Context) -> Creator {
+    Creator {
+        context: *context,
+        ..Default::default()
+    }
+}
+
+impl FileSystem for Passthrough {
+    type Inode = u64;
+    type Handle = u64;
+
+    fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
+        let agreed = self.negotiate(Features::from_bits(capable.bits()))?;
+        Ok(FsOptions::from_bits_truncate(agreed.bits()))
+    }
+
+    fn destroy(&self) {
+        self.handles.clear();
+        self.inodes.clear();
+    }
+
+    fn lookup(&self, _context: &Context, parent: u64, name: &CStr) -> io::Result<Entry> {
+        self.look_up_in(&*self.inodes.get(parent)?, name)
+    }
+
+    fn forget(&self, _context: &Context, inode: u64, count: u64) {
+        self.inodes.forget(inode, count);
+    }
+
+    fn getattr(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: Option<u64>,
+    ) -> io::Result<(stat64, Duration)> {
+        Ok((
+            self.status(inode, handle)?.attributes,
+            self.config.cache.timeout(),
+        ))
+    }
+
+    fn setattr(
+        &self,
+        _context: &Context,
+        inode: u64,
+        attributes: stat64,
+        handle: Option<u64>,
+        valid: SetattrValid,
+    ) -> io::Result<(stat64, Duration)> {
+        let status = self.change_attributes(inode, &attributes, handle, valid)?;
+        Ok((status.attributes, self.config.cache.timeout()))
+    }
+
+    fn readlink(&self, _context: &Context, inode: u64) -> io::Result<Vec<u8>> {
+        let node = self.inodes.get(inode)?;
+        Ok(rustix::fs::readlinkat(&node.fd, c"", Vec::new())?.into_bytes())
+    }
+
+    fn symlink(
+        &self,
+        context: &Context,
+        target: &CStr,
+        parent: u64,
+        name: &CStr,
+    ) -> io::Result<Entry> {
+        self.symlink_as(&creator(context), target, parent, name)
+    }
+
+    fn mknod(
+        &self,
+        context: &Context,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        rdev: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.mknod_as(
+            &creator(context),
+            parent,
+            name,
+            NewNode { mode, rdev, umask },
+        )
+    }
+
+    fn mkdir(
+        &self,
+        context: &Context,
+        parent: u64,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+    ) -> io::Result<Entry> {
+        self.mkdir_as(&creator(context), parent, name, mode, umask)
+    }
+
+    fn unlink(&self, _context: &Context, parent: u64, name: &CStr) -> io::Result<()> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    fn rmdir(&self, _context: &Context, parent: u64, name: &CStr) -> io::Result<()> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn rename(
+        &self,
+        _context: &Context,
+        old_parent: u64,
+        old: &CStr,
+        new_parent: u64,
+        new: &CStr,
+        flags: u32,
+    ) -> io::Result<()> {
+        self.rename_entry((old_parent, old), (new_parent, new), flags)
+    }
+
+    fn link(
+        &self,
+        _context: &Context,
+        inode: u64,
+        new_parent: u64,
+        new: &CStr,
+    ) -> io::Result<Entry> {
+        self.link_entry(inode, new_parent, new)
+    }
+
+    fn open(
+        &self,
+        _context: &Context,
+        inode: u64,
+        flags: u32,
+        open_flags: u32,
+    ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
+        let (handle, options) = self.open_file(inode, flags, open_flags)?;
+        Ok((Some(handle), options, None))
+    }
+
+    fn create(
+        &self,
+        context: &Context,
+        parent: u64,
+        name: &CStr,
+        args: CreateIn,
+    ) -> io::Result<Opened> {
+        self.create_as(&creator(context), parent, name, args)
+    }
+
+    fn read(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        data: &mut dyn ZeroCopyWriter,
+        size: u32,
+        offset: u64,
+        _lock_owner: Option<u64>,
+        _flags: u32,
+    ) -> io::Result<usize> {
+        self.read_into(
+            FileRange {
+                inode,
+                handle,
+                offset,
+            },
+            data,
+            size,
+        )
+    }
+
+    fn write(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        data: &mut dyn ZeroCopyReader,
+        size: u32,
+        offset: u64,
+        _lock_owner: Option<u64>,
+        _delayed_write: bool,
+        _flags: u32,
+        write_flags: u32,
+    ) -> io::Result<usize> {
+        let kill_privileges = write_flags & WRITE_KILL_SUIDGID != 0;
+        self.write_from(
+            FileRange {
+                inode,
+                handle,
+                offset,
+            },
+            data,
+            size,
+            kill_privileges,
+        )
+    }
+
+    fn flush(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        _lock_owner: u64,
+    ) -> io::Result<()> {
+        self.flush_file(inode, handle)
+    }
+
+    fn fsync(
+        &self,
+        _context: &Context,
+        inode: u64,
+        data_only: bool,
+        handle: u64,
+    ) -> io::Result<()> {
+        self.sync(inode, handle, data_only)
+    }
+
+    fn fallocate(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        mode: u32,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        self.allocate(
+            FileRange {
+                inode,
+                handle,
+                offset,
+            },
+            mode,
+            len,
+        )
+    }
+
+    fn release(
+        &self,
+        _context: &Context,
+        inode: u64,
+        _flags: u32,
+        handle: u64,
+        _flush: bool,
+        _flock_release: bool,
+        _lock_owner: Option<u64>,
+    ) -> io::Result<()> {
+        self.handles.remove(inode, handle)
+    }
+
+    fn statfs(&self, _context: &Context, inode: u64) -> io::Result<statvfs64> {
+        file_system_status(&self.inodes.get(inode)?.fd)
+    }
+
+    fn setxattr(
+        &self,
+        _context: &Context,
+        inode: u64,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> io::Result<()> {
+        self.set_xattr(inode, name, value, flags)
+    }
+
+    fn getxattr(
+        &self,
+        _context: &Context,
+        inode: u64,
+        name: &CStr,
+        size: u32,
+    ) -> io::Result<GetxattrReply> {
+        self.get_xattr(inode, name, size)
+    }
+
+    fn listxattr(&self, _context: &Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+        self.list_xattrs(inode, size)
+    }
+
+    fn removexattr(&self, _context: &Context, inode: u64, name: &CStr) -> io::Result<()> {
+        self.remove_xattr(inode, name)
+    }
+
+    fn opendir(
+        &self,
+        _context: &Context,
+        inode: u64,
+        _flags: u32,
+    ) -> io::Result<(Option<u64>, OpenOptions)> {
+        let (handle, options) = self.open_directory(inode)?;
+        Ok((Some(handle), options))
+    }
+
+    fn readdir(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        _size: u32,
+        offset: u64,
+        add_entry: &mut dyn FnMut(DirEntry<'_>) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        self.list(inode, handle, offset, add_entry)
+    }
+
+    fn readdirplus(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        _size: u32,
+        offset: u64,
+        add_entry: &mut dyn FnMut(DirEntry<'_>, Entry) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        self.list_with_entries(inode, handle, offset, add_entry)
+    }
+
+    fn fsyncdir(
+        &self,
+        _context: &Context,
+        inode: u64,
+        data_only: bool,
+        handle: u64,
+    ) -> io::Result<()> {
+        self.sync(inode, handle, data_only)
+    }
+
+    fn releasedir(
+        &self,
+        _context: &Context,
+        inode: u64,
+        _flags: u32,
+        handle: u64,
+    ) -> io::Result<()> {
+        self.handles.remove(inode, handle)
+    }
+
+    fn access(&self, context: &Context, inode: u64, mask: u32) -> io::Result<()> {
+        self.check_access(context, inode, mask)
+    }
+
+    fn lseek(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        offset: u64,
+        whence: u32,
+    ) -> io::Result<u64> {
+        self.seek(
+            FileRange {
+                inode,
+                handle,
+                offset,
+            },
+            whence,
+        )
+    }
+}

@@ -1,0 +1,118 @@
+//! The files and directories that a guest has open.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::errno;
+
+/// What is open behind a handle.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// A regular file.
+    File,
+    /// A directory. Its descriptor has one position: one listing at a time.
+    Directory(Mutex<()>),
+}
+
+/// An open file or directory.
+#[derive(Debug)]
+pub(super) struct Handle {
+    /// Whose it is: a handle used with another node is forged.
+    inode: u64,
+    pub(super) file: Arc<File>,
+    pub(super) opened: Opened,
+}
+
+const SHARDS: usize = 16;
+
+/// Handles by number.
+#[derive(Default)]
+pub(super) struct HandleTable {
+    shards: [RwLock<HashMap<u64, Arc<Handle>>>; SHARDS],
+    next: AtomicU64,
+}
+
+impl HandleTable {
+    /// Keeps `fd` open as a handle on node `inode`; returns its number.
+    pub(super) fn add(&self, inode: u64, fd: OwnedFd, opened: Opened) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = Arc::new(Handle {
+            inode,
+            file: Arc::new(File::from(fd)),
+            opened,
+        });
+        let mut shard = self
+            .shard(number)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        shard.insert(number, handle);
+        number
+    }
+
+    /// The open file with this number.
+    ///
+    /// # Errors
+    /// `EBADF`: there is none on this node, or it is a directory.
+    pub(super) fn file(&self, inode: u64, number: u64) -> io::Result<Arc<Handle>> {
+        let handle = self.any(inode, number)?;
+        matches!(handle.opened, Opened::File)
+            .then_some(handle)
+            .ok_or_else(|| errno(libc::EBADF))
+    }
+
+    /// The open file or directory with this number.
+    ///
+    /// # Errors
+    /// `EBADF`: there is none on this node.
+    pub(super) fn any(&self, inode: u64, number: u64) -> io::Result<Arc<Handle>> {
+        let shard = self
+            .shard(number)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        shard
+            .get(&number)
+            .filter(|handle| handle.inode == inode)
+            .cloned()
+            .ok_or_else(|| errno(libc::EBADF))
+    }
+
+    /// Closes a handle, as soon as nothing uses it any more.
+    ///
+    /// # Errors
+    /// `EBADF`: there is none on this node.
+    pub(super) fn remove(&self, inode: u64, number: u64) -> io::Result<()> {
+        // The descriptor closes with this, after the lock.
+        let _handle = self.any(inode, number)?;
+        let mut shard = self
+            .shard(number)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        shard.remove(&number);
+        Ok(())
+    }
+
+    /// Closes all handles.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            drop(std::mem::take(
+                &mut *shard.write().unwrap_or_else(PoisonError::into_inner),
+            ));
+        }
+    }
+
+    /// How many handles are open.
+    pub(super) fn len(&self) -> usize {
+        let len = |shard: &RwLock<HashMap<_, _>>| {
+            shard.read().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.shards.iter().map(len).sum()
+    }
+
+    fn shard(&self, number: u64) -> &RwLock<HashMap<u64, Arc<Handle>>> {
+        &self.shards[(number % SHARDS as u64) as usize]
+    }
+}

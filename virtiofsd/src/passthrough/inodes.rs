@@ -1,0 +1,300 @@
+//! The nodes that a guest knows.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::errno;
+use crate::fuse::ROOT;
+use crate::sys::{FileStatus, status_of};
+
+/// What makes a file the same file, for as long as a descriptor keeps it from being deleted. The
+/// mount is part of it: one file seen through two mounts is two nodes, each with its own parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    mount: u64,
+}
+
+impl From<&FileStatus> for Identity {
+    fn from(status: &FileStatus) -> Self {
+        Self {
+            device: status.attributes.st_dev,
+            inode: status.attributes.st_ino,
+            mount: status.mount_id,
+        }
+    }
+}
+
+/// A file of the host that the guest has a node for.
+#[derive(Debug)]
+pub(super) struct Inode {
+    /// The guest's number for it.
+    pub(super) id: u64,
+    /// `O_PATH`.
+    pub(super) fd: OwnedFd,
+    /// `S_IFMT` part of the mode, which never changes.
+    pub(super) kind: u32,
+    identity: Identity,
+    /// How many lookups the guest has not forgotten. Once 0 it stays 0.
+    lookups: AtomicU64,
+}
+
+impl Inode {
+    /// The inode number on the host.
+    pub(super) fn host_number(&self) -> u64 {
+        self.identity.inode
+    }
+
+    /// Counts a lookup, unless the guest has just forgotten the last one.
+    fn acquire(&self) -> bool {
+        let more = |count| if count == 0 { None } else { Some(count + 1) };
+        self.lookups
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
+            .is_ok()
+    }
+
+    /// Takes lookups back; whether none is left, which only one caller hears.
+    fn release(&self, count: u64) -> bool {
+        let less = |now: u64| {
+            if now == 0 {
+                None
+            } else {
+                Some(now.saturating_sub(count))
+            }
+        };
+        self.lookups
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .is_ok_and(|before| count > 0 && before <= count)
+    }
+}
+
+const SHARDS: usize = 32;
+
+type Shard<K> = RwLock<HashMap<K, Arc<Inode>>>;
+
+/// Nodes by the guest's number and by the host's identity.
+///
+/// Both maps are cut into shards, and no lock is held over a system call: queues do not wait for
+/// each other. A lock of `by_identity` may be held while one of `by_id` is taken, never the other
+/// way round.
+pub(super) struct InodeTable {
+    root: Arc<Inode>,
+    by_id: [Shard<u64>; SHARDS],
+    by_identity: [Shard<Identity>; SHARDS],
+    next: AtomicU64,
+}
+
+impl InodeTable {
+    /// A table that knows the root only.
+    pub(super) fn new(root: OwnedFd) -> io::Result<Self> {
+        let status = status_of(&root)?;
+        let root = Arc::new(Inode {
+            id: ROOT,
+            kind: status.attributes.st_mode & libc::S_IFMT,
+            identity: Identity::from(&status),
+            fd: root,
+            lookups: AtomicU64::new(1),
+        });
+        Ok(Self {
+            root,
+            by_id: std::array::from_fn(|_| RwLock::default()),
+            by_identity: std::array::from_fn(|_| RwLock::default()),
+            next: AtomicU64::new(ROOT + 1),
+        })
+    }
+
+    pub(super) fn root(&self) -> &Arc<Inode> {
+        &self.root
+    }
+
+    /// The node with number `id`.
+    ///
+    /// # Errors
+    /// `ESTALE`: the guest has none of that number.
+    pub(super) fn get(&self, id: u64) -> io::Result<Arc<Inode>> {
+        if id == ROOT {
+            return Ok(self.root.clone());
+        }
+        read(self.shard_of_id(id), |nodes| nodes.get(&id).cloned())
+            .ok_or_else(|| errno(libc::ESTALE))
+    }
+
+    /// The node of the file behind `fd`, with one more lookup. A new one takes `fd`.
+    pub(super) fn look_up(&self, fd: OwnedFd, status: &FileStatus) -> Arc<Inode> {
+        let identity = Identity::from(status);
+        if identity == self.root.identity {
+            return self.root.clone();
+        }
+        let shard = self.shard_of_identity(&identity);
+        let known = read(shard, |nodes| {
+            nodes.get(&identity).filter(|node| node.acquire()).cloned()
+        });
+        if let Some(known) = known {
+            return known;
+        }
+        let node = Arc::new(Inode {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            fd,
+            kind: status.attributes.st_mode & libc::S_IFMT,
+            identity,
+            lookups: AtomicU64::new(1),
+        });
+        self.insert(node)
+    }
+
+    /// Inserts `node`, unless another queue was quicker: then it is that one's.
+    fn insert(&self, node: Arc<Inode>) -> Arc<Inode> {
+        let shard = self.shard_of_identity(&node.identity);
+        // Descriptors close when these two go, after the lock.
+        let (node, _replaced) = write(shard, |nodes| {
+            let known = nodes
+                .get(&node.identity)
+                .filter(|known| known.acquire())
+                .cloned();
+            if let Some(known) = known {
+                return (known, Some(node.clone()));
+            }
+            write(self.shard_of_id(node.id), |by_id| {
+                by_id.insert(node.id, node.clone())
+            });
+            let replaced = nodes.insert(node.identity, node.clone());
+            (node.clone(), replaced)
+        });
+        node
+    }
+
+    /// Takes `count` lookups of node `id` back. The root stays, and unknown nodes are ignored.
+    pub(super) fn forget(&self, id: u64, count: u64) {
+        let Ok(node) = self.get(id) else { return };
+        if id == ROOT || !node.release(count) {
+            return;
+        }
+        write(self.shard_of_id(id), |by_id| by_id.remove(&id));
+        write(self.shard_of_identity(&node.identity), |nodes| {
+            // A new node of the same file may have taken the place.
+            if nodes
+                .get(&node.identity)
+                .is_some_and(|known| Arc::ptr_eq(known, &node))
+            {
+                nodes.remove(&node.identity);
+            }
+        });
+    }
+
+    /// Forgets all nodes but the root.
+    pub(super) fn clear(&self) {
+        for shard in &self.by_identity {
+            drop(write(shard, std::mem::take));
+        }
+        for shard in &self.by_id {
+            drop(write(shard, std::mem::take));
+        }
+    }
+
+    /// How many nodes there are, the root included.
+    pub(super) fn len(&self) -> usize {
+        1 + self
+            .by_id
+            .iter()
+            .map(|shard| read(shard, HashMap::len))
+            .sum::<usize>()
+    }
+
+    fn shard_of_id(&self, id: u64) -> &Shard<u64> {
+        &self.by_id[spread(id)]
+    }
+
+    fn shard_of_identity(&self, identity: &Identity) -> &Shard<Identity> {
+        &self.by_identity[spread(identity.inode ^ identity.device.rotate_left(32))]
+    }
+}
+
+/// Fibonacci hashing: neighbours go to different shards.
+fn spread(number: u64) -> usize {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHARDS
+}
+
+fn read<K, T>(shard: &Shard<K>, look: impl FnOnce(&HashMap<K, Arc<Inode>>) -> T) -> T {
+    look(&shard.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn write<K, T>(shard: &Shard<K>, change: impl FnOnce(&mut HashMap<K, Arc<Inode>>) -> T) -> T {
+    change(&mut shard.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> (tempfile::TempDir, InodeTable) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        (dir, InodeTable::new(root.into()).unwrap())
+    }
+
+    fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode> {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        let fd = OwnedFd::from(std::fs::File::open(path).unwrap());
+        let status = status_of(&fd).unwrap();
+        table.look_up(fd, &status)
+    }
+
+    #[test]
+    fn one_file_is_one_node_until_all_lookups_are_forgotten() {
+        let (dir, table) = table();
+        let first = look_up(&table, &dir, "a");
+        assert_eq!(look_up(&table, &dir, "a").id, first.id);
+        table.forget(first.id, 1);
+        assert_eq!(table.get(first.id).unwrap().id, first.id);
+        table.forget(first.id, 1);
+        assert!(table.get(first.id).is_err());
+        assert_ne!(
+            look_up(&table, &dir, "a").id,
+            first.id,
+            "numbers are not used again"
+        );
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn forgetting_too_much_or_nothing_is_harmless() {
+        let (dir, table) = table();
+        let node = look_up(&table, &dir, "a").id;
+        table.forget(node, 0);
+        assert_eq!(table.len(), 2);
+        table.forget(node, u64::MAX);
+        table.forget(node, 1);
+        table.forget(ROOT, u64::MAX);
+        table.forget(12345, 1);
+        assert_eq!(table.len(), 1);
+        assert!(table.get(ROOT).is_ok());
+    }
+
+    #[test]
+    fn queues_that_look_up_and_forget_the_same_file_agree() {
+        let (dir, table) = table();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let node = look_up(&table, &dir, "a");
+                        assert!(table.get(node.id).is_ok(), "a counted node is there");
+                        table.forget(node.id, 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(table.len(), 1);
+        assert!(
+            table
+                .by_identity
+                .iter()
+                .all(|shard| shard.read().unwrap().is_empty())
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! Names in directories: looking up, removing, renaming, linking.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use fuse_backend_rs::api::filesystem::Entry;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+
+use super::inodes::Inode;
+use super::{Passthrough, errno};
+use crate::sys::status_of;
+
+/// Nothing leaves the directory it starts from: no "..", no symbolic link, no /proc magic link.
+pub(super) const CONFINED: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_SYMLINKS);
+
+impl Passthrough {
+    /// Looks `name` up in `directory` and counts the lookup.
+    pub(super) fn look_up_in(&self, directory: &Inode, name: &CStr) -> io::Result<Entry> {
+        check_name(name)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), CONFINED)?;
+        self.entry_of(fd)
+    }
+
+    /// The entry of a file that is open with `O_PATH`; counts the lookup.
+    pub(super) fn entry_of(&self, fd: OwnedFd) -> io::Result<Entry> {
+        let status = status_of(&fd)?;
+        let inode = self.inodes.look_up(fd, &status);
+        Ok(self.entry(&inode, &status))
+    }
+
+    pub(super) fn remove(&self, parent: u64, name: &CStr, flags: AtFlags) -> io::Result<()> {
+        self.writable()?;
+        check_name(name)?;
+        let directory = self.inodes.get(parent)?;
+        Ok(rustix::fs::unlinkat(&directory.fd, name, flags)?)
+    }
+
+    pub(super) fn rename_entry(
+        &self,
+        (old_parent, old): (u64, &CStr),
+        (new_parent, new): (u64, &CStr),
+        flags: u32,
+    ) -> io::Result<()> {
+        self.writable()?;
+        check_name(old)?;
+        check_name(new)?;
+        let from = self.inodes.get(old_parent)?;
+        let to = self.inodes.get(new_parent)?;
+        let flags = RenameFlags::from_bits_retain(flags);
+        Ok(rustix::fs::renameat_with(
+            &from.fd, old, &to.fd, new, flags,
+        )?)
+    }
+
+    pub(super) fn link_entry(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
+        self.writable()?;
+        check_name(name)?;
+        let target = self.inodes.get(inode)?;
+        let directory = self.inodes.get(parent)?;
+        // By way of /proc: linking a descriptor directly needs CAP_DAC_READ_SEARCH. Following the
+        // magic link leads to the file itself, even if that is a symbolic link.
+        let (descriptors, number) = self.descriptors.name(&target.fd);
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(descriptors, number.as_c_str(), &directory.fd, name, follow)?;
+        self.look_up_in(&directory, name)
+    }
+}
+
+/// The server has checked names already; whoever calls the file system directly may not have.
+pub(super) fn check_name(name: &CStr) -> io::Result<()> {
+    match name.to_bytes() {
+        b"" | b"." | b".." => Err(errno(libc::EINVAL)),
+        bytes if bytes.contains(&b'/') => Err(errno(libc::EINVAL)),
+        _ => Ok(()),
+    }
+}

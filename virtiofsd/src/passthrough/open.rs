@@ -1,0 +1,86 @@
+//! Opening files that are there.
+
+use std::io;
+
+use fuse_backend_rs::api::filesystem::OpenOptions;
+use rustix::fs::OFlags;
+
+use super::handles::Opened;
+use super::inodes::Inode;
+use super::{Passthrough, errno};
+use crate::fuse::abi::OPEN_KILL_SUIDGID;
+use crate::sys::without_fsetid;
+
+/// What a guest may ask for in open(2). Not in it: what creates or resolves names (done already),
+/// `O_NONBLOCK` (it would fail reads instead of letting them wait), and `O_DIRECT` (the guest
+/// bypasses its own cache anyway, and its buffers are aligned to nothing the host promises).
+const GUESTS_FLAGS: OFlags = OFlags::RWMODE
+    .union(OFlags::APPEND)
+    .union(OFlags::TRUNC)
+    .union(OFlags::DSYNC)
+    .union(OFlags::SYNC)
+    .union(OFlags::NOATIME);
+
+impl Passthrough {
+    /// The flags to open with on the host for a guest's.
+    pub(super) fn open_flags(&self, flags: u32) -> io::Result<OFlags> {
+        let mut flags = OFlags::from_bits_retain(flags) & GUESTS_FLAGS;
+        let mode = flags & OFlags::RWMODE;
+        if mode == OFlags::RWMODE {
+            return Err(errno(libc::EINVAL));
+        }
+        if mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC) {
+            self.writable()?;
+        }
+        if self.writeback() {
+            // The kernel fills pages before it writes parts of them, and knows where the end is.
+            if mode == OFlags::WRONLY {
+                flags = flags.difference(OFlags::RWMODE) | OFlags::RDWR;
+            }
+            flags.remove(OFlags::APPEND);
+        }
+        Ok(flags)
+    }
+
+    pub(super) fn open_file(
+        &self,
+        inode: u64,
+        flags: u32,
+        open_flags: u32,
+    ) -> io::Result<(u64, OpenOptions)> {
+        let node = self.inodes.get(inode)?;
+        let flags = self.open_flags(flags)?;
+        require_regular(&node)?;
+        let kill = flags.contains(OFlags::TRUNC) && open_flags & OPEN_KILL_SUIDGID != 0;
+        let fd = {
+            let _fsetid = if kill { without_fsetid()? } else { None };
+            self.descriptors.reopen(&node.fd, flags)?
+        };
+        Ok((
+            self.handles.add(node.id, fd, Opened::File),
+            self.config.cache.file_options(),
+        ))
+    }
+
+    pub(super) fn open_directory(&self, inode: u64) -> io::Result<(u64, OpenOptions)> {
+        let node = self.inodes.get(inode)?;
+        let fd = self
+            .descriptors
+            .reopen(&node.fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let handle = self
+            .handles
+            .add(node.id, fd, Opened::Directory(Default::default()));
+        Ok((handle, self.config.cache.directory_options()))
+    }
+}
+
+/// Device nodes, FIFOs and sockets are the guest's kernel's business. Opened here they would act
+/// on the host.
+pub(super) fn require_regular(node: &Inode) -> io::Result<()> {
+    match node.kind {
+        libc::S_IFREG => Ok(()),
+        libc::S_IFDIR => Err(errno(libc::EISDIR)),
+        libc::S_IFLNK => Err(errno(libc::ELOOP)),
+        _ => Err(errno(libc::ENXIO)),
+    }
+}

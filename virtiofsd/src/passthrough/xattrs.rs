@@ -1,0 +1,99 @@
+//! Extended attributes.
+//!
+//! An `O_PATH` descriptor has none to the f*xattr calls, and a symbolic link or a device node must
+//! not be opened. So these go by a path: the descriptor's number, relative to /proc/self/fd, which
+//! the thread has made its own current directory. The kernel follows that one magic link, to the
+//! file itself, and nothing further.
+
+use std::ffi::CStr;
+use std::io;
+
+use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
+use rustix::fs::XattrFlags;
+
+use super::{Passthrough, errno};
+use crate::fuse::XATTR_SIZE_MAX;
+
+/// ACLs would have to be kept in step with the mode the guest sees; until they are agreed on in
+/// `INIT` there are none.
+const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+impl Passthrough {
+    fn xattrs_wanted(&self) -> io::Result<()> {
+        if self.config.xattr {
+            Ok(())
+        } else {
+            Err(errno(libc::ENOSYS))
+        }
+    }
+
+    fn check_xattr(&self, name: &CStr) -> io::Result<()> {
+        self.xattrs_wanted()?;
+        if ACLS.contains(&name.to_bytes()) {
+            Err(errno(libc::EOPNOTSUPP))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn set_xattr(
+        &self,
+        inode: u64,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> io::Result<()> {
+        self.writable()?;
+        self.check_xattr(name)?;
+        let node = self.inodes.get(inode)?;
+        let path = self.descriptors.path(&node.fd)?;
+        let flags = XattrFlags::from_bits_retain(flags);
+        Ok(rustix::fs::setxattr(path.as_c_str(), name, value, flags)?)
+    }
+
+    pub(super) fn get_xattr(
+        &self,
+        inode: u64,
+        name: &CStr,
+        size: u32,
+    ) -> io::Result<GetxattrReply> {
+        self.check_xattr(name)?;
+        let node = self.inodes.get(inode)?;
+        let path = self.descriptors.path(&node.fd)?;
+        if size == 0 {
+            let size = rustix::fs::getxattr_query(path.as_c_str(), name)?;
+            return Ok(GetxattrReply::Count(
+                u32::try_from(size).unwrap_or(u32::MAX),
+            ));
+        }
+        let mut value = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
+        let len = rustix::fs::getxattr(path.as_c_str(), name, &mut value[..])?;
+        value.truncate(len);
+        Ok(GetxattrReply::Value(value))
+    }
+
+    pub(super) fn list_xattrs(&self, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+        self.xattrs_wanted()?;
+        let node = self.inodes.get(inode)?;
+        let path = self.descriptors.path(&node.fd)?;
+        if size == 0 {
+            let size = rustix::fs::listxattr_query(path.as_c_str())?;
+            return Ok(ListxattrReply::Count(
+                u32::try_from(size).unwrap_or(u32::MAX),
+            ));
+        }
+        // XATTR_LIST_MAX is the same 64 KiB.
+        let mut names = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
+        let len = rustix::fs::listxattr(path.as_c_str(), &mut names[..])?;
+        names.truncate(len);
+        Ok(ListxattrReply::Names(names))
+    }
+
+    pub(super) fn remove_xattr(&self, inode: u64, name: &CStr) -> io::Result<()> {
+        self.writable()?;
+        self.check_xattr(name)?;
+        let node = self.inodes.get(inode)?;
+        let path = self.descriptors.path(&node.fd)?;
+        Ok(rustix::fs::removexattr(path.as_c_str(), name)?)
+    }
+}

@@ -1,0 +1,79 @@
+//! The FUSE server: a decoded request in, a reply or a piece of work for the queue's worker out.
+//!
+//! Nothing here knows of virtqueues or guest memory: [`Request`] is decoded from a copy of the
+//! guest's bytes, a [`Reply`] is built in the daemon's own memory.
+
+mod attr;
+mod decode;
+mod dir;
+mod dispatch;
+mod entry;
+mod init;
+mod io;
+mod reply;
+mod request;
+mod sync;
+mod xattr;
+
+use std::io::{Error, Result};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::file_system::GuestFileSystem;
+use crate::fuse::Features;
+
+pub use decode::{Body, Malformed};
+pub use io::{CopyIn, CopyOut, Work};
+pub use reply::{HEADER, Reply, header};
+pub use request::{BODY_MAX, Request, body_len};
+
+/// Largest read, write or directory listing in one request.
+pub const MAX_IO: u32 = 1 << 20;
+
+/// Serves one file system to one guest, from any number of queues at a time.
+pub struct Server<F> {
+    file_system: F,
+    /// A guest's kernel has sent `FUSE_INIT`.
+    initialised: AtomicBool,
+    features: AtomicU64,
+}
+
+impl<F: GuestFileSystem> Server<F> {
+    /// A server that waits for a guest's `FUSE_INIT`.
+    pub fn new(file_system: F) -> Self {
+        Self {
+            file_system,
+            initialised: AtomicBool::new(false),
+            features: AtomicU64::new(Features::NONE.bits()),
+        }
+    }
+
+    /// The file system served.
+    pub fn file_system(&self) -> &F {
+        &self.file_system
+    }
+
+    /// What was agreed on with the guest's kernel.
+    pub fn features(&self) -> Features {
+        Features::from_bits(self.features.load(Ordering::Acquire))
+    }
+
+    /// Forgets the guest: its handles are closed, its lookups undone.
+    pub fn reset(&self) {
+        self.initialised.store(false, Ordering::Release);
+        self.file_system.destroy();
+    }
+
+    /// Carries out `request`: writes the reply's body into `reply`, or tells the caller what data
+    /// to move.
+    ///
+    /// # Errors
+    /// The errno to answer with.
+    pub fn serve(&self, request: &mut Request<'_>, reply: &mut Reply<'_>) -> Result<Work> {
+        dispatch::dispatch(self, request, reply)
+    }
+}
+
+/// An errno as an error.
+fn errno(number: i32) -> Error {
+    Error::from_raw_os_error(number)
+}

@@ -1,0 +1,132 @@
+//! Acting as a guest's user, on one thread and for one system call.
+//!
+//! The raw system calls change the calling thread only (the C library's wrappers change them
+//! all). File system user and group decide whom a new file belongs to; everything else keeps the
+//! daemon's own. credentials(7), capabilities(7).
+
+use std::cell::Cell;
+use std::io;
+
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+thread_local! {
+    /// What this thread acts as now, to skip switches that change nothing: uid, gid.
+    static OWN: Cell<Option<(u32, u32)>> = const { Cell::new(None) };
+}
+
+/// Holds other credentials on the calling thread; dropping it takes the daemon's back.
+pub(crate) struct CredentialsGuard {
+    own: (u32, u32),
+    groups: bool,
+}
+
+/// Makes the calling thread create files as `uid` and `gid`, a member of `groups`. `None`: those
+/// are the daemon's already.
+///
+/// The guest's kernel has checked the caller's permissions (virtio-fs always mounts with
+/// `default_permissions`), so `CAP_DAC_OVERRIDE` stays.
+pub(crate) fn act_as(uid: u32, gid: u32, groups: &[u32]) -> io::Result<Option<CredentialsGuard>> {
+    let own = own_identity();
+    if own == (uid, gid) && groups.is_empty() {
+        return Ok(None);
+    }
+    // From here on the guard undoes what was done, also when a later step fails.
+    let guard = CredentialsGuard {
+        own,
+        groups: !groups.is_empty(),
+    };
+    if guard.groups {
+        set_groups(groups)?;
+    }
+    set_fs_gid(gid);
+    set_fs_uid(uid);
+    // Neither call reports failure; asking with an impossible value tells what is set.
+    if set_fs_uid(u32::MAX) != uid || set_fs_gid(u32::MAX) != gid {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    if uid != 0 {
+        raise(CapabilitySet::DAC_OVERRIDE)?;
+    }
+    Ok(Some(guard))
+}
+
+impl Drop for CredentialsGuard {
+    fn drop(&mut self) {
+        // The kernel gives the file system capabilities back with file system user 0.
+        set_fs_uid(self.own.0);
+        set_fs_gid(self.own.1);
+        if self.groups && set_groups(&[]).is_err() {
+            tracing::error!("supplementary groups could not be dropped");
+        }
+    }
+}
+
+/// Keeps `CAP_FSETID` from the calling thread; dropping it brings it back.
+///
+/// With it the host's kernel would keep set-user-ID and set-group-ID bits when a file changes;
+/// without, it clears them as for an ordinary user.
+pub(crate) struct FsetidGuard(());
+
+/// Takes `CAP_FSETID` from the calling thread's effective set; `None` when it has none.
+pub(crate) fn without_fsetid() -> io::Result<Option<FsetidGuard>> {
+    let mut sets = capabilities(None)?;
+    if !sets.effective.contains(CapabilitySet::FSETID) {
+        return Ok(None);
+    }
+    sets.effective.remove(CapabilitySet::FSETID);
+    set_capabilities(None, sets)?;
+    Ok(Some(FsetidGuard(())))
+}
+
+impl Drop for FsetidGuard {
+    fn drop(&mut self) {
+        if let Err(error) = raise(CapabilitySet::FSETID) {
+            tracing::error!(%error, "CAP_FSETID could not be raised again");
+        }
+    }
+}
+
+/// Adds `set`, as far as it is permitted, to what is effective.
+fn raise(set: CapabilitySet) -> io::Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.effective |= set & sets.permitted;
+    Ok(set_capabilities(None, sets)?)
+}
+
+fn own_identity() -> (u32, u32) {
+    OWN.get().unwrap_or_else(|| {
+        let own = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        OWN.set(Some(own));
+        own
+    })
+}
+
+/// setfsuid(2); returns the former one.
+fn set_fs_uid(uid: u32) -> u32 {
+    // SAFETY: takes and returns an integer, and changes only the calling thread's credentials.
+    id_from(unsafe { libc::syscall(libc::SYS_setfsuid, uid) })
+}
+
+/// setfsgid(2); returns the former one.
+fn set_fs_gid(gid: u32) -> u32 {
+    // SAFETY: as for `set_fs_uid`.
+    id_from(unsafe { libc::syscall(libc::SYS_setfsgid, gid) })
+}
+
+fn id_from(result: libc::c_long) -> u32 {
+    u32::try_from(result).unwrap_or(u32::MAX)
+}
+
+/// setgroups(2) for the calling thread.
+fn set_groups(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: pointer and length are those of a live slice, which the kernel only reads.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

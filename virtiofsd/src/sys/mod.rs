@@ -1,0 +1,17 @@
+//! The room for unsafe code: memory layout, thread state, and system calls without a safe wrapper.
+#![allow(unsafe_code, reason = "each block states why its conditions hold")]
+
+mod credentials;
+mod descriptors;
+mod pod;
+mod stat;
+mod thread_files;
+mod volatile;
+
+pub(crate) use credentials::{CredentialsGuard, act_as, without_fsetid};
+pub(crate) use descriptors::close_reporting;
+pub use pod::Pod;
+pub(crate) use pod::{bytes_of, read_front};
+pub(crate) use stat::{FileStatus, file_system_status, status_of};
+pub(crate) use thread_files::{enter_descriptor_directory, with_umask};
+pub(crate) use volatile::{BuffersReader, BuffersWriter};

@@ -1,0 +1,354 @@
+//! One queue's worker: the only place that knows both the ring and the FUSE server.
+//!
+//! The header and the arguments of a request are copied out of guest memory once and decoded from
+//! the copy. Data never pass through the daemon: reads and writes go between the host's file and
+//! the guest's buffers, on the queue's io_uring.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use vhost_daemon::queue::{Buffers, Chain, Token};
+use vhost_daemon::worker::{Context, Io, IoFile, QueueWorker, Submission};
+
+use crate::file_system::GuestFileSystem;
+use crate::fuse::abi::{InHeader, WriteOut};
+use crate::server::{
+    CopyIn, CopyOut, HEADER, Malformed, Reply, Request, Server, Work, body_len, header,
+};
+use crate::sys::{BuffersReader, BuffersWriter, bytes_of, read_front};
+
+/// Serves the requests of one queue.
+pub struct FsWorker<F> {
+    server: Arc<Server<F>>,
+    /// A request's arguments, while it is being served.
+    body: Vec<u8>,
+    /// A reply, while it is being built.
+    reply: Vec<u8>,
+}
+
+/// A request whose data the io_uring moves.
+#[derive(Debug)]
+pub struct Pending {
+    token: Token,
+    unique: u64,
+    /// Where the reply's header goes, and what little comes after it.
+    reply: Buffers,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// The reply's body is already in the guest's buffers.
+    Read,
+    /// The reply tells how much was written.
+    Write,
+    /// The reply is only a header.
+    Plain,
+}
+
+type Cx = Context<Pending>;
+
+impl<F: GuestFileSystem> FsWorker<F> {
+    /// A worker for a queue of `server`'s.
+    pub fn new(server: Arc<Server<F>>) -> Self {
+        Self {
+            server,
+            body: Vec::new(),
+            reply: Vec::new(),
+        }
+    }
+
+    fn serve(&mut self, cx: &mut Cx, token: Token, mut chain: Chain) {
+        let header = match take_header(&mut chain.readable, &mut self.body) {
+            Ok(header) => header,
+            Err((header, fault)) => {
+                cx.guest_fault(&fault);
+                return refuse(cx, token, header.unique, chain.writable, &fault.into());
+            }
+        };
+        let mut reply = Reply::new(&mut self.reply, chain.writable.len());
+        let served = match Request::decode(&header, &self.body) {
+            Ok(Some(mut request)) => self.server.serve(&mut request, &mut reply),
+            Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+            Err(fault) => {
+                cx.guest_fault(&fault);
+                Err(fault.into())
+            }
+        };
+        let result = match served {
+            Ok(Work::Silent) => return cx.complete(token, 0),
+            Ok(Work::Replied) => Ok(()),
+            Ok(work) => return self.work(cx, token, header.unique, chain, work),
+            Err(error) => Err(error),
+        };
+        let reply = reply.finish(header.unique, result);
+        send(cx, token, chain.writable, reply);
+    }
+
+    /// Moves data, or hands that to the io_uring.
+    fn work(&mut self, cx: &mut Cx, token: Token, unique: u64, chain: Chain, work: Work) {
+        let request = Started {
+            token,
+            unique,
+            chain,
+        };
+        match work {
+            Work::Read { file, offset, size } => request.read(cx, file, offset, size),
+            Work::Write { file, offset, size } => request.write(cx, file, offset, size),
+            Work::Sync { file, data_only } => {
+                request.submit(
+                    cx,
+                    Io::Fsync {
+                        file: IoFile::Open(file),
+                        data_only,
+                    },
+                );
+            }
+            Work::Allocate {
+                file,
+                mode,
+                offset,
+                len,
+            } => {
+                // The mode is a set of flags; the kernel refuses those it does not know.
+                let (file, mode) = (IoFile::Open(file), mode.cast_signed());
+                request.submit(
+                    cx,
+                    Io::Fallocate {
+                        file,
+                        mode,
+                        offset,
+                        len,
+                    },
+                );
+            }
+            Work::CopyOut(copy) => request.copy_out(cx, &self.server, &copy),
+            Work::CopyIn(copy) => request.copy_in(cx, &self.server, &copy),
+            Work::Replied | Work::Silent => cx.complete(request.token, 0),
+        }
+    }
+}
+
+impl<F: GuestFileSystem> QueueWorker for FsWorker<F> {
+    type Tag = Pending;
+
+    fn request(&mut self, cx: &mut Cx, token: Token, chain: Chain) {
+        self.serve(cx, token, chain);
+    }
+
+    fn completed(&mut self, cx: &mut Cx, tag: Pending, _io: Io, result: io::Result<u32>) {
+        tag.finish(cx, result);
+    }
+}
+
+/// Copies header and arguments out of guest memory, the arguments into `body`. With what is wrong
+/// comes what there is of the header.
+fn take_header(
+    readable: &mut Buffers,
+    body: &mut Vec<u8>,
+) -> Result<InHeader, (InHeader, Malformed)> {
+    let mut bytes = [0; size_of::<InHeader>()];
+    let available = readable.len();
+    let got = readable.read(&mut bytes).unwrap_or(0);
+    let (header, _) = read_front::<InHeader>(&bytes).unwrap_or_default();
+    if got < bytes.len() || header.len as usize > available {
+        return Err((header, Malformed::Truncated));
+    }
+    let len = body_len(&header).map_err(|fault| (header, fault))?;
+    // `len` is bounded, and the guest has sent as many bytes: `header.len` said so and was checked.
+    body.clear();
+    body.resize(len, 0);
+    readable
+        .read_exact(body)
+        .map_err(|_| (header, Malformed::Truncated))?;
+    Ok(header)
+}
+
+/// Answers with an error, if there is room for one.
+fn refuse(cx: &mut Cx, token: Token, unique: u64, writable: Buffers, error: &io::Error) {
+    send(
+        cx,
+        token,
+        writable,
+        bytes_of(&header(unique, 0, Some(error))),
+    );
+}
+
+/// Copies a whole reply to the guest. A reply without room is none: length 0.
+fn send(cx: &mut Cx, token: Token, mut writable: Buffers, reply: &[u8]) {
+    let fits = reply.len() <= writable.len() && writable.write_all(reply).is_ok();
+    let len = if fits {
+        u32::try_from(reply.len()).unwrap_or(0)
+    } else {
+        0
+    };
+    cx.complete(token, len);
+}
+
+/// A request whose data are about to move.
+struct Started {
+    token: Token,
+    unique: u64,
+    chain: Chain,
+}
+
+impl Started {
+    fn refuse(self, cx: &mut Cx, error: &io::Error) {
+        refuse(cx, self.token, self.unique, self.chain.writable, error);
+    }
+
+    fn read(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+        let Some(reply) = self.chain.writable.split_front(HEADER) else {
+            return cx.complete(self.token, 0);
+        };
+        let mut buffers = self.chain.writable;
+        buffers.truncate(size as usize);
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Read,
+        };
+        if buffers.is_empty() {
+            return pending.finish(cx, Ok(0));
+        }
+        push(
+            cx,
+            pending,
+            Io::Read {
+                file: IoFile::Open(file),
+                buffers,
+                offset,
+            },
+        );
+    }
+
+    fn write(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+        let Some(buffers) = self.chain.readable.split_front(size as usize) else {
+            cx.guest_fault(&Malformed::Truncated);
+            return self.refuse(cx, &Malformed::Truncated.into());
+        };
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Write,
+        };
+        if buffers.is_empty() {
+            return pending.finish(cx, Ok(0));
+        }
+        push(
+            cx,
+            pending,
+            Io::Write {
+                file: IoFile::Open(file),
+                buffers,
+                offset,
+                flags: 0,
+            },
+        );
+    }
+
+    fn submit(self, cx: &mut Cx, io: Io) {
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Plain,
+        };
+        push(cx, pending, io);
+    }
+
+    fn copy_out<F: GuestFileSystem>(mut self, cx: &mut Cx, server: &Server<F>, copy: &CopyOut) {
+        let Some(reply) = self.chain.writable.split_front(HEADER) else {
+            return cx.complete(self.token, 0);
+        };
+        let mut data = self.chain.writable;
+        data.truncate(copy.size as usize);
+        let room = data.len();
+        // What counts is what was filled, whatever the file system says.
+        let result = server
+            .copy_out(copy, &mut BuffersWriter(&mut data))
+            .map(|_| u32::try_from(room - data.len()).unwrap_or(0));
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Read,
+        };
+        pending.finish(cx, result);
+    }
+
+    fn copy_in<F: GuestFileSystem>(mut self, cx: &mut Cx, server: &Server<F>, copy: &CopyIn) {
+        let Some(mut data) = self.chain.readable.split_front(copy.size() as usize) else {
+            cx.guest_fault(&Malformed::Truncated);
+            return self.refuse(cx, &Malformed::Truncated.into());
+        };
+        let result = server
+            .copy_in(copy, &mut BuffersReader(&mut data))
+            .map(|written| u32::try_from(written).unwrap_or(copy.size()));
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Write,
+        };
+        pending.finish(cx, result);
+    }
+}
+
+fn push(cx: &mut Cx, pending: Pending, io: Io) {
+    if let Submission::Refused(pending, error) = cx.push(pending, io) {
+        pending.finish(cx, Err(error));
+    }
+}
+
+impl Pending {
+    /// Writes the reply and gives the request back.
+    fn finish(self, cx: &mut Cx, result: io::Result<u32>) {
+        let moved = match result {
+            Ok(moved) => moved,
+            Err(error) => {
+                cx.backend_error("input or output", &error);
+                return refuse(cx, self.token, self.unique, self.reply, &error);
+            }
+        };
+        match self.kind {
+            Kind::Read => self.finish_read(cx, moved),
+            Kind::Write => {
+                cx.queue().metrics().bytes_out.add(moved.into());
+                let mut reply = [0; HEADER + size_of::<WriteOut>()];
+                let body = WriteOut {
+                    size: moved,
+                    padding: 0,
+                };
+                let header = header(self.unique, size_of::<WriteOut>(), None);
+                reply[..HEADER].copy_from_slice(bytes_of(&header));
+                reply[HEADER..].copy_from_slice(bytes_of(&body));
+                send(cx, self.token, self.reply, &reply);
+            }
+            Kind::Plain => {
+                send(
+                    cx,
+                    self.token,
+                    self.reply,
+                    bytes_of(&header(self.unique, 0, None)),
+                );
+            }
+        }
+    }
+
+    fn finish_read(mut self, cx: &mut Cx, moved: u32) {
+        cx.queue().metrics().bytes_in.add(moved.into());
+        let header = header(self.unique, moved as usize, None);
+        let written = self
+            .reply
+            .write_all(bytes_of(&header))
+            .map_or(0, |()| header.len);
+        cx.complete(self.token, written);
+    }
+}
