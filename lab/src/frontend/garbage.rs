@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::session::connect_stream;
+use super::connect::connect_stream;
 use super::{Error, Result};
 
 const VERSION: u32 = 1;

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod blk;
+mod connect;
 mod error;
 mod exchange;
 pub mod fs;
@@ -27,14 +28,18 @@ pub mod net;
 mod queue;
 mod ring;
 mod session;
+#[cfg(test)]
+mod tests;
+mod used;
 mod watchdog;
 
 pub use error::{Error, Result};
 pub use exchange::{Exchange, Reply, Ticket};
 pub use memory::{GuestAddress, GuestMemory};
-pub use queue::{DriverQueue, Segment, Used};
+pub use queue::{DriverQueue, Segment};
 pub use ring::{Descriptor, RingAddresses, descriptor_flags};
 pub use session::{FrontEnd, Negotiated};
+pub use used::Used;
 /// The vhost-user protocol features, as a bit set.
 pub use vhost::vhost_user::message::VhostUserProtocolFeatures as ProtocolFeatures;
 

@@ -1,21 +1,19 @@
 //! The vhost-user session as the front end leads it.
 
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
+use super::connect::connect_stream;
 use super::watchdog::Watchdog;
 use super::{DriverQueue, Error, GuestMemory, ProtocolFeatures, Result, RingAddresses, features};
 
 /// The `vhost` crate checks queue indexes against this until GET_QUEUE_NUM says better.
 const MAX_QUEUES: u64 = 64;
-const CONNECT_RETRY: Duration = Duration::from_millis(5);
 /// Long enough for a daemon that drains a slow disk under load.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -296,30 +294,4 @@ impl FrontEnd {
     pub fn stream(&self) -> &UnixStream {
         &self.stream
     }
-}
-
-/// Connects to a socket, trying until somebody listens.
-pub(crate) fn connect_stream(path: &Path, timeout: Duration) -> Result<UnixStream> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => return Ok(stream),
-            Err(source) if !may_come(&source) || Instant::now() >= deadline => {
-                return Err(Error::Connect {
-                    path: path.into(),
-                    timeout,
-                    source,
-                });
-            }
-            Err(_) => thread::sleep(CONNECT_RETRY),
-        }
-    }
-}
-
-fn may_come(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, Interrupted, NotFound, WouldBlock};
-    matches!(
-        error.kind(),
-        ConnectionRefused | Interrupted | NotFound | WouldBlock
-    )
 }
