@@ -10,6 +10,7 @@ use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -17,7 +18,7 @@ use vmm_sys_util::event::{
 
 use super::Device;
 use super::ring::{Ring, Taken};
-use crate::memory::SharedMemory;
+use crate::memory::{Memory, SharedMemory};
 use crate::metrics::Metrics;
 use crate::sys::name_current_thread;
 use crate::worker::{self, Outcome, PollPolicy};
@@ -113,6 +114,27 @@ impl<D: Device> Backend<D> {
     }
 }
 
+/// Refuses a table with a region that reaches beyond its file: touching it would be a SIGBUS.
+fn check_backing(memory: &Memory) -> io::Result<()> {
+    for region in memory.iter() {
+        let Some(backing) = region.file_offset() else {
+            continue;
+        };
+        let metadata = backing.file().metadata()?;
+        let end = backing.start().checked_add(region.len());
+        if metadata.is_file() && end.is_none_or(|end| end > metadata.len()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "memory region at {:#x} reaches beyond its file",
+                    region.start_addr().0
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Gives the ring back even when the worker panics: the control thread must never wait for ever.
 struct Lease<'a> {
     ring: &'a Ring,
@@ -176,7 +198,8 @@ impl<D: Device> VhostUserBackend for Backend<D> {
 
     /// Makes every running worker drain and go on with the new table: after the answer, nothing
     /// uses the old one.
-    fn update_memory(&self, _memory: SharedMemory) -> io::Result<()> {
+    fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
+        check_backing(&memory.memory())?;
         let rings: Vec<Ring> = {
             let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
             rings.known.iter().flatten().cloned().collect()

@@ -38,24 +38,47 @@ pub(super) fn join(front_end: OwnedFd, listener: &UnixListener) -> io::Result<()
     Ok(())
 }
 
+/// A message's header: le32 request, flags, size (vhost-user, "Header").
+const HEADER: usize = 12;
+
+/// No message is longer: the vhost crate takes 4 KiB.
+const MAX_PAYLOAD: usize = 0x1_0000;
+
+/// Passes message after message on. The boundaries are kept because descriptors belong to the
+/// message they came with: a read of more could join them to the one before.
 fn pass_on(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    let mut bytes = [0; 4096];
     loop {
+        let mut message = vec![0; HEADER];
+        let mut fds = Vec::new();
+        receive(from, &mut message, &mut fds)?;
+        let size = u32::from_ne_bytes([message[8], message[9], message[10], message[11]]) as usize;
+        if size > MAX_PAYLOAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        message.resize(HEADER + size, 0);
+        receive(from, &mut message[HEADER..], &mut fds)?;
+        send_all(to, &message, &fds)?;
+    }
+}
+
+/// Fills `bytes`, and adds the descriptors that came with them to `fds`.
+fn receive(from: &OwnedFd, mut bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<()> {
+    while !bytes.is_empty() {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut parts = [IoSliceMut::new(bytes)];
         let count = recvmsg(from, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
         if count == 0 {
-            return Ok(());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut fds: Vec<OwnedFd> = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 fds.extend(rights);
             }
         }
-        send_all(to, &bytes[..count], &fds)?;
+        bytes = &mut bytes[count..];
     }
+    Ok(())
 }
 
 fn send_all(to: &OwnedFd, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
