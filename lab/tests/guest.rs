@@ -94,6 +94,24 @@ fn uml_runs_on_a_disk() -> TestResult {
 }
 
 #[test]
+fn qemu_connects_again_to_a_restarted_daemon() -> TestResult {
+    let scratch = Scratch::new("guest-reconnect")?;
+    let (disk, blk) = storage_daemon(&scratch)?;
+    let script =
+        "echo ready; read go; dd if=/dev/vda bs=4k count=8 iflag=direct 2>/dev/null | wc -c";
+    let mut guest = QemuGuest::new(script)
+        .blk(VhostUser::new(&blk).reconnect())
+        .start()?;
+    guest.wait_output("ready")?;
+    drop(disk);
+    std::fs::remove_file(scratch.join("disk"))?;
+    let (_restarted, _) = storage_daemon(&scratch)?;
+    guest.write(b"go\n")?;
+    assert_eq!(guest.wait()?.success()?, "ready\n32768\n");
+    Ok(())
+}
+
+#[test]
 fn a_script_can_talk_and_fail() -> TestResult {
     let mut guest = UmlGuest::new("echo ready; read answer; echo got $answer; exit 7").start()?;
     guest.wait_output("ready")?;

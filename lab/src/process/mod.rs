@@ -222,6 +222,10 @@ impl Drop for Daemon {
         if self.is_running() {
             let _ = self.kill();
         }
+        if thread::panicking() {
+            // cargo shows this with the failed test only.
+            eprintln!("--- {} said ---\n{}", self.name, self.stderr.finish());
+        }
     }
 }
 
