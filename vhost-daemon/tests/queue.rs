@@ -1,0 +1,178 @@
+//! The device side of a virtqueue on arbitrary ring memory.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use vhost_daemon::memory::{Memory, PinnedMemory};
+use vhost_daemon::metrics::QueueMetrics;
+use vhost_daemon::queue::RunningQueue;
+use virtio_queue::QueueState;
+use vm_memory::{Bytes, GuestAddress};
+
+const SIZE: u16 = 16;
+const DESCRIPTORS: u64 = 0x1000;
+const AVAILABLE: u64 = 0x2000;
+const USED: u64 = 0x3000;
+const DATA: u64 = 0x4000;
+const MEMORY: usize = 0x1_0000;
+
+fn state(event_idx: bool) -> QueueState {
+    QueueState {
+        max_size: SIZE,
+        next_avail: 0,
+        next_used: 0,
+        event_idx_enabled: event_idx,
+        size: SIZE,
+        ready: true,
+        desc_table: DESCRIPTORS,
+        avail_ring: AVAILABLE,
+        used_ring: USED,
+    }
+}
+
+fn memory() -> PinnedMemory {
+    PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
+}
+
+fn queue(memory: &PinnedMemory) -> RunningQueue {
+    let metrics = Arc::new(QueueMetrics::default());
+    RunningQueue::new(state(false), memory.clone(), None, metrics).unwrap()
+}
+
+fn describe(memory: &PinnedMemory, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
+    let mut bytes = addr.to_le_bytes().to_vec();
+    bytes.extend(len.to_le_bytes());
+    bytes.extend(flags.to_le_bytes());
+    bytes.extend(next.to_le_bytes());
+    memory
+        .write_slice(&bytes, GuestAddress(DESCRIPTORS + u64::from(index) * 16))
+        .unwrap();
+}
+
+fn make_available(memory: &PinnedMemory, heads: &[u16]) {
+    for (n, head) in (0_u64..).zip(heads) {
+        memory
+            .write_obj(*head, GuestAddress(AVAILABLE + 4 + n * 2))
+            .unwrap();
+    }
+    memory
+        .write_obj(heads.len() as u16, GuestAddress(AVAILABLE + 2))
+        .unwrap();
+}
+
+#[test]
+fn completions_are_published_together() {
+    let memory = memory();
+    describe(&memory, 0, DATA, 16, 0, 0);
+    describe(&memory, 1, DATA, 16, 0, 0);
+    make_available(&memory, &[0, 1]);
+    let mut queue = queue(&memory);
+    let (first, _) = queue.pop().unwrap().unwrap();
+    let (second, _) = queue.pop().unwrap().unwrap();
+    assert!(queue.pop().unwrap().is_none());
+    assert_eq!(queue.in_flight(), 2);
+    queue.complete(second, 7).unwrap();
+    queue.complete(first, 9).unwrap();
+    let index = || memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap();
+    assert_eq!(index(), 0, "nothing is shown before publish");
+    queue.publish().unwrap();
+    assert_eq!(index(), 2);
+    assert_eq!(
+        memory.read_obj::<[u32; 4]>(GuestAddress(USED + 4)).unwrap(),
+        [1, 7, 0, 9]
+    );
+}
+
+#[test]
+fn a_request_given_back_is_popped_again() {
+    let memory = memory();
+    describe(&memory, 3, DATA, 16, 0, 0);
+    make_available(&memory, &[3]);
+    let mut queue = queue(&memory);
+    let (token, _) = queue.pop().unwrap().unwrap();
+    queue.unpop(token);
+    assert_eq!((queue.in_flight(), queue.next_avail()), (0, 0));
+    let (token, _) = queue.pop().unwrap().unwrap();
+    assert_eq!(token.head(), 3);
+    queue.complete(token, 0).unwrap();
+}
+
+#[test]
+fn rings_outside_memory_are_refused() {
+    let memory = memory();
+    let end = MEMORY as u64;
+    for (desc_table, avail_ring, used_ring) in [
+        (end, AVAILABLE, USED),
+        (DESCRIPTORS, end - 2, USED),
+        (DESCRIPTORS, AVAILABLE, end - 4),
+    ] {
+        let state = QueueState {
+            desc_table,
+            avail_ring,
+            used_ring,
+            ..state(true)
+        };
+        let metrics = Arc::new(QueueMetrics::default());
+        assert!(RunningQueue::new(state, memory.clone(), None, metrics).is_err());
+    }
+}
+
+#[test]
+#[should_panic(expected = "dropped without being completed")]
+#[cfg(debug_assertions)]
+fn a_lost_request_is_a_bug_that_shows() {
+    let memory = memory();
+    describe(&memory, 0, DATA, 16, 0, 0);
+    make_available(&memory, &[0]);
+    let mut queue = queue(&memory);
+    drop(queue.pop().unwrap());
+}
+
+/// A descriptor that is more often sound than not.
+fn descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
+    let addr = prop_oneof![4 => DATA..MEMORY as u64, 1 => any::<u64>()];
+    let len = prop_oneof![4 => 0_u32..0x800, 1 => any::<u32>()];
+    let next = prop_oneof![4 => 0..SIZE, 1 => any::<u16>()];
+    (addr, len, 0_u16..8, next)
+}
+
+/// Everything but the used ring.
+fn outside_used(memory: &PinnedMemory) -> Vec<u8> {
+    let mut bytes = vec![0; MEMORY];
+    memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+    bytes[0x3000..0x3000 + 6 + 8 * usize::from(SIZE)].fill(0);
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn any_ring_memory_is_walked_safely(
+        descriptors in prop::collection::vec(descriptor(), usize::from(SIZE)),
+        heads in prop::collection::vec(
+            prop_oneof![8 => 0..SIZE, 1 => any::<u16>()],
+            usize::from(SIZE),
+        ),
+        index in prop_oneof![8 => 0..=SIZE, 1 => any::<u16>()],
+    ) {
+        let memory = memory();
+        for (n, (addr, len, flags, next)) in (0..).zip(descriptors) {
+            describe(&memory, n, addr, len, flags, next);
+        }
+        make_available(&memory, &heads);
+        memory.write_obj(index, GuestAddress(AVAILABLE + 2)).unwrap();
+        let before = outside_used(&memory);
+
+        let mut queue = queue(&memory);
+        let mut tokens = Vec::new();
+        while let Ok(Some((token, _chain))) = queue.pop() {
+            tokens.push(token);
+        }
+        prop_assert!(tokens.len() <= usize::from(SIZE));
+        prop_assert_eq!(queue.in_flight(), tokens.len());
+        for token in tokens {
+            queue.complete(token, 1).unwrap();
+        }
+        queue.publish().unwrap();
+        prop_assert!(before == outside_used(&memory), "bytes outside the used ring changed");
+    }
+}
