@@ -1,1 +1,17 @@
-//! Containers in microVMs: the ringside command line
+//! Containers in microVMs: the `ringside` command line.
+//!
+//! One run is a [`run::Config`] that cannot be wrong any more, a directory of its own, a few
+//! daemons, one hypervisor and one command in the guest. The modules follow that order:
+//! [`options`] turns what was typed into configurations, [`run`] starts the parts, relays the
+//! streams and ends everything, [`hypervisor`] knows how a machine is started, [`network`] makes a
+//! namespace with a tap, [`disk_image`] makes ext4 images, [`check`] says what this host lacks.
+
+pub mod check;
+pub mod disk_image;
+pub mod hypervisor;
+pub mod kvm;
+pub mod network;
+pub mod options;
+pub mod programs;
+pub mod run;
+mod sys;

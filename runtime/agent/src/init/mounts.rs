@@ -1,0 +1,118 @@
+//! Mounts what a command expects to find and makes the asked-for root the root.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use ringside_protocol::{CONFIG_PATH, MODULES_DIR, Root};
+use rustix::mount::{MountFlags, mount, mount_move};
+
+use super::disks;
+
+const NEW_ROOT: &str = "/sysroot";
+
+/// Mounts that the init itself needs, moved into the new root later.
+const MOVED: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// Mounts `/proc`, `/sys` and `/dev` in the initramfs.
+pub(crate) fn mount_kernel_file_systems() -> Result<()> {
+    let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    attach("proc", "/proc", "proc", closed, None)?;
+    attach("sysfs", "/sys", "sysfs", closed, None)?;
+    attach(
+        "devtmpfs",
+        "/dev",
+        "devtmpfs",
+        MountFlags::NOSUID,
+        Some(c"mode=755"),
+    )
+}
+
+/// Mounts the root file system and changes into it for good.
+pub(crate) fn enter_root(root: &Root) -> Result<()> {
+    fs::create_dir(NEW_ROOT).context("cannot make /sysroot in the initramfs")?;
+    match root {
+        Root::Virtiofs { tag } => attach(tag, NEW_ROOT, "virtiofs", MountFlags::empty(), None)?,
+        Root::Block(block) => {
+            let device = disks::find(&block.serial)?;
+            let flags = if block.read_only {
+                MountFlags::RDONLY
+            } else {
+                MountFlags::empty()
+            };
+            attach(&device.to_string_lossy(), NEW_ROOT, "ext4", flags, None)?;
+        }
+    }
+    free_initramfs();
+    for point in MOVED {
+        let target = format!("{NEW_ROOT}{point}");
+        ensure_directory(&target)?;
+        mount_move(point, &target).with_context(|| format!("cannot move {point} into the root"))?;
+    }
+    switch_root().context("cannot change into the root file system")
+}
+
+/// The classic way (switch_root(8)): the initramfs cannot be unmounted, so the root is moved over it.
+fn switch_root() -> io::Result<()> {
+    std::env::set_current_dir(NEW_ROOT)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// The initramfs lives in memory: what is no longer needed goes. A leftover only costs memory.
+fn free_initramfs() {
+    let _ = fs::remove_dir_all(MODULES_DIR);
+    let _ = fs::remove_file(CONFIG_PATH);
+    let _ = fs::remove_file("/init");
+}
+
+/// Mounts the rest of what programs expect of a Linux machine.
+pub(crate) fn mount_process_file_systems() -> Result<()> {
+    let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    let data = MountFlags::NOSUID | MountFlags::NODEV;
+    let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
+    attach(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        terminals,
+        Some(c"gid=5,mode=620,ptmxmode=666"),
+    )?;
+    attach("shm", "/dev/shm", "tmpfs", data, Some(c"mode=1777"))?;
+    attach("run", "/run", "tmpfs", data, Some(c"mode=755"))?;
+    attach("cgroup2", "/sys/fs/cgroup", "cgroup2", closed, None)?;
+    let links = [
+        ("fd", ""),
+        ("stdin", "/0"),
+        ("stdout", "/1"),
+        ("stderr", "/2"),
+    ];
+    for (name, fd) in links {
+        std::os::unix::fs::symlink(format!("/proc/self/fd{fd}"), format!("/dev/{name}"))
+            .with_context(|| format!("cannot make /dev/{name}"))?;
+    }
+    Ok(())
+}
+
+fn attach(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: MountFlags,
+    data: Option<&CStr>,
+) -> Result<()> {
+    ensure_directory(target)?;
+    mount(source, target, kind, flags, data)
+        .with_context(|| format!("cannot mount {kind} {source:?} on {target}"))
+}
+
+fn ensure_directory(path: &str) -> Result<()> {
+    if Path::new(path).is_dir() {
+        return Ok(());
+    }
+    fs::create_dir(path)
+        .with_context(|| format!("the root file system has no folder {path} and none can be made"))
+}

@@ -1,0 +1,52 @@
+//! The few calls that have no safe wrapper.
+
+#![allow(unsafe_code, reason = "pre_exec hooks and kill(2) to every process")]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::Pid;
+
+/// What terminal the command's session gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// None.
+    None,
+    /// Its standard input is one: make it the controlling terminal.
+    Stdin,
+}
+
+/// Starts the command in a session of its own.
+pub(crate) fn in_new_session(command: &mut Command, terminal: Terminal) {
+    let prepare = move || {
+        rustix::process::setsid()?;
+        if terminal == Terminal::Stdin {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        Ok(())
+    };
+    // SAFETY: the hook makes two plain system calls: nothing that allocates, locks or panics.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Sends any signal number, real-time ones included.
+pub(crate) fn signal(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: kill takes integers only and checks them.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), number) })
+}
+
+/// Kills every process but this one, which is PID 1.
+pub(crate) fn kill_everything_else() {
+    // SAFETY: kill takes integers only; -1 never includes the caller or PID 1.
+    // No process left is as good an answer as success.
+    let _ = check(unsafe { libc::kill(-1, libc::SIGKILL) });
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

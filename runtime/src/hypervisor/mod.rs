@@ -1,0 +1,107 @@
+//! Starts a virtual machine: what it needs, and the program that gives it.
+
+mod accelerator;
+mod qemu;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::Command;
+
+pub use accelerator::Accelerator;
+pub use qemu::Qemu;
+
+/// Everything a hypervisor needs to know about a machine. Devices are sockets: whoever serves
+/// them stands on the other side.
+#[derive(Debug)]
+pub struct Machine {
+    /// Name for process lists.
+    pub name: String,
+    /// Processors.
+    pub cpus: u8,
+    /// Memory in bytes. It is shared with the daemons.
+    pub memory: u64,
+    /// The ELF kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// The file that takes what the kernel's console prints.
+    pub console_log: PathBuf,
+    /// virtio-serial ports.
+    pub ports: Vec<SerialPort>,
+    /// vhost-user file systems.
+    pub file_systems: Vec<FileSystem>,
+    /// vhost-user disks, in the guest's order.
+    pub disks: Vec<DiskDevice>,
+    /// The network interface.
+    pub network: Option<NetworkDevice>,
+}
+
+/// A virtio-serial port on one end of a socket pair.
+#[derive(Debug)]
+pub struct SerialPort {
+    /// The port's name in the guest.
+    pub name: &'static str,
+    /// The hypervisor's end. It is inherited under its number here.
+    pub socket: OwnedFd,
+}
+
+/// A vhost-user file system.
+#[derive(Debug)]
+pub struct FileSystem {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The tag the guest mounts.
+    pub tag: String,
+}
+
+/// A vhost-user disk.
+#[derive(Debug)]
+pub struct DiskDevice {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// Its queues.
+    pub queues: u8,
+}
+
+/// The network interface.
+#[derive(Debug)]
+pub struct NetworkDevice {
+    /// Who serves it.
+    pub backend: NetworkBackend,
+    /// The guest's hardware address.
+    pub mac: String,
+    /// Pairs of queues.
+    pub queue_pairs: u8,
+}
+
+/// Who serves the network interface.
+#[derive(Debug)]
+pub enum NetworkBackend {
+    /// The vhost-user daemon on this socket.
+    VhostUser(PathBuf),
+    /// The hypervisor itself, on inherited tap queues: for comparison with the daemon.
+    Tap(Vec<OwnedFd>),
+}
+
+impl Machine {
+    /// The descriptors the hypervisor inherits.
+    pub fn inherited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        let taps = match &self.network {
+            Some(NetworkDevice { backend: NetworkBackend::Tap(queues), .. }) => queues.as_slice(),
+            _ => &[],
+        };
+        self.ports.iter().map(|port| &port.socket).chain(taps).map(AsFd::as_fd)
+    }
+}
+
+/// A program that runs machines.
+pub trait Hypervisor {
+    /// Its name in messages and of its log.
+    fn name(&self) -> &'static str;
+
+    /// The command that runs `machine` until the guest switches itself off.
+    fn command(&self, machine: &Machine) -> Command;
+}

@@ -1,0 +1,190 @@
+//! QEMU 7.2 or later, with vhost-user devices only.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Accelerator, Hypervisor, Machine, NetworkBackend, NetworkDevice};
+
+/// QEMU and how it runs guest code.
+#[derive(Debug)]
+pub struct Qemu {
+    /// The program.
+    pub program: PathBuf,
+    /// How guest code runs.
+    pub accelerator: Accelerator,
+}
+
+impl Hypervisor for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn command(&self, machine: &Machine) -> Command {
+        let mut arguments = Arguments::default();
+        self.add_board(&mut arguments, machine);
+        add_console_and_ports(&mut arguments, machine);
+        add_file_systems_and_disks(&mut arguments, machine);
+        if let Some(network) = &machine.network {
+            add_network(&mut arguments, network);
+        }
+        let mut command = Command::new(&self.program);
+        command.args(arguments.0);
+        command
+    }
+}
+
+impl Qemu {
+    fn add_board(&self, arguments: &mut Arguments, machine: &Machine) {
+        for switch in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            arguments.switch(switch);
+        }
+        arguments.option("-display", "none");
+        arguments.option("-name", &machine.name);
+        arguments.option("-M", "q35,memory-backend=memory,smbus=off,sata=off,vmport=off");
+        let (accelerator, cpu) = match self.accelerator {
+            Accelerator::Kvm => ("kvm", "host"),
+            // 57-bit addresses only make every page walk longer here.
+            Accelerator::Tcg => ("tcg,thread=multi", "max,-la57"),
+        };
+        arguments.option("-accel", accelerator);
+        arguments.option("-cpu", cpu);
+        arguments.option("-smp", machine.cpus);
+        arguments.option("-m", format!("{}B", machine.memory));
+        let size = machine.memory;
+        arguments
+            .option("-object", format!("memory-backend-memfd,id=memory,size={size}B,share=on"));
+        arguments.path_option("-kernel", &machine.kernel);
+        arguments.path_option("-initrd", &machine.initramfs);
+        arguments.option("-append", &machine.command_line);
+    }
+}
+
+fn add_console_and_ports(arguments: &mut Arguments, machine: &Machine) {
+    let log = escaped(&machine.console_log);
+    arguments.prefixed("-chardev", "file,id=console,path=", &log);
+    arguments.option("-serial", "chardev:console");
+    arguments.option("-device", "virtio-serial-pci,id=ports");
+    for port in &machine.ports {
+        let (name, fd) = (port.name, port.socket.as_raw_fd());
+        arguments.option("-chardev", format!("socket,id={name},fd={fd}"));
+        arguments.option("-device", format!("virtserialport,bus=ports.0,chardev={name},name={name}"));
+    }
+}
+
+fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
+    for (index, file_system) in machine.file_systems.iter().enumerate() {
+        let id = format!("fs{index}");
+        let tag = &file_system.tag;
+        arguments.prefixed("-chardev", &format!("socket,id={id},path="), &escaped(&file_system.socket));
+        arguments.option("-device", format!("vhost-user-fs-pci,chardev={id},tag={tag}"));
+    }
+    for (index, disk) in machine.disks.iter().enumerate() {
+        let id = format!("disk{index}");
+        let queues = disk.queues;
+        arguments.prefixed("-chardev", &format!("socket,id={id},path="), &escaped(&disk.socket));
+        arguments.option("-device", format!("vhost-user-blk-pci,chardev={id},num-queues={queues}"));
+    }
+}
+
+fn add_network(arguments: &mut Arguments, network: &NetworkDevice) {
+    let pairs = network.queue_pairs;
+    match &network.backend {
+        NetworkBackend::VhostUser(socket) => {
+            arguments.prefixed("-chardev", "socket,id=net0,path=", &escaped(socket));
+            arguments
+                .option("-netdev", format!("vhost-user,id=net,chardev=net0,queues={pairs}"));
+        }
+        NetworkBackend::Tap(queues) => {
+            let fds: Vec<_> = queues.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+            let name = if fds.len() > 1 { "fds" } else { "fd" };
+            arguments.option("-netdev", format!("tap,id=net,vhost=off,{name}={}", fds.join(":")));
+        }
+    }
+    // Two vectors a pair, one for configuration changes, one for the control queue.
+    let multi_queue =
+        if pairs > 1 { format!(",mq=on,vectors={}", 2 * u16::from(pairs) + 2) } else { String::new() };
+    // No option ROM: nothing boots from the network.
+    let device = format!("virtio-net-pci,netdev=net,romfile=,mac={}{multi_queue}", network.mac);
+    arguments.option("-device", device);
+}
+
+/// A path inside an option list, where a comma is written twice.
+fn escaped(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = path.as_os_str().as_bytes();
+    let doubled = bytes.iter().flat_map(|byte| {
+        let times = if *byte == b',' { 2 } else { 1 };
+        std::iter::repeat_n(*byte, times)
+    });
+    OsString::from_vec(doubled.collect())
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn switch(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    fn option(&mut self, name: &str, value: impl Display) {
+        self.0.extend([name.into(), value.to_string().into()]);
+    }
+
+    fn path_option(&mut self, name: &str, path: &Path) {
+        self.0.extend([name.into(), path.into()]);
+    }
+
+    fn prefixed(&mut self, name: &str, prefix: &str, value: &OsString) {
+        let mut whole = OsString::from(prefix);
+        whole.push(value);
+        self.0.extend([name.into(), whole]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DiskDevice, FileSystem};
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            name: "ringside-test".into(),
+            cpus: 3,
+            memory: 1 << 28,
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            command_line: "quiet".into(),
+            console_log: "/log,1".into(),
+            ports: Vec::new(),
+            file_systems: vec![FileSystem { socket: "/fs".into(), tag: "root".into() }],
+            disks: vec![DiskDevice { socket: "/d".into(), queues: 2 }],
+            network: Some(NetworkDevice {
+                backend: NetworkBackend::VhostUser("/n".into()),
+                mac: "52:54:00:00:02:02".into(),
+                queue_pairs: 2,
+            }),
+        }
+    }
+
+    #[test]
+    fn every_device_becomes_an_option() {
+        let qemu = Qemu { program: "qemu".into(), accelerator: Accelerator::Tcg };
+        let command = qemu.command(&machine());
+        let line: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        let line = line.join(" ");
+        for part in [
+            "-smp 3 -m 268435456B",
+            "file,id=console,path=/log,,1",
+            "socket,id=fs0,path=/fs -device vhost-user-fs-pci,chardev=fs0,tag=root",
+            "socket,id=disk0,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
+            "vhost-user,id=net,chardev=net0,queues=2",
+            "mq=on,vectors=6",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `ringside run`: typed options, and what makes them valid.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::builder::OsStringValueParser;
+use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum};
+
+use super::{ByteSize, Publish};
+use crate::run::{Config, Disk, RootSource};
+
+/// Smallest memory that Debian's kernel and an initramfs fit in.
+const LEAST_MEMORY: ByteSize = ByteSize(128 << 20);
+const MOST_CPUS: u8 = 64;
+
+/// What a command finds in its environment when the user does not say otherwise.
+const DEFAULT_ENV: [(&str, &str); 2] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/root"),
+];
+
+/// Where the guest's root file system comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RootKind {
+    /// The directory itself, through virtiofsd: changes are written to it
+    Virtiofs,
+    /// An ext4 image, through vhost-user-blk
+    Block,
+}
+
+/// Which program runs the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HypervisorChoice {
+    /// The best one here: today QEMU, with KVM where it is native
+    Auto,
+    /// QEMU
+    Qemu,
+}
+
+/// A data disk as typed: `IMG` or `IMG,ro`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskOption {
+    /// The image or block device.
+    pub image: PathBuf,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+}
+
+impl From<OsString> for DiskOption {
+    fn from(text: OsString) -> Self {
+        match text.as_bytes().strip_suffix(b",ro") {
+            Some(image) => {
+                Self { image: OsString::from_vec(image.to_vec()).into(), read_only: true }
+            }
+            None => Self { image: text.into(), read_only: false },
+        }
+    }
+}
+
+/// Options of `ringside run`.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// The directory that is, or that becomes, the guest's root file system
+    #[arg(long, value_name = "DIR", required_unless_present = "image")]
+    pub rootfs: Option<PathBuf>,
+    /// How the root file system reaches the guest
+    #[arg(long, value_enum, default_value = "virtiofs")]
+    pub root: RootKind,
+    /// With --root block: the ext4 image to use; made from --rootfs and kept when it does not exist
+    #[arg(long, value_name = "IMG")]
+    pub image: Option<PathBuf>,
+    /// A data disk (raw image or block device), in the guest as /dev/disk/by-id/virtio-diskN
+    #[arg(long = "disk", value_name = "IMG[,ro]", value_parser = OsStringValueParser::new().map(DiskOption::from))]
+    pub disks: Vec<DiskOption>,
+    /// Give the guest a network interface, 10.0.2.2, in a network of this run's own
+    #[arg(long)]
+    pub net: bool,
+    /// Forward TCP connections from the host's 127.0.0.1:HOST to the guest; HOST 0 picks a port
+    #[arg(long, value_name = "HOST:GUEST", requires = "net")]
+    pub publish: Vec<Publish>,
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]
+    pub cpus: u8,
+    /// Memory of the guest
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub memory: ByteSize,
+    /// Which program runs the machine
+    #[arg(long, value_enum, default_value = "auto")]
+    pub hypervisor: HypervisorChoice,
+    /// Set an environment variable; PATH and HOME have defaults, nothing else is passed on
+    #[arg(long = "env", short = 'e', value_name = "K=V")]
+    pub env: Vec<OsString>,
+    /// Working directory in the guest
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub cwd: PathBuf,
+    /// Give the command a terminal; standard input and output must be one
+    #[arg(long, short = 't')]
+    pub tty: bool,
+    /// Keep the logs of the guest's console and of all parts in this directory
+    #[arg(long, value_name = "DIR")]
+    pub keep_logs: Option<PathBuf>,
+    /// Have the daemons serve their metrics on unix sockets in this directory
+    #[arg(long, value_name = "DIR")]
+    pub metrics_dir: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+impl RunOptions {
+    /// Checks everything that can be checked before anything is started.
+    ///
+    /// # Errors
+    /// In one sentence, the option that is wrong and why.
+    pub fn validate(self: Box<Self>) -> Result<Config> {
+        let root = self.root_source()?;
+        let disks = self.disks.iter().map(validate_disk).collect::<Result<_>>()?;
+        ensure!(
+            self.memory >= LEAST_MEMORY,
+            "--memory {}: a guest needs at least {LEAST_MEMORY}",
+            self.memory
+        );
+        ensure!(self.cwd.is_absolute(), "--cwd {}: must start with /", self.cwd.display());
+        let mut env: Vec<_> =
+            DEFAULT_ENV.map(|(name, value)| (name.into(), value.into())).into_iter().collect();
+        if self.tty {
+            env.push(("TERM".into(), std::env::var_os("TERM").unwrap_or_else(|| "linux".into())));
+        }
+        for variable in &self.env {
+            set_variable(&mut env, variable)?;
+        }
+        Ok(Config {
+            root,
+            disks,
+            network: self.net,
+            publish: self.publish,
+            cpus: self.cpus,
+            memory: self.memory,
+            env,
+            cwd: self.cwd,
+            terminal: self.tty,
+            keep_logs: self.keep_logs,
+            metrics_directory: self.metrics_dir,
+            command: self.command,
+        })
+    }
+
+    fn root_source(&self) -> Result<RootSource> {
+        let rootfs = self.rootfs.as_deref().map(directory).transpose()?;
+        match (self.root, rootfs, &self.image) {
+            (RootKind::Virtiofs, _, Some(_)) => bail!("--image is for --root block only"),
+            (RootKind::Virtiofs, Some(directory), None) => Ok(RootSource::Directory(directory)),
+            (RootKind::Block, _, Some(image)) if image.exists() => {
+                Ok(RootSource::Image(absolute(image)?))
+            }
+            (RootKind::Block, Some(directory), image) => {
+                let keep = image.as_deref().map(std::path::absolute).transpose()?;
+                Ok(RootSource::ImageOf { directory, keep })
+            }
+            (RootKind::Block, None, Some(image)) => {
+                bail!("--image {}: does not exist, and there is no --rootfs to make it from", image.display())
+            }
+            (_, None, None) => bail!("--rootfs DIR is missing"),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().with_context(|| format!("cannot find {}", path.display()))
+}
+
+fn directory(path: &Path) -> Result<PathBuf> {
+    let found = path
+        .canonicalize()
+        .with_context(|| format!("--rootfs {}: cannot find it", path.display()))?;
+    ensure!(found.is_dir(), "--rootfs {}: is no directory", path.display());
+    Ok(found)
+}
+
+fn validate_disk(option: &DiskOption) -> Result<Disk> {
+    let image = option
+        .image
+        .canonicalize()
+        .with_context(|| format!("--disk {}: cannot find it", option.image.display()))?;
+    ensure!(!image.is_dir(), "--disk {}: is a directory, not an image", image.display());
+    Ok(Disk { image, read_only: option.read_only })
+}
+
+fn set_variable(env: &mut Vec<(OsString, OsString)>, variable: &OsString) -> Result<()> {
+    let bytes = variable.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0);
+    let Some(equals) = equals else {
+        bail!("--env {}: must be NAME=VALUE", variable.display());
+    };
+    let name = OsString::from_vec(bytes[..equals].to_vec());
+    let value = OsString::from_vec(bytes[equals + 1..].to_vec());
+    env.retain(|(known, _)| *known != name);
+    env.push((name, value));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn validate(arguments: &[&str]) -> Result<Config> {
+        let full = [&["ringside", "run"], arguments, &["--", "true"]].concat();
+        match Cli::try_parse_from(full)?.command {
+            Command::Run(options) => options.validate(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_become_a_config() {
+        let config = validate(&["--rootfs", "/", "--env", "A=b=c", "--env", "PATH=/x"]).unwrap();
+        assert_eq!(config.root, RootSource::Directory("/".into()));
+        assert_eq!(config.command, ["true"]);
+        let env: Vec<_> = config.env.iter().map(|(k, v)| (k.to_str(), v.to_str())).collect();
+        assert!(env.contains(&(Some("A"), Some("b=c"))) && env.contains(&(Some("PATH"), Some("/x"))));
+        assert_eq!(env.len(), 3);
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        let cases: [(&[&str], &str); 8] = [
+            (&["--rootfs", "/nowhere"], "/nowhere"),
+            (&["--rootfs", "/etc/passwd"], "no directory"),
+            (&["--rootfs", "/", "--disk", "/nowhere,ro"], "--disk /nowhere"),
+            (&["--rootfs", "/", "--memory", "16M"], "at least 128M"),
+            (&["--rootfs", "/", "--cwd", "tmp"], "--cwd tmp"),
+            (&["--rootfs", "/", "--env", "X"], "--env X"),
+            (&["--rootfs", "/", "--publish", "1:2"], "--net"),
+            (&["--rootfs", "/", "--image", "x"], "--root block"),
+        ];
+        for (arguments, expected) in cases {
+            let error = format!("{:#}", validate(arguments).unwrap_err());
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn read_only_is_a_suffix() {
+        let disk = |text: &str| DiskOption::from(OsString::from(text));
+        assert_eq!(disk("a,b"), DiskOption { image: "a,b".into(), read_only: false });
+        assert_eq!(disk("a,b,ro"), DiskOption { image: "a,b".into(), read_only: true });
+    }
+}
