@@ -127,8 +127,9 @@ impl UmlGuest {
             .arg(format!("init={}", init.display()))
             .args(["con=null", "con0=fd:0,fd:1", "ssl=null"])
             .arg(format!("ssl0=fd:{number},fd:{number}"))
-            // The memory file and the console helper's directory go with the guest.
-            .env("TMPDIR", scratch.path())
+            // The guest's memory is a file here, unlinked at once; on a disk it would be slow.
+            .env("TMPDIR", "/dev/shm")
+            // The console helper's directory goes with the guest.
             .env("HOME", scratch.path());
         for (socket, id) in &self.devices {
             command = command.arg(format!(
