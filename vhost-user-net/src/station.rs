@@ -1,0 +1,180 @@
+//! What the queues of one device share: its address, its link, its active queue pairs.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
+};
+
+use crate::backend::{Offloads, Port};
+use crate::config::{ConfigSpace, Mac};
+use crate::control::Command;
+use crate::features::Negotiated;
+
+/// A network station: the device behind its queues.
+pub struct Station<P> {
+    port: P,
+    mac: Mutex<Option<Mac>>,
+    negotiated: AtomicU64,
+    /// The port vanished.
+    link_lost: AtomicBool,
+    /// The network may have forgotten the guest: it should announce itself.
+    announce: AtomicBool,
+    pairs: Mutex<Pairs>,
+}
+
+/// Which lanes get frames: those of active pairs whose receive queue runs.
+struct Pairs {
+    active: usize,
+    receiving: Vec<bool>,
+}
+
+impl<P: Port> Station<P> {
+    /// A station at `port`, with an address of its own or one that the guest chooses.
+    pub fn new(port: P, mac: Option<Mac>) -> Self {
+        let lanes = port.lanes();
+        Self {
+            port,
+            mac: Mutex::new(mac),
+            negotiated: AtomicU64::new(0),
+            link_lost: AtomicBool::new(false),
+            announce: AtomicBool::new(false),
+            pairs: Mutex::new(Pairs {
+                active: lanes,
+                receiving: vec![false; lanes],
+            }),
+        }
+    }
+
+    /// The network.
+    pub fn port(&self) -> &P {
+        &self.port
+    }
+
+    /// The address, if it is known.
+    pub fn mac(&self) -> Option<Mac> {
+        *self.mac.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was agreed on with the driver.
+    pub fn negotiated(&self) -> Negotiated {
+        Negotiated::new(self.negotiated.load(Ordering::Acquire))
+    }
+
+    /// The driver acknowledged `features`.
+    pub fn acknowledged(&self, features: u64) {
+        self.negotiated.store(features, Ordering::Release);
+        let agreed = self.negotiated();
+        let offloads = agreed.guest_offloads() & self.port.offloads();
+        self.set_offloads(offloads);
+        // With a control queue the driver says how many pairs it uses, and starts with one
+        // (virtio 1.2, 5.1.5). Without, the front end enables the rings of those in use.
+        let told = agreed.has(VIRTIO_NET_F_CTRL_VQ);
+        self.use_pairs(if told { 1 } else { self.port.lanes() });
+        tracing::info!(
+            features = format_args!("{features:#x}"),
+            receive_offloads = %offloads,
+            mergeable = agreed.mergeable(),
+            multi_queue = agreed.has(VIRTIO_NET_F_MQ),
+            "driver acknowledged"
+        );
+    }
+
+    /// Another front end may bring another driver: it starts anew.
+    pub fn disconnected(&self) {
+        self.negotiated.store(0, Ordering::Release);
+        self.announce.store(true, Ordering::Relaxed);
+    }
+
+    /// The configuration space as it is now.
+    pub fn config(&self) -> ConfigSpace {
+        let agreed = self.negotiated();
+        let announce = agreed.has(VIRTIO_NET_F_GUEST_ANNOUNCE)
+            && agreed.has(VIRTIO_NET_F_CTRL_VQ)
+            && self.announce.load(Ordering::Relaxed);
+        ConfigSpace {
+            mac: self.mac().unwrap_or_default(),
+            link_up: !self.link_lost.load(Ordering::Relaxed),
+            announce,
+            max_pairs: u16::try_from(self.port.lanes()).unwrap_or(u16::MAX),
+            mtu: self.port.mtu().unwrap_or_default(),
+        }
+    }
+
+    /// The port has vanished: the link is down. Logged once.
+    pub fn lose_link(&self) {
+        if !self.link_lost.swap(true, Ordering::Relaxed) {
+            tracing::error!("the network's side has vanished: link down, frames are dropped");
+        }
+    }
+
+    /// Receive queue `pair` starts or stops.
+    pub fn set_receiving(&self, pair: usize, receiving: bool) {
+        let mut pairs = self.pairs();
+        if let Some(known) = pairs.receiving.get_mut(pair) {
+            *known = receiving;
+            self.open_lanes(&pairs);
+        }
+    }
+
+    /// Carries a control command out; `false` answers it with an error.
+    pub fn obey(&self, command: &Command) -> bool {
+        let agreed = self.negotiated();
+        if !agreed.has(command.needs()) {
+            return false;
+        }
+        match command {
+            // The filters are best effort (virtio 1.2, 5.1.6.5): a tap delivers what its side of
+            // the network sends to it, and the driver drops what it does not want.
+            Command::ReceiveMode { .. } | Command::MacTable { .. } | Command::Vlan { .. } => true,
+            Command::MacAddress(mac) => {
+                *self.mac.lock().unwrap_or_else(PoisonError::into_inner) = Some(*mac);
+                true
+            }
+            Command::AnnounceAck => {
+                self.announce.store(false, Ordering::Relaxed);
+                true
+            }
+            Command::QueuePairs(count) => {
+                let count = usize::from(*count);
+                let possible = (1..=self.port.lanes()).contains(&count);
+                if possible {
+                    self.use_pairs(count);
+                }
+                possible
+            }
+            Command::GuestOffloads(wanted) => agreed
+                .chosen_offloads(*wanted)
+                .is_some_and(|offloads| self.set_offloads(offloads & self.port.offloads())),
+        }
+    }
+
+    fn set_offloads(&self, offloads: Offloads) -> bool {
+        let header = self.negotiated().header_len();
+        let set = self.port.agree(offloads, header);
+        if let Err(error) = &set {
+            tracing::error!(%error, %offloads, "the port does not take the agreed offloads");
+        }
+        set.is_ok()
+    }
+
+    fn use_pairs(&self, count: usize) {
+        let mut pairs = self.pairs();
+        pairs.active = count;
+        self.open_lanes(&pairs);
+    }
+
+    fn open_lanes(&self, pairs: &Pairs) {
+        for (index, receiving) in pairs.receiving.iter().enumerate() {
+            let open = *receiving && index < pairs.active;
+            if let Err(error) = self.port.open_lane(index, open) {
+                tracing::error!(%error, index, open, "a lane of the port cannot be switched");
+            }
+        }
+    }
+
+    fn pairs(&self) -> MutexGuard<'_, Pairs> {
+        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,81 @@
+//! The work on one queue: the only place that knows both the ring and the network.
+
+mod control;
+mod receive;
+mod transmit;
+
+use std::io;
+
+use vhost_daemon::queue::{Chain, Token};
+use vhost_daemon::worker::{Context, Io, QueueWorker, WatchId};
+
+use crate::backend::Port;
+
+pub use control::Control;
+pub use receive::Receive;
+pub use transmit::Transmit;
+
+/// The worker of a queue of any role.
+pub enum NetWorker<P: Port> {
+    /// Network → guest.
+    Receive(Receive<P>),
+    /// Guest → network.
+    Transmit(Transmit<P>),
+    /// Commands.
+    Control(Control<P>),
+}
+
+impl<P: Port> QueueWorker for NetWorker<P> {
+    /// Frames go by plain system calls that do not wait: nothing is ever pushed.
+    type Tag = ();
+
+    fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
+        match self {
+            Self::Receive(queue) => queue.start(cx),
+            Self::Transmit(_) | Self::Control(_) => Ok(()),
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<()>) -> usize {
+        if let Self::Receive(queue) = self {
+            return queue.turn(cx);
+        }
+        for done in 0..Context::<()>::BATCH {
+            match cx.pop() {
+                Some((token, chain)) => self.request(cx, token, chain),
+                None => return done,
+            }
+        }
+        Context::<()>::BATCH
+    }
+
+    fn request(&mut self, cx: &mut Context<()>, token: Token, chain: Chain) {
+        match self {
+            Self::Transmit(queue) => queue.send(cx, token, &chain),
+            Self::Control(queue) => queue.answer(cx, token, chain),
+            // `turn` pops receive buffers by itself.
+            Self::Receive(_) => cx.complete(token, 0),
+        }
+    }
+
+    fn completed(&mut self, _: &mut Context<()>, (): (), _: Io, _: io::Result<u32>) {}
+
+    fn ready(&mut self, _: &mut Context<()>, watch: WatchId) {
+        if let Self::Receive(queue) = self {
+            queue.ready(watch);
+        }
+    }
+
+    fn wants_requests(&self) -> bool {
+        match self {
+            Self::Receive(queue) => queue.wants_buffers(),
+            Self::Transmit(_) | Self::Control(_) => true,
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Context<()>) {
+        if let Self::Receive(queue) = self {
+            queue.stop(cx);
+        }
+    }
+}
