@@ -1,4 +1,11 @@
 //! Guest buffers against a model: a plain vector of bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::{Read, Write};
 

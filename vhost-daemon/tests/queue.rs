@@ -1,4 +1,11 @@
 //! The device side of a virtqueue on arbitrary ring memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 

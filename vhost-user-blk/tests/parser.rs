@@ -1,4 +1,11 @@
 //! The request parser on arbitrary bytes and lengths.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::Write;
 

@@ -1,4 +1,11 @@
 //! Requests of a well-behaved driver, over the real socket.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 mod disk;
 

@@ -1,4 +1,11 @@
 //! Start-up, options, sockets: what can go wrong is said in one sentence.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 mod disk;
 

@@ -1,4 +1,11 @@
 //! Stop under load: after the answer to `GET_VRING_BASE` nothing of ours writes guest memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 mod disk;
 

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost::vhost_user::{Backend as FrontEndChannel, VhostUserProtocolFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -40,6 +40,9 @@ struct Rings {
     /// The ring of each queue whose thread has come by.
     known: Vec<Option<Ring>>,
     closed: bool,
+    /// The channel for requests of ours to the front end. It must stay open: User-Mode Linux takes
+    /// its interrupts from it.
+    to_front_end: Option<FrontEndChannel>,
 }
 
 impl<D: Device> Backend<D> {
@@ -58,6 +61,7 @@ impl<D: Device> Backend<D> {
         let rings = {
             let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
             rings.closed = true;
+            rings.to_front_end = None;
             std::mem::take(&mut rings.known)
         };
         for ring in rings.into_iter().flatten() {
@@ -177,10 +181,16 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | self.device.protocol_features()
     }
 
     fn set_event_idx(&self, _enabled: bool) {}
+
+    fn set_backend_req_fd(&self, channel: FrontEndChannel) {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.to_front_end = Some(channel);
+    }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         let (offset, size) = (offset as usize, size as usize);

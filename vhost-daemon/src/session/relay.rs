@@ -1,33 +1,35 @@
-//! A front end that is already connected (`--fd` with a connected socket).
+//! Between a front end's socket and the vhost crate.
 //!
-//! vhost-user-backend serves only connections that it accepts or makes itself. A connected socket
-//! is therefore joined to a private listening one by a thread that passes messages and their
-//! descriptors on in both directions. Only the control messages go this way, never a request.
+//! Control messages pass through here, never a request. Two things ask for it: vhost-user-backend
+//! serves only connections that it accepts by itself, so an inherited connection (`--fd`) must be
+//! offered to it; and the vhost crate insists on exact message sizes where front ends in use are
+//! laxer (User-Mode Linux sends `SET_MEM_TABLE` with room for two regions, one of them unused).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::thread;
 
+use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept,
+    bind, connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
 
 /// vhost-user sends at most 8 descriptors with a message (`VHOST_MEMORY_BASELINE_NREGIONS`); the
 /// vhost crate accepts 32.
 const MAX_FDS: usize = 32;
 
-/// Joins `front_end` to a new connection of `listener`'s socket, until either side ends.
-pub(super) fn join(front_end: OwnedFd, listener: &UnixListener) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    let inner = OwnedFd::from(UnixStream::connect_addr(&address)?);
+/// Starts to relay `front_end` to the one connection that waits at the returned listener.
+pub(super) fn join(front_end: OwnedFd) -> io::Result<UnixListener> {
+    let (listener, inner) = private_connection()?;
     let (front_end_2, inner_2) = (front_end.try_clone()?, inner.try_clone()?);
     let spawn = |name: &str, from: OwnedFd, to: OwnedFd| {
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             if let Err(error) = pass_on(&from, &to) {
-                tracing::debug!(%error, "relay of the inherited connection ended");
+                tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);
             let _ = shutdown(&from, Shutdown::Both);
@@ -35,7 +37,45 @@ pub(super) fn join(front_end: OwnedFd, listener: &UnixListener) -> io::Result<()
     };
     spawn("relay-in", front_end, inner)?;
     spawn("relay-out", inner_2, front_end_2)?;
-    Ok(())
+    Ok(listener)
+}
+
+/// A listener at an address that the kernel chooses (unix(7), autobind), with our connection as
+/// the only one waiting.
+///
+/// Anyone on the host may connect to such an address. With a backlog of zero at most one
+/// connection waits: ours is taken only if no other is there, and while it waits no other is
+/// taken. Strangers that came before are dropped.
+fn private_connection() -> io::Result<(UnixListener, OwnedFd)> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let listener = socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    listen(&listener, 0)?;
+    let address = getsockname(&listener)?;
+    let inner = socket_with(
+        family,
+        kind,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    loop {
+        match connect(&inner, &address) {
+            Ok(()) => break,
+            Err(Errno::AGAIN) => match accept(&listener) {
+                Ok(_) | Err(Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    rustix::io::ioctl_fionbio(&inner, false)?;
+    rustix::io::ioctl_fionbio(&listener, false)?;
+    Ok((listener.into(), inner))
 }
 
 /// A message's header: le32 request, flags, size (vhost-user, "Header").
@@ -57,8 +97,35 @@ fn pass_on(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         }
         message.resize(HEADER + size, 0);
         receive(from, &mut message[HEADER..], &mut fds)?;
+        trim_memory_table(&mut message);
         send_all(to, &message, &fds)?;
     }
+}
+
+/// `VHOST_USER_SET_MEM_TABLE`
+const SET_MEM_TABLE: u32 = 5;
+
+/// Cuts the unused entries off a memory table: le32 number of regions, le32 padding, then 32 bytes
+/// for each region (vhost-user, "Multiple memory regions description").
+fn trim_memory_table(message: &mut Vec<u8>) {
+    let word = |at: usize| {
+        message
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+    };
+    let (Some(SET_MEM_TABLE), Some(regions)) = (word(0), word(HEADER)) else {
+        return;
+    };
+    let size = regions
+        .checked_mul(32)
+        .and_then(|bytes| bytes.checked_add(8));
+    let Some(size) = size.filter(|size| HEADER + (*size as usize) < message.len()) else {
+        return;
+    };
+    message.truncate(HEADER + size as usize);
+    message[8..HEADER].copy_from_slice(&size.to_ne_bytes());
 }
 
 /// Fills `bytes`, and adds the descriptors that came with them to `fds`.
@@ -100,4 +167,52 @@ fn send_all(to: &OwnedFd, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         bytes = &bytes[sent..];
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(regions: u32, entries: usize) -> Vec<u8> {
+        let payload = 8 + entries * 32;
+        let mut message = SET_MEM_TABLE.to_ne_bytes().to_vec();
+        message.extend(1_u32.to_ne_bytes());
+        message.extend(u32::try_from(payload).unwrap().to_ne_bytes());
+        message.extend(regions.to_ne_bytes());
+        message.resize(HEADER + payload, 7);
+        message
+    }
+
+    #[test]
+    fn a_memory_table_loses_its_unused_entries() {
+        let mut message = table(1, 2);
+        trim_memory_table(&mut message);
+        assert_eq!(message.len(), HEADER + 40);
+        assert_eq!(message[8..12], 40_u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn other_messages_stay_as_they_are() {
+        for mut message in [
+            table(2, 2),
+            table(9, 2),
+            table(u32::MAX, 1),
+            vec![5; 13],
+            vec![],
+        ] {
+            let before = message.clone();
+            trim_memory_table(&mut message);
+            assert_eq!(message, before);
+        }
+    }
+
+    #[test]
+    fn the_connection_that_waits_is_ours() {
+        let (listener, inner) = private_connection().unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        rustix::io::write(&inner, b"ours").unwrap();
+        let mut bytes = [0; 4];
+        std::io::Read::read_exact(&mut &accepted, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"ours");
+    }
 }

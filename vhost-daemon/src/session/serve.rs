@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::net::sockopt::socket_acceptconn;
 use thiserror::Error;
@@ -57,34 +59,35 @@ pub fn serve<D: Device>(
     service: Service,
     shutdown: &Shutdown,
 ) -> Result<(), ServeError> {
-    let source = Source::open(service.endpoint)?;
-    let once = service.once || source.single;
-    loop {
-        if !shutdown
-            .wait_for_connection(&source.listener)
-            .map_err(ServeError::Accept)?
-        {
-            return Ok(());
-        }
+    let mut source = Source::open(service.endpoint)?;
+    while let Some(front_end) = source.next(shutdown)? {
         let backend = Arc::new(Backend::new(
             device.clone(),
             service.metrics.clone(),
             service.poll,
         ));
-        serve_one(&backend, &source.listener, shutdown);
-        device.disconnected();
-        if once || shutdown.requested() {
-            return Ok(());
+        match relay::join(front_end) {
+            Ok(joint) => {
+                serve_one(&backend, &joint, shutdown);
+                device.disconnected();
+            }
+            Err(error) => tracing::error!(%error, "cannot take the front end's connection"),
+        }
+        if service.once || shutdown.requested() {
+            break;
         }
     }
+    Ok(())
 }
 
-/// The listening socket, and what to clean up after it.
-struct Source {
-    listener: UnixListener,
-    remove: Option<PathBuf>,
+/// Where front ends come from, and what to clean up at the end.
+enum Source {
+    Listening {
+        listener: UnixListener,
+        remove: Option<PathBuf>,
+    },
     /// There is one front end and will be no other.
-    single: bool,
+    Connected(Option<OwnedFd>),
 }
 
 impl Source {
@@ -93,49 +96,55 @@ impl Source {
             Endpoint::Path(path) => {
                 let listener = listen::bind(&path)?;
                 tracing::info!(socket = %path.display(), "waiting for a front end");
-                Ok(Self {
+                Ok(Self::Listening {
                     listener,
                     remove: Some(path),
-                    single: false,
                 })
             }
             Endpoint::Inherited(fd) => {
                 if socket_acceptconn(&fd).map_err(|e| ServeError::Inherited(e.into()))? {
-                    Ok(Self {
+                    Ok(Self::Listening {
                         listener: fd.into(),
                         remove: None,
-                        single: false,
                     })
                 } else {
-                    let listener = private_listener().map_err(ServeError::Inherited)?;
-                    relay::join(fd, &listener).map_err(ServeError::Inherited)?;
-                    Ok(Self {
-                        listener,
-                        remove: None,
-                        single: true,
-                    })
+                    Ok(Self::Connected(Some(fd)))
                 }
             }
+        }
+    }
+
+    /// The next front end's connection; `None` when there will be no more.
+    fn next(&mut self, shutdown: &Shutdown) -> Result<Option<OwnedFd>, ServeError> {
+        match self {
+            Self::Connected(front_end) => Ok(front_end.take()),
+            Self::Listening { listener, .. } => loop {
+                if !shutdown
+                    .wait_for_connection(listener)
+                    .map_err(ServeError::Accept)?
+                {
+                    return Ok(None);
+                }
+                match listener.accept() {
+                    Ok((stream, _)) => return Ok(Some(stream.into())),
+                    // It went away again, or descriptors are short for the moment.
+                    Err(error) => tracing::warn!(%error, "a front end could not be accepted"),
+                }
+                thread::sleep(Duration::from_millis(10));
+            },
         }
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if let Some(path) = &self.remove {
+        if let Self::Listening {
+            remove: Some(path), ..
+        } = self
+        {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// A listening socket at an address that the kernel chooses (unix(7), autobind).
-fn private_listener() -> io::Result<UnixListener> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new_unnamed())?;
-    rustix::net::listen(&socket, 1)?;
-    Ok(socket.into())
 }
 
 fn serve_one<D: Device>(backend: &Arc<Backend<D>>, listener: &UnixListener, shutdown: &Shutdown) {
@@ -145,10 +154,10 @@ fn serve_one<D: Device>(backend: &Arc<Backend<D>>, listener: &UnixListener, shut
         Ok(daemon) => daemon,
         Err(error) => return tracing::error!(%error, "cannot start the queues' threads"),
     };
-    match connect(&mut daemon, listener) {
-        Ok(()) => tracing::info!("front end connected"),
-        Err(error) => tracing::warn!(%error, "front end went away before it was accepted"),
+    if let Err(error) = connect(&mut daemon, listener) {
+        return tracing::error!(%error, "cannot start the session's thread");
     }
+    tracing::info!("front end connected");
     if let Some(handle) = daemon.shutdown_handle() {
         shutdown.attach(handle);
     }
