@@ -1,5 +1,68 @@
-//! placeholder
-/// report
+//! Says what this host has and what it lacks, one line for each need.
+
+mod needs;
+
+use serde::Serialize;
+
+/// How a need is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is there.
+    Ok,
+    /// It is not there, and ringside does without.
+    Optional,
+    /// It is not there, and something does not work.
+    Missing,
+}
+
+/// One need and how it is met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// What is needed, in a word or two.
+    pub name: &'static str,
+    /// How it is met.
+    pub state: State,
+    /// What was found; for what is missing, what fails without it and what to do.
+    pub message: String,
+}
+
+/// Prints all needs and returns the exit code: 1 when something needed is missing.
+///
 /// # Errors
-/// none
-pub fn report(_json: bool) -> anyhow::Result<u8> { Ok(0) }
+/// When nothing can be printed.
+pub fn report(json: bool) -> anyhow::Result<u8> {
+    let needs = needs::all();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&needs)?);
+    } else {
+        for need in &needs {
+            println!("{}", line(need));
+        }
+    }
+    let missing = needs.iter().any(|need| need.state == State::Missing);
+    Ok(u8::from(missing))
+}
+
+fn line(need: &Need) -> String {
+    let state = match need.state {
+        State::Ok => "ok",
+        State::Optional => "optional",
+        State::Missing => "MISSING",
+    };
+    format!("{state:<9} {:<18} {}", need.name, need.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_is_one_line() {
+        let needs = needs::all();
+        assert!(needs.len() > 10);
+        for need in needs {
+            assert!(!line(&need).contains('\n'), "{need:?}");
+        }
+    }
+}

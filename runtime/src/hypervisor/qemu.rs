@@ -8,6 +8,11 @@ use std::process::Command;
 
 use super::{Accelerator, Hypervisor, Machine, NetworkBackend, NetworkDevice};
 
+/// A board with PCI Express and nothing else: its firmware and the kernel's search for hardware
+/// take half a second less than on q35 where a guest is translated.
+const BOARD: &str = "microvm,pcie=on,acpi=on,rtc=on,isa-serial=on,x-option-roms=off,\
+                     memory-backend=memory";
+
 /// QEMU and how it runs guest code.
 #[derive(Debug)]
 pub struct Qemu {
@@ -43,7 +48,7 @@ impl Qemu {
         }
         arguments.option("-display", "none");
         arguments.option("-name", &machine.name);
-        arguments.option("-M", "q35,memory-backend=memory,smbus=off,sata=off,vmport=off");
+        arguments.option("-M", BOARD);
         let (accelerator, cpu) = match self.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
             // 57-bit addresses only make every page walk longer here.

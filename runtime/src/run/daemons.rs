@@ -35,7 +35,8 @@ pub(super) struct Devices {
     pub(super) sockets: Vec<PathBuf>,
     pub(super) root: Option<protocol::Root>,
     pub(super) data_disks: Vec<protocol::Block>,
-    /// An image made for this run only.
+    /// An image made for this run only. Its name goes once the daemons serve and the machine is
+    /// put together: the daemon has it open, and nothing can be left behind.
     temporary_image: Option<TempPath>,
 }
 
@@ -89,9 +90,9 @@ impl<'a> Launcher<'a> {
             NetworkBackend::Tap(tap_queues)
         } else {
             let (mut command, socket) = self.daemon(programs::NETWORK, "net")?;
-            for queue in &tap_queues {
-                command.arg("--tap-fd").arg(queue.as_raw_fd().to_string());
-            }
+            let numbers: Vec<_> =
+                tap_queues.iter().map(|queue| queue.as_raw_fd().to_string()).collect();
+            command.arg("--tap-fd").arg(numbers.join(","));
             command.arg("--queue-pairs").arg(QUEUE_PAIRS.to_string());
             command.arg("--mac").arg(GUEST_MAC).arg("--mtu").arg(MTU.to_string());
             let inherited: Vec<_> = tap_queues.iter().map(AsFd::as_fd).collect();

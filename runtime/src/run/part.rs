@@ -105,7 +105,7 @@ impl Parts {
         else {
             return anyhow!("the run ended for no known reason");
         };
-        let own_log = tail(&part.log, &format!("its log {}", part.log.display()));
+        let own_log = tail(&part.log, "its log");
         match part.role {
             Role::Daemon => {
                 anyhow!("{} ended before the command did ({status}){own_log}", part.name)

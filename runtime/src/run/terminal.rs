@@ -34,9 +34,10 @@ impl RawTerminal {
     }
 }
 
-/// The terminal's size, or the oldest one of all where it has none.
+/// The terminal's size, or the oldest one of all where it does not know its own.
 pub(super) fn window_size() -> WindowSize {
-    tcgetwinsize(stdout()).map_or(WindowSize { rows: 24, columns: 80 }, |size| WindowSize {
+    let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size.map_or(WindowSize { rows: 24, columns: 80 }, |size| WindowSize {
         rows: size.ws_row,
         columns: size.ws_col,
     })
