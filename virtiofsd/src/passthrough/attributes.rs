@@ -11,9 +11,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UT
 
 use super::inodes::Inode;
 use super::open::require_regular;
+use super::set_id::clearing_set_id;
 use super::{Passthrough, errno};
 use crate::fuse::abi::{Statx, StatxTime};
-use crate::sys::{FileStatus, status_of, without_fsetid};
+use crate::sys::{FileStatus, status_of};
 
 impl Passthrough {
     /// Through the handle, where there is one: the file may have lost its name.
@@ -97,7 +98,7 @@ impl Passthrough {
                 &reopened
             }
         };
-        let _fsetid = if kill { without_fsetid()? } else { None };
+        let _fsetid = if kill { clearing_set_id(file)? } else { None };
         Ok(rustix::fs::ftruncate(file, size)?)
     }
 

@@ -9,9 +9,10 @@ use fuse_backend_rs::api::filesystem::{ZeroCopyReader, ZeroCopyWriter};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::handles::Opened;
+use super::set_id::{clearing_set_id, has_set_id};
 use super::{Passthrough, errno};
 use crate::file_system::{Access, FileRange};
-use crate::sys::{close_reporting, without_fsetid};
+use crate::sys::close_reporting;
 
 /// Most bytes copied for one `COPY_FILE_RANGE`. The caller goes on with the rest; meanwhile the
 /// requests behind it get their turn.
@@ -69,7 +70,7 @@ impl Passthrough {
             .file
             .try_clone()?;
         let _fsetid = if kill_privileges {
-            without_fsetid()?
+            clearing_set_id(&file)?
         } else {
             None
         };
@@ -136,8 +137,4 @@ impl Passthrough {
         )?;
         u32::try_from(copied).map_err(|_| errno(libc::EIO))
     }
-}
-
-fn has_set_id(file: &File) -> io::Result<bool> {
-    Ok(rustix::fs::fstat(file)?.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0)
 }

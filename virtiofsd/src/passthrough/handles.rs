@@ -113,6 +113,6 @@ impl HandleTable {
     }
 
     fn shard(&self, number: u64) -> &RwLock<HashMap<u64, Arc<Handle>>> {
-        &self.shards[(number % SHARDS as u64) as usize]
+        &self.shards[usize::from(number.to_le_bytes()[0]) % SHARDS]
     }
 }

@@ -15,6 +15,7 @@ mod handles;
 mod inodes;
 mod names;
 mod open;
+mod set_id;
 #[cfg(test)]
 mod tests;
 mod xattrs;

@@ -7,9 +7,9 @@ use rustix::fs::OFlags;
 
 use super::handles::Opened;
 use super::inodes::Inode;
+use super::set_id::clearing_set_id;
 use super::{Passthrough, errno};
 use crate::fuse::abi::OPEN_KILL_SUIDGID;
-use crate::sys::without_fsetid;
 
 /// What a guest may ask for in open(2). Not in it: what creates or resolves names (done already),
 /// `O_NONBLOCK` (it would fail reads instead of letting them wait), and `O_DIRECT` (the guest
@@ -53,7 +53,11 @@ impl Passthrough {
         require_regular(&node)?;
         let kill = flags.contains(OFlags::TRUNC) && open_flags & OPEN_KILL_SUIDGID != 0;
         let fd = {
-            let _fsetid = if kill { without_fsetid()? } else { None };
+            let _fsetid = if kill {
+                clearing_set_id(&node.fd)?
+            } else {
+                None
+            };
             self.descriptors.reopen(&node.fd, flags)?
         };
         Ok((

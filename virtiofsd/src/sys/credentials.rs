@@ -61,25 +61,36 @@ impl Drop for CredentialsGuard {
     }
 }
 
-/// Keeps `CAP_FSETID` from the calling thread; dropping it brings it back.
+/// Makes the calling thread an ordinary member of a group; dropping it undoes that.
 ///
-/// With it the host's kernel would keep set-user-ID and set-group-ID bits when a file changes;
-/// without, it clears them as for an ordinary user.
-pub(crate) struct FsetidGuard(());
+/// With `CAP_FSETID` the host's kernel would keep set-user-ID and set-group-ID bits when a file's
+/// content changes.
+pub(crate) struct FsetidGuard {
+    own_gid: u32,
+}
 
-/// Takes `CAP_FSETID` from the calling thread's effective set; `None` when it has none.
-pub(crate) fn without_fsetid() -> io::Result<Option<FsetidGuard>> {
+/// Takes `CAP_FSETID` from the calling thread and makes it a member of `group`; `None` when it
+/// never had the capability.
+///
+/// Membership matters: a set-group-ID bit without the group's execute bit stays for members only,
+/// and by `FUSE_HANDLE_KILLPRIV_V2` it stays.
+pub(crate) fn without_fsetid(group: u32) -> io::Result<Option<FsetidGuard>> {
     let mut sets = capabilities(None)?;
     if !sets.effective.contains(CapabilitySet::FSETID) {
         return Ok(None);
     }
     sets.effective.remove(CapabilitySet::FSETID);
     set_capabilities(None, sets)?;
-    Ok(Some(FsetidGuard(())))
+    let guard = FsetidGuard {
+        own_gid: own_identity().1,
+    };
+    set_fs_gid(group);
+    Ok(Some(guard))
 }
 
 impl Drop for FsetidGuard {
     fn drop(&mut self) {
+        set_fs_gid(self.own_gid);
         if let Err(error) = raise(CapabilitySet::FSETID) {
             tracing::error!(%error, "CAP_FSETID could not be raised again");
         }

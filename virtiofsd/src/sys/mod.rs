@@ -8,7 +8,7 @@ mod stat;
 mod thread_files;
 mod volatile;
 
-pub(crate) use credentials::{CredentialsGuard, act_as, without_fsetid};
+pub(crate) use credentials::{CredentialsGuard, FsetidGuard, act_as, without_fsetid};
 pub(crate) use descriptors::close_reporting;
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};

@@ -1,0 +1,204 @@
+//! Real guests: what a guest's programs see is what they would see on the host.
+
+mod mapping;
+mod share;
+mod workout;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use lab::guest::{QemuGuest, UmlGuest};
+use lab::need;
+use share::{Share, TAG};
+
+/// Where guests mount.
+const MOUNT: &str = "/mnt/share";
+const DIRECTORY: &str = "WORKOUT_DIRECTORY";
+const WORK_OUT: &str = "--exact work_out --ignored --nocapture";
+const BEGIN: &str = "--- transcript ---\n";
+
+/// Runs as a process of its own: on the host, and in a guest whose root is the host's.
+#[test]
+#[ignore = "the other tests run it"]
+fn work_out() {
+    let directory = std::env::var_os(DIRECTORY).unwrap();
+    let transcript = workout::run(&Path::new(&directory).join("work"));
+    println!("{BEGIN}{transcript}{BEGIN}");
+}
+
+fn transcript_in(output: &str) -> String {
+    let output = output.replace('\r', "");
+    output
+        .split(BEGIN)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no transcript:\n{output}"))
+        .to_owned()
+}
+
+fn hosts_transcript(directory: &Path) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(WORK_OUT.split(' '))
+        .env(DIRECTORY, directory)
+        .output()
+        .unwrap();
+    transcript_in(&String::from_utf8(output.stdout).unwrap())
+}
+
+fn uml_transcript(share: &Share) -> String {
+    let program = std::env::current_exe().unwrap();
+    let script = format!(
+        "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && \
+         {DIRECTORY}={MOUNT} {} {WORK_OUT}",
+        program.display()
+    );
+    let guest = UmlGuest::new(script)
+        .fs(&share.socket)
+        .limit(Duration::from_secs(120));
+    transcript_in(&guest.run().unwrap().success().unwrap())
+}
+
+/// The host's root, read-only, is a second file system of ours: the program and its libraries come
+/// from there.
+fn qemu_transcript(share: &Share) -> String {
+    let program = std::env::current_exe().unwrap();
+    let root = Share::start_on("fs-root", Path::new("/"), |daemon| daemon.arg("--readonly"));
+    let script = format!(
+        "mkdir /host && mount -t virtiofs root /host && mount -t proc proc /host/proc && \
+         mount -t devtmpfs dev /host/dev && mount -t tmpfs tmpfs /host/mnt && \
+         mkdir /host{MOUNT} && mount -t virtiofs share /host{MOUNT} && \
+         {DIRECTORY}={MOUNT} chroot /host {} {WORK_OUT}",
+        program.display()
+    );
+    let guest = QemuGuest::new(script)
+        .fs(lab::guest::VhostUser::new(&root.socket).queues(2), "root")
+        .fs(lab::guest::VhostUser::new(&share.socket).queues(2), "share")
+        .cpus(2)
+        .memory_mib(512)
+        .limit(Duration::from_secs(120));
+    transcript_in(&guest.run().unwrap().success().unwrap())
+}
+
+/// The lines that differ.
+fn assert_same(host: &str, guest: &str) {
+    let differences: Vec<String> = host
+        .lines()
+        .zip(guest.lines())
+        .enumerate()
+        .filter(|(_, (host, guest))| host != guest)
+        .map(|(line, (host, guest))| format!("{line}\n  host  {host}\n  guest {guest}"))
+        .collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert_eq!(host.lines().count(), guest.lines().count());
+}
+
+fn compare_with_host(test: &str, cache: &str, transcript: fn(&Share) -> String) {
+    need::root().unwrap();
+    let share = Share::start_with(test, |daemon| daemon.args(["--cache", cache]));
+    // Each in a directory of the same name: some targets have it in them.
+    let host = hosts_transcript(&share.scratch.dir("host").unwrap());
+    let guest = transcript(&share);
+    assert_same(&host, &guest);
+    assert!(
+        share
+            .daemon
+            .stderr()
+            .lines()
+            .all(|line| !line.contains("ERROR")),
+        "{}",
+        share.daemon.stderr()
+    );
+}
+
+#[test]
+fn files_behave_as_on_the_host() {
+    compare_with_host("fs-auto", "auto", uml_transcript);
+}
+
+#[test]
+fn files_behave_as_on_the_host_under_qemu() {
+    compare_with_host("fs-qemu-auto", "auto", qemu_transcript);
+}
+
+#[test]
+fn files_behave_as_on_the_host_when_all_is_cached() {
+    compare_with_host("fs-always", "always", uml_transcript);
+}
+
+/// Checksums, modes and times of a tree.
+fn inventory(directory: &Path) -> String {
+    let script = "find . -printf '%p %m %U %G %n %l %T@\n' | sort; \
+                  find . -type f -print0 | sort -z | xargs -0 sha256sum";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_tree_unpacked_in_a_guest_is_the_same_on_the_host() {
+    let share = Share::start("fs-tree");
+    let script = format!(
+        "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && \
+         tar -C /usr -cf tree.tar include/linux lib/uml share/zoneinfo/Europe && \
+         mkdir tree && tar -C tree -xpf tree.tar && \
+         echo 3 > /proc/sys/vm/drop_caches && tar -C tree -df tree.tar && sync && echo compared"
+    );
+    let guest = UmlGuest::new(script)
+        .fs(&share.socket)
+        .limit(Duration::from_secs(120));
+    let output = guest.run().unwrap().success().unwrap();
+    assert!(output.contains("compared"), "{output}");
+    let own = share.scratch.dir("own").unwrap();
+    let unpacked = Command::new("tar")
+        .arg("-C")
+        .arg(&own)
+        .arg("-xpf")
+        .arg(share.directory.join("tree.tar"))
+        .status();
+    assert!(unpacked.unwrap().success());
+    assert_eq!(inventory(&own), inventory(&share.directory.join("tree")));
+}
+
+/// QEMU's front end, and the kernel that most people run: with two queues, reading back through
+/// both the guest's cache and none.
+#[test]
+fn a_qemu_guest_reads_and_writes() {
+    let share = Share::start("fs-qemu");
+    fs::write(share.directory.join("hello"), "from the host\n").unwrap();
+    let script = "set -e
+        mkdir /mnt/share
+        mount -t virtiofs files /mnt/share
+        cd /mnt/share
+        cat hello
+        dd if=/dev/urandom of=random bs=64k count=64 2>/dev/null
+        sha256sum random > sums
+        echo 3 > /proc/sys/vm/drop_caches
+        sha256sum -c sums
+        mkdir -p a/b/c && echo deep > a/b/c/deep && ln -s b a/link && ln a/b/c/deep hard
+        mv a/b/c/deep a/deep && cat a/deep hard
+        truncate -s 10M sparse && fallocate -l 4096 space
+        tar -cf - a | tar -tf - | wc -l
+        for n in $(seq 300); do : > a/f$n; done
+        ls a | wc -l
+        rm -r a
+        ls
+        cd / && umount /mnt/share";
+    let guest = QemuGuest::new(script)
+        .fs(lab::guest::VhostUser::new(&share.socket).queues(2), "files")
+        .cpus(2)
+        .limit(Duration::from_secs(120));
+    let output = guest.run().unwrap().success().unwrap().replace('\r', "");
+    let expected =
+        "from the host\nrandom: OK\ndeep\ndeep\n5\n303\nhard\nhello\nrandom\nspace\nsparse\nsums\n";
+    assert_eq!(output, expected);
+    let sums = Command::new("sha256sum")
+        .args(["-c", "sums"])
+        .current_dir(&share.directory)
+        .output();
+    assert!(sums.unwrap().status.success());
+}
