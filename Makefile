@@ -1,0 +1,69 @@
+# Ringside. `make setup && make demo` on a fresh Debian 12 machine; `make test` is what CI runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+AGENT_TARGET := x86_64-unknown-linux-gnu
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+
+# What builds, demo, tests and measurements need, by Debian's names.
+PACKAGES := \
+	acl attr apache2-utils build-essential busybox-static ca-certificates cpio curl dpkg-dev \
+	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
+	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar \
+	user-mode-linux util-linux xz-utils zstd
+
+.PHONY: help setup build agent release demo lint test bench clean
+
+help: ## What there is to make
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install what Ringside needs and check that it is there (as root)
+	@if [ "$$(id -u)" != 0 ]; then echo "make setup installs Debian packages: run it as root" >&2; exit 1; fi
+	@command -v cargo >/dev/null || { echo "no Rust toolchain: install rustup from https://rustup.rs, then run make setup again" >&2; exit 1; }
+	@command -v apt-get >/dev/null || { echo "no apt-get: Ringside's set-up knows Debian 12 and its derivatives" >&2; exit 1; }
+	missing=""
+	for package in $(PACKAGES); do
+		dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
+	done
+	if [ -n "$$missing" ]; then
+		echo "installing:$$missing"
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+	elif [ -z "$$(ls /var/lib/apt/lists/*_Packages 2>/dev/null)" ]; then
+		apt-get update -qq
+	fi
+	cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
+	cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --debug
+	cargo build --quiet -p ringside
+	target/debug/ringside check
+
+agent: ## Build the guest's agent (static, for debug builds of the rest)
+	$(STATIC) cargo build --quiet --target $(AGENT_TARGET) -p ringside-agent
+
+build: agent ## Build everything for debugging
+	cargo build --workspace
+
+release: ## Build everything for use
+	cargo build --release --workspace
+	$(STATIC) cargo build --release --target $(AGENT_TARGET) -p ringside-agent
+
+demo: release ## Boot nginx twice on the three daemons and check what it did
+	target/release/ringside-demo
+
+lint: ## Formatting, clippy with warnings denied, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+
+test: lint agent ## All tests: unit, property, socket-level, guests under QEMU and UML
+	cargo nextest run --workspace --no-fail-fast
+	cargo test --workspace --doc --quiet
+
+bench: release ## Measure against the peers (docs/performance.md)
+	target/release/ringside-perf blk $(if $(QUICK),--quick)
+
+clean: ## Remove what was built
+	cargo clean
