@@ -1,0 +1,145 @@
+//! What can happen to the tap, and a stop while frames flow.
+
+mod network;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lab::frontend::GuestMemory;
+use lab::frontend::net::{Receive, Transmit};
+use network::{ALL, Network, SOON, TAP, packet};
+
+#[test]
+fn frames_for_an_interface_that_is_down_are_dropped() {
+    let mut network = Network::start("net-down");
+    let mut guest = network.guest(ALL, 64, 2048);
+    network
+        .namespace
+        .ip(&format!("link set {TAP} down"))
+        .unwrap();
+    for _ in 0..50 {
+        guest
+            .transmit
+            .send(packet::PLAIN, &packet::udp(5000, b"lost"))
+            .unwrap();
+    }
+    network.wait_metric(&network.drops(1, "transmit", "down"), 50);
+    assert!(network.daemon.stderr().lines().count() < 30);
+    network.namespace.ip(&format!("link set {TAP} up")).unwrap();
+    network::wire::wait_forwarding(&network.namespace, TAP);
+    drop(guest);
+    network.assert_serves();
+}
+
+#[test]
+fn a_tap_that_vanishes_takes_the_link_down_and_nothing_hangs() {
+    let mut network = Network::start("net-gone");
+    let mut guest = network.guest(ALL, 64, 2048);
+    network.namespace.ip(&format!("link del {TAP}")).unwrap();
+    for _ in 0..50 {
+        guest
+            .transmit
+            .send(packet::PLAIN, &packet::udp(5001, b"lost"))
+            .unwrap();
+    }
+    assert_eq!(guest.front_end.get_config(6, 2).unwrap(), [0, 0]);
+    network.wait_metric(&network.drops(1, "transmit", "gone"), 50);
+    let said = network.daemon.stderr().matches("vanished").count();
+    assert_eq!(said, 1, "{}", network.daemon.stderr());
+    guest.front_end.stop_queue(0).unwrap();
+    drop(guest);
+    network.guest(ALL, 64, 2048);
+    let exit = network.daemon.terminate(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
+}
+
+#[test]
+fn a_header_that_contradicts_its_frame_is_the_guests_fault() {
+    let mut network = Network::start("net-header");
+    let mut guest = network.guest(ALL, 64, 2048);
+    let (good, frame) = packet::tcp_unsegmented(5002, 1400, &packet::pattern(1, 4000));
+    let mut bad = [good; 4];
+    bad[0].gso_type = 0x7f;
+    bad[1].csum_start = 60_000;
+    bad[2].gso_size = 0;
+    bad[3].hdr_len = 60_000;
+    for header in bad {
+        guest.transmit.send(header, &frame).unwrap();
+    }
+    guest.transmit.send(packet::PLAIN, &[0; 13]).unwrap();
+    guest
+        .transmit
+        .send(packet::PLAIN, &vec![0; 70_000])
+        .unwrap();
+    let refused = network.metric(&network.drops(1, "transmit", "malformed"));
+    assert!(refused >= 4, "{refused} refused");
+    assert_eq!(network.metric(&network.drops(1, "transmit", "too_long")), 1);
+    drop(guest);
+    network.assert_serves();
+}
+
+#[test]
+fn no_guest_byte_changes_after_the_answer() {
+    let mut network = Network::start("net-stop");
+    for round in 0..10_u64 {
+        let memory = GuestMemory::with_size(16 << 20).unwrap();
+        let mut front_end = network.front_end(ALL, &memory);
+        let mut receive = Receive::new(front_end.set_up_queue(0, 256).unwrap(), 2048);
+        receive.post(256).unwrap();
+        let mut transmit = Transmit::new(front_end.set_up_queue(1, 256).unwrap());
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (header, large) =
+                    packet::tcp_unsegmented(5003, 1400, &packet::pattern(1, 9000));
+                while !done.load(Ordering::Relaxed) {
+                    network.wire.send(header, &large);
+                    network
+                        .wire
+                        .send(packet::PLAIN, &packet::udp(5003, b"small"));
+                }
+            });
+            for _ in 0..60 {
+                let frame = packet::udp(5004, &packet::pattern(2, 1000));
+                transmit.submit(packet::PLAIN, &frame).unwrap();
+            }
+            std::thread::sleep(Duration::from_micros(round * 200));
+            let base = front_end.stop_queue(0).unwrap();
+            let sent = front_end.stop_queue(1).unwrap();
+            let sum = memory.checksum_all().unwrap();
+            let used = receive.queue_mut().used_idx().unwrap();
+            let returned = transmit.exchange().queue().used_idx().unwrap();
+            assert_eq!((base, sent), (used, returned), "taken and not completed");
+            std::thread::sleep(Duration::from_millis(30));
+            let now = memory.checksum_all().unwrap();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(now, sum, "guest memory changed after the answer");
+        });
+    }
+    network.assert_serves();
+}
+
+#[test]
+fn a_stopped_queue_goes_on_where_it_stopped() {
+    let mut network = Network::start("net-resume");
+    let mut guest = network.guest(ALL, 200, 2048);
+    for n in 0..30_u8 {
+        for _ in 0..10 {
+            network.wire.send(packet::PLAIN, &packet::udp(5005, &[n]));
+        }
+        let base = guest.front_end.stop_queue(0).unwrap();
+        let queue = guest.receive.queue_mut();
+        guest.front_end.attach_queue(queue, base).unwrap();
+        let mut count = 0;
+        while count < 10 {
+            let frames = guest.receive.receive(SOON).unwrap();
+            assert!(!frames.is_empty(), "{count} of 10 frames after stop {n}");
+            let ours = frames
+                .iter()
+                .filter(|f| packet::udp_port(&f.frame) == Some(5005));
+            count += ours
+                .inspect(|f| assert_eq!(packet::udp_payload(&f.frame), [n]))
+                .count();
+        }
+    }
+}
