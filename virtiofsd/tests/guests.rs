@@ -89,7 +89,13 @@ fn assert_same(host: &str, guest: &str) {
         .filter(|(_, (host, guest))| host != guest)
         .map(|(line, (host, guest))| format!("{line}\n  host  {host}\n  guest {guest}"))
         .collect();
-    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    let first = &differences[..differences.len().min(20)];
+    assert!(
+        first.is_empty(),
+        "{} lines differ:\n{}",
+        differences.len(),
+        first.join("\n")
+    );
     assert_eq!(host.lines().count(), guest.lines().count());
 }
 
@@ -128,8 +134,8 @@ fn files_behave_as_on_the_host_when_all_is_cached() {
 
 /// Checksums, modes and times of a tree.
 fn inventory(directory: &Path) -> String {
-    let script = "find . -printf '%p %m %U %G %n %l %T@\n' | sort; \
-                  find . -type f -print0 | sort -z | xargs -0 sha256sum";
+    let script = "find . -printf '%p %m %U %G %n %l\n' | sort; \
+                  find . -not -type d -printf '%p %T@\n' | sort; find . -type f -print0 | sort -z | xargs -0 sha256sum";
     let output = Command::new("sh")
         .args(["-c", script])
         .current_dir(directory)
@@ -144,7 +150,7 @@ fn a_tree_unpacked_in_a_guest_is_the_same_on_the_host() {
     let share = Share::start("fs-tree");
     let script = format!(
         "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && \
-         tar -C /usr -cf tree.tar include/linux lib/uml share/zoneinfo/Europe && \
+         tar -C /usr -cf tree.tar include/linux share/zoneinfo/Europe && \
          mkdir tree && tar -C tree -xpf tree.tar && \
          echo 3 > /proc/sys/vm/drop_caches && tar -C tree -df tree.tar && sync && echo compared"
     );
@@ -161,7 +167,7 @@ fn a_tree_unpacked_in_a_guest_is_the_same_on_the_host() {
         .arg(share.directory.join("tree.tar"))
         .status();
     assert!(unpacked.unwrap().success());
-    assert_eq!(inventory(&own), inventory(&share.directory.join("tree")));
+    assert_same(&inventory(&own), &inventory(&share.directory.join("tree")));
 }
 
 /// QEMU's front end, and the kernel that most people run: with two queues, reading back through

@@ -13,6 +13,8 @@ mod io;
 mod reply;
 mod request;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::io::{Error, Result};
