@@ -69,7 +69,7 @@ impl<P: Port> Device for NetDevice<P> {
         Ok(match layout::role(index, station.port().lanes(), agreed) {
             Role::Receive(pair) => {
                 let (lane, metrics) = (self.lane(pair)?, metrics(Direction::Receive));
-                NetWorker::Receive(Receive::new(station, lane, pair, agreed, metrics))
+                NetWorker::Receive(Receive::new(station, lane, pair, agreed, metrics)?)
             }
             Role::Transmit(pair) => NetWorker::Transmit(Transmit {
                 lane: self.lane(pair)?,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vhost_daemon::queue::{Chain, Token};
 use vhost_daemon::sys::Buffers;
@@ -16,13 +16,13 @@ use crate::metrics::{DropCause, FrameMetrics};
 use crate::station::Station;
 use crate::sys::Scatter;
 
-/// How long a frame that is longer than the buffers on hand may wait for more.
-const PATIENCE: Duration = Duration::from_millis(10);
+use super::patience::Patience;
 
 /// The worker of a receive queue: each frame is read straight into guest memory.
 ///
 /// Buffers are popped ahead, enough for the longest frame, and kept from frame to frame. What
-/// they cannot hold lands in memory of our own and is copied as soon as the guest offers more.
+/// they cannot hold lands in memory of our own and is copied as soon as the guest offers more; a
+/// guest that does not loses the frame, and the next long ones at once.
 pub struct Receive<P: Port> {
     station: Arc<Station<P>>,
     lane: Arc<P::Lane>,
@@ -36,6 +36,9 @@ pub struct Receive<P: Port> {
     spill: Box<[u8]>,
     /// A frame that was read and waits for more buffers.
     landed: Option<Landed>,
+    patience: Patience,
+    /// The last wait for buffers was in vain, and none has come since.
+    in_vain: bool,
     watch: Option<WatchId>,
     /// Frames may wait at the port.
     expecting: bool,
@@ -57,14 +60,17 @@ struct Landed {
 
 impl<P: Port> Receive<P> {
     /// The worker of pair `pair`.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
     pub(crate) fn new(
         station: Arc<Station<P>>,
         lane: Arc<P::Lane>,
         pair: usize,
         agreed: Negotiated,
         metrics: FrameMetrics,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        Ok(Self {
             largest: agreed.largest_received(station.port().mtu()),
             station,
             lane,
@@ -75,13 +81,17 @@ impl<P: Port> Receive<P> {
             held_bytes: 0,
             spill: vec![0; HeaderLen::Modern.bytes() + MAX_FRAME].into_boxed_slice(),
             landed: None,
+            patience: Patience::new()?,
+            in_vain: false,
             watch: None,
             expecting: true,
-        }
+        })
     }
 
     pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
         self.watch = Some(cx.watch(&self.lane.readable())?);
+        // Its end only has to wake the thread: `finish` looks at the clock.
+        cx.watch(&self.patience)?;
         self.station.set_receiving(self.pair, true);
         Ok(())
     }
@@ -160,6 +170,7 @@ impl<P: Port> Receive<P> {
             };
             match self.check(chain) {
                 Ok(buffers) => {
+                    self.in_vain = false;
                     let len = buffers.len();
                     self.held_bytes += len;
                     self.held.push_back(Held {
@@ -198,6 +209,8 @@ impl<P: Port> Receive<P> {
             self.deliver(cx, landed);
         } else if !self.agreed.mergeable() || len > in_guest + self.spill.len() {
             self.metrics.dropped(DropCause::TooLong);
+        } else if self.in_vain || self.patience.start().is_err() {
+            self.metrics.dropped(DropCause::NoBuffers);
         } else {
             self.landed = Some(landed);
         }
@@ -208,8 +221,9 @@ impl<P: Port> Receive<P> {
         if landed.len <= self.held_bytes {
             self.landed = None;
             self.deliver(cx, landed);
-        } else if cx.queue().now().duration_since(landed.since) > PATIENCE {
+        } else if cx.queue().now().duration_since(landed.since) >= Patience::LIMIT {
             self.landed = None;
+            self.in_vain = true;
             self.metrics.dropped(DropCause::NoBuffers);
         } else {
             return false;
