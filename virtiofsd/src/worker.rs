@@ -12,6 +12,7 @@ use vhost_daemon::queue::{Buffers, Chain, Token};
 use vhost_daemon::worker::{Context, Io, IoFile, QueueWorker, Submission};
 
 use crate::file_system::GuestFileSystem;
+use crate::fuse::Opcode;
 use crate::fuse::abi::{InHeader, WriteOut};
 use crate::server::{
     CopyIn, CopyOut, HEADER, Malformed, Reply, Request, Server, Work, body_len, header,
@@ -64,6 +65,9 @@ impl<F: GuestFileSystem> FsWorker<F> {
             Ok(header) => header,
             Err((header, fault)) => {
                 cx.guest_fault(&fault);
+                if is_silent(&header) {
+                    return cx.complete(token, 0);
+                }
                 return refuse(cx, token, header.unique, chain.writable, &fault.into());
             }
         };
@@ -80,6 +84,7 @@ impl<F: GuestFileSystem> FsWorker<F> {
             Ok(Work::Silent) => return cx.complete(token, 0),
             Ok(Work::Replied) => Ok(()),
             Ok(work) => return self.work(cx, token, header.unique, chain, work),
+            Err(_) if is_silent(&header) => return cx.complete(token, 0),
             Err(error) => Err(error),
         };
         let reply = reply.finish(header.unique, result);
@@ -163,6 +168,11 @@ fn take_header(
         .read_exact(body)
         .map_err(|_| (header, Malformed::Truncated))?;
     Ok(header)
+}
+
+/// Whether no answer is due, not even about an error.
+fn is_silent(header: &InHeader) -> bool {
+    Opcode::from_number(header.opcode).is_some_and(Opcode::is_silent)
 }
 
 /// Answers with an error, if there is room for one.

@@ -1,4 +1,11 @@
 //! Real guests: what a guest's programs see is what they would see on the host.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 mod mapping;
 mod share;

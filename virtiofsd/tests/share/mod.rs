@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod session;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,0 +1,252 @@
+//! Requests over the ring, at the host's speed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod share;
+
+use std::fs;
+
+use lab::frontend::fs::{Caller, Fs, REQUEST_QUEUE};
+use lab::frontend::{GuestMemory, features};
+use share::Share;
+use share::session::{ENTRY, ROOT, Session, number, words};
+use virtiofsd::fuse::Opcode;
+
+const MIB: u32 = 1 << 20;
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|n| (n * 7 + n / 251).to_le_bytes()[0])
+        .collect()
+}
+
+#[test]
+fn the_configuration_space_names_the_file_system() {
+    let share = Share::start("fs-config");
+    let (mut front_end, _fs) = share.driver();
+    let mut expected = b"share".to_vec();
+    expected.resize(36, 0);
+    expected.extend(2_u32.to_le_bytes());
+    assert_eq!(front_end.get_config(0, 40).unwrap(), expected);
+    assert_eq!(front_end.negotiated().unwrap().queues, Some(3));
+}
+
+/// As one buffer, in pages, through indirect tables, with EVENT_IDX and without.
+#[test]
+fn data_arrive_as_they_were_sent_however_they_are_cut() {
+    for (wanted, indirect) in [
+        (u64::MAX, true),
+        (u64::MAX, false),
+        (features::VERSION_1, false),
+    ] {
+        let share = Share::start("fs-data");
+        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let mut front_end = share.front_end(wanted, &memory);
+        let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
+        fs.exchange().use_indirect(indirect);
+        fs.init(38, 0).unwrap();
+        let mut session = Session(&mut fs);
+        let file = session.create("file");
+        let content = pattern(MIB as usize + 100);
+        let written = session.write(file, 0, &content[..MIB as usize]);
+        assert_eq!(
+            (written.error, number(&written.body, 0)),
+            (0, u64::from(MIB))
+        );
+        session.write(file, u64::from(MIB), &content[MIB as usize..]);
+        assert_eq!(fs::read(share.directory.join("file")).unwrap(), content);
+        let whole = session.read(file, 0, MIB);
+        assert_eq!(
+            (whole.error, whole.body == content[..MIB as usize]),
+            (0, true)
+        );
+        let end = session.read(file, u64::from(MIB) - 3, 4096);
+        assert_eq!(end.body, content[MIB as usize - 3..]);
+        assert_eq!(session.read(file, u64::from(MIB) * 9, 4096).body, b"");
+        let body = share::session::transfer(file.1, 1, 10_000);
+        let cut: Vec<usize> = vec![1000; 10];
+        let caller = Caller::root(file.0);
+        let ticket = fs
+            .submit(Opcode::Read as u32, caller, &[&body], &cut)
+            .unwrap();
+        assert_eq!(fs.wait(ticket).unwrap().body, content[1..10_001]);
+        assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
+    }
+}
+
+/// Many at a time, answered in any order.
+#[test]
+fn reads_in_flight_do_not_mix() {
+    let share = Share::start("fs-flight");
+    let content = pattern(4 << 20);
+    fs::write(share.directory.join("file"), &content).unwrap();
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let node = session.lookup("file").unwrap();
+    let file = (node, session.open(node));
+    for _ in 0..4 {
+        let sent: Vec<_> = (0..32_u32)
+            .map(|n| (n, session.submit_read(file, u64::from(n) * 100_003, 65_536)))
+            .collect();
+        for (n, ticket) in sent {
+            let at = n as usize * 100_003;
+            let expected = &content[at..content.len().min(at + 65_536)];
+            assert_eq!(session.0.wait(ticket).unwrap().body, expected, "{n}");
+        }
+    }
+}
+
+#[test]
+fn two_queues_work_on_one_tree() {
+    let share = Share::start("fs-queues");
+    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let mut front_end = share.front_end(u64::MAX, &memory);
+    let mut queues: Vec<Fs> = (0..3)
+        .map(|index| Fs::new(front_end.set_up_queue(index, 128).unwrap()))
+        .collect();
+    queues[1].init(38, 0).unwrap();
+    std::thread::scope(|scope| {
+        for (index, queue) in queues.iter_mut().enumerate().skip(1) {
+            scope.spawn(move || {
+                let mut session = Session(queue);
+                for n in 0..200 {
+                    // Half of the files belong to both queues.
+                    let name = if n % 2 == 0 {
+                        format!("both-{n}")
+                    } else {
+                        format!("{index}-{n}")
+                    };
+                    let file = session.create(&name);
+                    assert_eq!(session.write(file, 0, name.as_bytes()).error, 0);
+                    assert_eq!(session.read(file, 0, 100).body, name.as_bytes());
+                    assert_eq!(session.release(Opcode::Release, file), 0);
+                }
+            });
+        }
+    });
+    // The queue of high priority forgets what the others looked up.
+    let node = Session(&mut queues[2]).lookup("both-0").unwrap();
+    Session(&mut queues[0]).forget(node, 100);
+    let attributes = Session(&mut queues[1]).call(Opcode::Getattr, node, &[&[0; 16]], 104);
+    assert_eq!(attributes.error, -libc::ESTALE);
+    assert_eq!(fs::read_dir(&share.directory).unwrap().count(), 300);
+}
+
+/// Open files of the daemon, by its own account in /proc.
+fn descriptors(share: &Share) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", share.daemon.pid()))
+        .unwrap()
+        .count()
+}
+
+#[test]
+fn a_walk_that_is_forgotten_leaves_no_descriptor_open() {
+    let share = Share::start("fs-forget");
+    for n in 0..300 {
+        fs::write(share.directory.join(format!("file-{n}")), "").unwrap();
+    }
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let before = descriptors(&share);
+    for _ in 0..2 {
+        let opened = session.call(Opcode::Opendir, ROOT, &[&words(&[0, 0])], 16);
+        let handle = number(&opened.body, 0);
+        let nodes = list_plus(&mut session, handle);
+        assert_eq!(nodes.len(), 300);
+        assert!(descriptors(&share) >= before + 301);
+        for node in nodes {
+            session.forget(node, 1);
+        }
+        assert_eq!(session.release(Opcode::Releasedir, (ROOT, handle)), 0);
+        assert_eq!(descriptors(&share), before);
+    }
+    // What a guest leaves behind goes when the next one comes.
+    for n in 0..50 {
+        session.create(&format!("file-{n}"));
+    }
+    assert_eq!(descriptors(&share), before + 100);
+    fs.init(38, 0).unwrap();
+    assert_eq!(descriptors(&share), before);
+}
+
+/// READDIRPLUS to the end, in small steps: the nodes looked up.
+fn list_plus(session: &mut Session<'_>, handle: u64) -> Vec<u64> {
+    let (mut nodes, mut offset) = (Vec::new(), 0);
+    loop {
+        let body = share::session::transfer(handle, offset, 2000);
+        let listed = session.call(Opcode::Readdirplus, ROOT, &[&body], 2000);
+        assert_eq!(listed.error, 0);
+        let mut rest = &listed.body[..];
+        if rest.is_empty() {
+            return nodes;
+        }
+        while !rest.is_empty() {
+            let node = number(rest, 0);
+            offset = number(rest, ENTRY + 8);
+            let name = u32::from_le_bytes(rest[ENTRY + 16..ENTRY + 20].try_into().unwrap());
+            nodes.extend((node != 0).then_some(node));
+            rest = &rest[(ENTRY + 24 + name as usize).next_multiple_of(8)..];
+        }
+    }
+}
+
+#[test]
+fn requests_later_than_the_guests_kernels_are_served() {
+    let share = Share::start("fs-later");
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let from = session.create("from");
+    let to = session.create("to");
+    session.write(from, 0, b"0123456789");
+    // STATX by handle, 7.39.
+    let body = [
+        &words(&[1, 0])[..],
+        &from.1.to_le_bytes(),
+        &words(&[0, 0x7ff]),
+    ]
+    .concat();
+    let status = session.call(Opcode::Statx, from.0, &[&body], 288);
+    assert_eq!(
+        (status.error, number(&status.body, 32 + 40)),
+        (0, 10),
+        "stx_size"
+    );
+    // COPY_FILE_RANGE.
+    let numbers = [from.1, 2, to.0, to.1, 0, 5, 0];
+    let body: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let copied = session.call(Opcode::CopyFileRange, from.0, &[&body], 8);
+    assert_eq!((copied.error, number(&copied.body, 0)), (0, 5));
+    assert_eq!(fs::read(share.directory.join("to")).unwrap(), b"23456");
+    // TMPFILE has a name that is none, 7.37.
+    let arguments = words(&[libc::O_RDWR.cast_unsigned(), 0o100_600, 0, 0]);
+    let made = session.call(Opcode::Tmpfile, ROOT, &[&arguments, b"/\0"], 144);
+    assert_eq!(made.error, 0);
+    // SYNCFS, 7.34, and FALLOCATE on the ring.
+    assert_eq!(session.call(Opcode::Syncfs, ROOT, &[&[0; 8]], 0).error, 0);
+    let body = [
+        &to.1.to_le_bytes()[..],
+        &0_u64.to_le_bytes(),
+        &4096_u64.to_le_bytes(),
+        &[0; 8],
+    ];
+    assert_eq!(
+        session
+            .call(Opcode::Fallocate, to.0, &[&body.concat()], 0)
+            .error,
+        0
+    );
+    assert_eq!(
+        fs::metadata(share.directory.join("to")).unwrap().len(),
+        4096
+    );
+    let body = [&to.1.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+    assert_eq!(session.call(Opcode::Fsync, to.0, &[&body], 0).error, 0);
+}
