@@ -135,3 +135,40 @@ proptest! {
         prop_assert_eq!(buffers.len(), if inside { len as usize } else { 0 });
     }
 }
+
+proptest! {
+    #[test]
+    fn direct_io_gets_aligned_parts_with_the_same_bytes(
+        parts in parts(),
+        sectors in prop::collection::vec(0_usize..16, 0..6),
+        keep in 0_usize..4,
+    ) {
+        let memory = memory();
+        let bytes = whole(&memory);
+        // Some aligned sectors among arbitrary parts, the whole a number of sectors.
+        let (mut buffers, _) = build(&memory, &parts);
+        for sector in sectors {
+            buffers.append(GuestAddress(sector as u64 * 4096), 512 << keep).unwrap();
+        }
+        buffers.truncate(buffers.len() / 512 * 512);
+        prop_assume!(!buffers.is_empty());
+        let mut content = vec![0; buffers.len()];
+        buffers.peek(&mut content);
+
+        let Some(aligned) = buffers.aligned(512) else {
+            let parts = buffers.iovecs();
+            prop_assert!(parts.iter().all(|p| (p.iov_base as usize | p.iov_len).is_multiple_of(512)));
+            return Ok(());
+        };
+        prop_assert_eq!(aligned.len(), buffers.len());
+        let parts = aligned.iovecs();
+        prop_assert!(parts.iter().all(|p| (p.iov_base as usize | p.iov_len).is_multiple_of(512)));
+        buffers.copy_to(&aligned, buffers.len());
+        let mut copied = vec![0; aligned.len()];
+        aligned.peek(&mut copied);
+        prop_assert!(copied == content, "guest to bounce");
+        prop_assert!(whole(&memory) == bytes, "copying out changed guest memory");
+        aligned.copy_to(&buffers, buffers.len());
+        prop_assert!(whole(&memory) == bytes, "bounce to guest");
+    }
+}

@@ -11,6 +11,36 @@ pub struct Geometry {
     pub physical_block_size: u32,
 }
 
+/// The block size asked for does not do for direct I/O.
+#[derive(Debug, thiserror::Error)]
+#[error("--block-size {asked}: direct I/O on this image needs blocks of {needed} bytes")]
+pub struct BlockSizeError {
+    asked: u32,
+    needed: usize,
+}
+
+impl Geometry {
+    /// The block size asked for, or else the smallest on which every request is a multiple of
+    /// `alignment`.
+    ///
+    /// # Errors
+    /// When the block size asked for is smaller than that.
+    pub fn choose(asked: Option<u32>, alignment: usize) -> Result<Self, BlockSizeError> {
+        let needed = if alignment <= 512 { 512 } else { 4096 };
+        let block_size = asked.unwrap_or(needed);
+        if block_size < needed || alignment > 4096 {
+            return Err(BlockSizeError {
+                asked: block_size,
+                needed: alignment,
+            });
+        }
+        Ok(Self {
+            block_size,
+            physical_block_size: 4096,
+        })
+    }
+}
+
 /// What the configuration space is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Contents {

@@ -1,7 +1,6 @@
 //! The block device as the vhost-user session sees it.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +13,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
-use crate::request::{Disk, Serial};
+use crate::request::Serial;
 use crate::storage::Storage;
 use crate::worker::{BlockWorker, OperationCounts};
 
@@ -51,10 +50,10 @@ impl<S: Storage> BlockDevice<S> {
     }
 
     /// One log line: what is served.
-    pub fn announce(&self, image: &Path) {
+    pub fn announce(&self, name: &str) {
         let Geometry { block_size, .. } = self.geometry;
         tracing::info!(
-            image = %image.display(),
+            disk = name,
             bytes = self.storage.capacity(),
             block_size,
             read_only = self.storage.read_only(),
@@ -134,13 +133,8 @@ impl<S: Storage> Device for BlockDevice<S> {
             .get(index)
             .cloned()
             .ok_or(io::ErrorKind::NotFound)?;
-        let disk = Disk {
-            capacity: self.storage.capacity(),
-            read_only: self.storage.read_only(),
-        };
         Ok(BlockWorker::new(
             self.storage.clone(),
-            disk,
             self.serial,
             self.write_cache.clone(),
             counts,

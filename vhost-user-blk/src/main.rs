@@ -7,9 +7,12 @@ use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::daemon::{self, DaemonError};
 use vhost_daemon::metrics::Metrics;
+use vhost_daemon::options::CommonConfig;
+use vhost_user_blk::config_space::{BlockSizeError, Geometry};
 use vhost_user_blk::device::BlockDevice;
-use vhost_user_blk::options::{CAPABILITIES, Config, Options, OptionsError};
-use vhost_user_blk::storage::{OpenError, RawFile};
+use vhost_user_blk::options::{CAPABILITIES, Config, Medium, Options, OptionsError};
+use vhost_user_blk::request::Serial;
+use vhost_user_blk::storage::{NullStorage, OpenError, RawFile, Storage};
 
 #[derive(Debug, Error)]
 enum Error {
@@ -19,6 +22,8 @@ enum Error {
     LogLevel(String),
     #[error(transparent)]
     Image(#[from] OpenError),
+    #[error(transparent)]
+    BlockSize(#[from] BlockSizeError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
 }
@@ -37,17 +42,42 @@ fn run(options: Options) -> Result<(), Error> {
         .map_err(|error| Error::LogLevel(error.to_string()))?;
     let Config {
         common,
-        image,
-        read_only,
-        geometry,
+        medium,
+        block_size,
         serial,
         queues,
     } = options.validate()?;
-    let storage = RawFile::open(&image, read_only)?;
     let metrics = Arc::new(Metrics::default());
-    let device = Arc::new(BlockDevice::new(
-        storage, geometry, serial, queues, &metrics,
-    ));
-    device.announce(&image);
-    Ok(daemon::run(&device, common, metrics)?)
+    let disk = Shape {
+        block_size,
+        serial,
+        queues,
+    };
+    match medium {
+        Medium::Raw(image, options) => {
+            let storage = RawFile::open(&image, options)?;
+            serve(storage, &image.to_string_lossy(), disk, common, metrics)
+        }
+        Medium::Null(capacity) => serve(NullStorage { capacity }, "null", disk, common, metrics),
+    }
+}
+
+/// What a disk looks like to the guest.
+struct Shape {
+    block_size: Option<u32>,
+    serial: Serial,
+    queues: usize,
+}
+
+fn serve(
+    storage: impl Storage,
+    name: &str,
+    disk: Shape,
+    common: CommonConfig,
+    metrics: Arc<Metrics>,
+) -> Result<(), Error> {
+    let geometry = Geometry::choose(disk.block_size, storage.alignment())?;
+    let device = BlockDevice::new(storage, geometry, disk.serial, disk.queues, &metrics);
+    device.announce(name);
+    Ok(daemon::run(&Arc::new(device), common, metrics)?)
 }

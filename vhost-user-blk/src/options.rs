@@ -6,8 +6,8 @@ use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::options::{CommonConfig, CommonOptions, OptionsError as CommonError};
 
-use crate::config_space::Geometry;
-use crate::request::Serial;
+use crate::request::{SECTOR, Serial};
+use crate::storage::RawOptions;
 
 /// What `--print-capabilities` prints (QEMU, vhost-user backend program conventions).
 pub const CAPABILITIES: &str = r#"{"type": "block", "features": ["read-only", "blk-file"]}"#;
@@ -24,16 +24,28 @@ pub struct Options {
     pub common: CommonOptions,
 
     /// Raw disk image or block device to serve
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "null")]
     pub blk_file: Option<PathBuf>,
+
+    /// Serve a disk of this size that forgets what is written, for measuring
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(512..))]
+    pub null: Option<u64>,
+
+    /// Go around the host's page cache (O_DIRECT)
+    #[arg(long)]
+    pub direct: bool,
+
+    /// Whether a discard gives space back to the host
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    pub discard: String,
 
     /// Refuse writes
     #[arg(long)]
     pub read_only: bool,
 
-    /// Logical block size the guest sees
-    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
-    pub block_size: u32,
+    /// Logical block size the guest sees: 512 or 4096; with --direct what the image needs
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub block_size: Option<u32>,
 
     /// Serial number the guest sees (at most 20 bytes); the image's file name by default
     #[arg(long, value_name = "TEXT")]
@@ -57,16 +69,23 @@ fn block_size(text: &str) -> Result<u32, String> {
 pub struct Config {
     /// Options of all daemons.
     pub common: CommonConfig,
-    /// The image or block device.
-    pub image: PathBuf,
-    /// Whether writes are refused.
-    pub read_only: bool,
-    /// Block sizes the guest sees.
-    pub geometry: Geometry,
+    /// What is served.
+    pub medium: Medium,
+    /// Logical block size the guest sees, if it was asked for.
+    pub block_size: Option<u32>,
     /// Serial number the guest sees.
     pub serial: Serial,
     /// Number of queues.
     pub queues: usize,
+}
+
+/// What a disk is made of.
+#[derive(Debug)]
+pub enum Medium {
+    /// A raw image or a block device.
+    Raw(PathBuf, RawOptions),
+    /// Nothing, of this many bytes.
+    Null(u64),
 }
 
 /// Options that cannot be used.
@@ -92,10 +111,19 @@ impl Options {
     /// # Errors
     /// See [`OptionsError`].
     pub fn validate(self) -> Result<Config, OptionsError> {
-        let image = self.blk_file.ok_or(OptionsError::NoImage)?;
+        let raw = RawOptions {
+            read_only: self.read_only,
+            direct: self.direct,
+            discard: self.discard == "on",
+        };
+        let medium = match (self.blk_file, self.null) {
+            (Some(image), _) => Medium::Raw(image, raw),
+            (None, Some(bytes)) => Medium::Null(bytes - bytes % SECTOR),
+            (None, None) => return Err(OptionsError::NoImage),
+        };
         let serial = match self.serial {
             Some(text) => Serial::new(&text).ok_or(OptionsError::Serial(text))?,
-            None => Serial::truncated(&image.file_name().unwrap_or_default().to_string_lossy()),
+            None => Serial::truncated(&medium.name()),
         };
         let queues = self.queues.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(16))
@@ -103,18 +131,27 @@ impl Options {
         if !(1..=MAX_QUEUES).contains(&queues) {
             return Err(OptionsError::Queues(queues));
         }
-        let geometry = Geometry {
-            block_size: self.block_size,
-            physical_block_size: 4096,
-        };
         let common = self.common.validate()?;
         Ok(Config {
             common,
-            image,
-            read_only: self.read_only,
-            geometry,
+            medium,
+            block_size: self.block_size,
             serial,
             queues,
         })
+    }
+}
+
+impl Medium {
+    /// The image's file name.
+    fn name(&self) -> String {
+        match self {
+            Self::Raw(path, _) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into(),
+            Self::Null(_) => "null".to_owned(),
+        }
     }
 }

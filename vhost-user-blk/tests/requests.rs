@@ -304,3 +304,61 @@ fn the_metrics_socket_tells_what_was_done() {
     has("ringside_bytes_out_total{queue=\"0\"} 12288\n");
     has("ringside_request_seconds_count{queue=\"0\"} 3\n");
 }
+
+#[test]
+fn direct_io_serves_buffers_at_any_address() {
+    let disk = Disk::start_with("blk-direct", 8 << 20, |d| d.arg("--direct"));
+    let (_front_end, mut blk) = disk.driver(ALL);
+    for segment in [usize::MAX, 4096, 512, 1000, 100, 4097] {
+        // The driver's allocator gives odd lengths odd addresses.
+        blk.set_segment_len(segment);
+        for len in [512, 4096, 12288] {
+            let bytes = pattern((segment % 7919 + len) as u64, len);
+            assert_eq!(
+                blk.write(8, &bytes).unwrap(),
+                status::OK,
+                "{len} in parts of {segment}"
+            );
+            assert!(
+                blk.read(8, len).unwrap() == (status::OK, bytes),
+                "{len} by {segment}"
+            );
+        }
+    }
+    assert_eq!(blk.flush().unwrap(), status::OK);
+}
+
+#[test]
+fn an_image_in_memory_is_served_without_the_kernels_threads() {
+    let disk = Disk::start_in_memory("blk-tmpfs", 4 << 20);
+    let (_front_end, mut blk) = disk.driver(ALL);
+    let bytes = pattern(3, 65536);
+    assert_eq!(blk.write(16, &bytes).unwrap(), status::OK);
+    assert_eq!(blk.flush().unwrap(), status::OK);
+    let zeroed = [Range {
+        sector: 16,
+        sectors: 8,
+        flags: 0,
+    }];
+    assert_eq!(
+        blk.write_zeroes(&zeroed).unwrap(),
+        status::OK,
+        "tmpfs has no ZERO_RANGE"
+    );
+    let expected = [vec![0; 4096], bytes[4096..].to_vec()].concat();
+    assert!(blk.read(16, 65536).unwrap() == (status::OK, expected));
+}
+
+#[test]
+fn the_null_disk_takes_everything() {
+    let disk = Disk::start_null("blk-null", 1 << 20);
+    let (_front_end, mut blk) = disk.driver(ALL);
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert_eq!(blk.read(0, 4096).unwrap().0, status::OK);
+    assert_eq!(blk.flush().unwrap(), status::OK);
+    assert_eq!(
+        blk.read(2048, 512).unwrap().0,
+        status::IOERR,
+        "beyond the end"
+    );
+}

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::mem::size_of;
+use std::rc::Rc;
 
 use smallvec::SmallVec;
 use thiserror::Error;
 use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
+use super::aligned::AlignedBytes;
 use crate::memory::PinnedMemory;
 
 /// A buffer that a descriptor names lies outside the memory that the front end shared.
@@ -28,7 +30,9 @@ pub struct OutOfGuestMemory {
 /// consumes it. Neither fails; both are short when the buffers end.
 pub struct Buffers {
     memory: PinnedMemory,
-    // Invariant: each iovec lies inside a region of `memory`, and no iovec is empty.
+    /// Memory of ours that stands in for guest buffers that direct I/O cannot use.
+    bounce: Option<Rc<AlignedBytes>>,
+    // Invariant: each iovec lies inside a region of `memory` or inside `bounce`, and none is empty.
     iovecs: SmallVec<[libc::iovec; 4]>,
     len: usize,
 }
@@ -49,6 +53,7 @@ impl Buffers {
     pub fn new(memory: PinnedMemory) -> Self {
         Self {
             memory,
+            bounce: None,
             iovecs: SmallVec::new(),
             len: 0,
         }
@@ -102,6 +107,7 @@ impl Buffers {
             return None;
         }
         let mut front = Self::new(self.memory.clone());
+        front.bounce.clone_from(&self.bounce);
         front.len = count;
         self.len -= count;
         let mut rest = count;
@@ -201,6 +207,71 @@ impl Buffers {
         }
     }
 
+    /// Copies the first `count` bytes to the front of `to`, without consuming either. Where both
+    /// name the same memory nothing is copied.
+    pub fn copy_to(&self, to: &Self, count: usize) {
+        let (mut from_parts, mut to_parts) = (self.iovecs.iter(), to.iovecs.iter());
+        let (mut from, mut into) = (from_parts.next().copied(), to_parts.next().copied());
+        let mut left = count.min(self.len).min(to.len);
+        while let (Some(source), Some(target), true) = (from, into, left > 0) {
+            let step = source.iov_len.min(target.iov_len).min(left);
+            if source.iov_base != target.iov_base {
+                let cut = |part: libc::iovec| libc::iovec {
+                    iov_len: step,
+                    ..part
+                };
+                volatile(&cut(source)).copy_to_volatile_slice(volatile(&cut(target)));
+            }
+            left -= step;
+            from = behind(source, step).or_else(|| from_parts.next().copied());
+            into = behind(target, step).or_else(|| to_parts.next().copied());
+        }
+    }
+
+    /// The same bytes as direct I/O can use them: ranges whose address and length are multiples of
+    /// `align` (a power of two) stay, the others are replaced by memory of ours of the same length.
+    /// `None` if nothing needs to be replaced.
+    ///
+    /// The replacement starts with zeroes: [`copy_to`](Self::copy_to) it before a write, and back
+    /// after a read.
+    pub fn aligned(&self, align: usize) -> Option<Self> {
+        let is_aligned =
+            |part: &libc::iovec| (part.iov_base as usize | part.iov_len).is_multiple_of(align);
+        if self.iovecs.iter().all(is_aligned) {
+            return None;
+        }
+        // Runs of parts that only together are a multiple of `align` become one part of ours.
+        let mut runs: SmallVec<[(libc::iovec, bool); 4]> = SmallVec::new();
+        let mut open = 0;
+        for part in &self.iovecs {
+            match runs.last_mut() {
+                Some((run, true)) if open > 0 => run.iov_len += part.iov_len,
+                _ => runs.push((*part, !is_aligned(part))),
+            }
+            open = match runs.last() {
+                Some((run, true)) => run.iov_len % align,
+                _ => 0,
+            };
+        }
+        let replaced = runs
+            .iter()
+            .filter(|run| run.1)
+            .map(|run| run.0.iov_len.next_multiple_of(align));
+        let bounce = Rc::new(AlignedBytes::zeroed(replaced.sum(), align)?);
+        let mut at = 0;
+        let mut aligned = Self::new(self.memory.clone());
+        for (mut part, replace) in runs {
+            if replace {
+                part.iov_base = bounce.address(at);
+                at += part.iov_len.next_multiple_of(align);
+            }
+            aligned.iovecs.push(part);
+        }
+        aligned.bounce = Some(bounce);
+        aligned.len = self.len;
+        Some(aligned)
+    }
+
     fn copy_out(&mut self, out: &mut [u8]) -> usize {
         let count = self.peek(out);
         self.advance(count);
@@ -238,9 +309,19 @@ impl io::Write for Buffers {
     }
 }
 
+/// What is left of `part` behind its first `step` bytes, if anything.
+fn behind(part: libc::iovec, step: usize) -> Option<libc::iovec> {
+    let iov_base = part.iov_base.wrapping_byte_add(step);
+    (part.iov_len > step).then(|| libc::iovec {
+        iov_base,
+        iov_len: part.iov_len - step,
+    })
+}
+
 /// One range of a [`Buffers`] for volatile copying.
 fn volatile(iovec: &libc::iovec) -> VolatileSlice<'_> {
     // SAFETY: only called for (parts of) the ranges of a `Buffers` that the caller borrows; by its
-    // invariant they lie inside mapped guest memory, which its `PinnedMemory` keeps mapped.
+    // invariant they lie inside mapped guest memory, which its `PinnedMemory` keeps mapped, or
+    // inside the bounce memory it owns.
     unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
 }

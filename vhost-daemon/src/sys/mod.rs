@@ -4,8 +4,10 @@
     reason = "guest memory and io_uring are reached through raw pointers; every other module is safe"
 )]
 
+mod aligned;
 mod buffers;
 mod descriptors;
+mod inline;
 mod thread;
 mod uring;
 

@@ -1,13 +1,16 @@
 //! Where the blocks are kept. Nothing here knows of rings or requests.
 
+mod null;
 mod raw;
 
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::Io;
 
-pub use raw::{OpenError, RawFile};
+pub use null::NullStorage;
+pub use raw::{OpenError, RawFile, RawOptions};
 
 /// A back end: it says which kernel operation does a block operation. The queue's thread runs it.
 ///
@@ -42,6 +45,19 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Makes a range read as zeroes, giving its space back if `unmap`.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Io;
+
+    /// What addresses, lengths and offsets of reads and writes must be a multiple of; 1 if anything
+    /// will do. Never more than the block size the guest sees.
+    fn alignment(&self) -> usize {
+        1
+    }
+
+    /// Does `io` at once, if that never makes the caller wait; else `None`, and the queue's
+    /// io_uring does it.
+    fn run_now(&self, io: &Io) -> Option<io::Result<u32>> {
+        let _ = io;
+        None
+    }
 
     /// The kernel cannot do `refused` on this storage (`EOPNOTSUPP`): another operation to the same
     /// effect, if there is one.

@@ -3,11 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstatfs, statx,
+};
 use thiserror::Error;
 use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::{Io, IoFile};
@@ -32,6 +34,9 @@ pub enum OpenError {
     /// Not one sector.
     #[error("disk image {0} is smaller than one sector of 512 bytes")]
     Empty(PathBuf),
+    /// The file system knows no direct I/O.
+    #[error("--direct: the file system of {0} has no direct I/O")]
+    NoDirectIo(PathBuf),
     /// Someone else has it open for writing, or we want to write and someone has it open.
     #[error("disk image {0} is in use by another process (its lock is held)")]
     InUse(PathBuf),
@@ -44,6 +49,12 @@ pub struct RawFile {
     capacity: u64,
     read_only: bool,
     can_punch: bool,
+    /// Whether the file is kept in memory (tmpfs, ramfs): it never makes a reader or writer wait.
+    /// The io_uring would hand every operation on it to a thread of the kernel, because such file
+    /// systems know no operation without waiting.
+    in_memory: bool,
+    /// What direct I/O asks addresses and lengths to be a multiple of; 1 through the page cache.
+    alignment: usize,
     /// The kernel once said that this file system cannot zero a range and keep its space.
     no_zero_range: AtomicBool,
 }
@@ -51,12 +62,28 @@ pub struct RawFile {
 const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 
+/// How a raw file is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct RawOptions {
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Go around the host's page cache (`O_DIRECT`).
+    pub direct: bool,
+    /// Give space back to the host when the guest discards.
+    pub discard: bool,
+}
+
 impl RawFile {
     /// Opens `path` and locks it: exclusively for writing, shared for reading (flock(2)).
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, options: RawOptions) -> Result<Self, OpenError> {
+        let RawOptions {
+            read_only,
+            direct,
+            discard,
+        } = options;
         let failed = |source| OpenError::Open {
             path: path.to_owned(),
             source,
@@ -65,11 +92,17 @@ impl RawFile {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::WrongKind(path.to_owned()));
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
+        let mut open = OpenOptions::new();
+        open.read(true).write(!read_only);
+        if direct {
+            open.custom_flags(libc::O_DIRECT);
+        }
+        let mut file = open
             .open(path)
-            .map_err(failed)?;
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) if direct => OpenError::NoDirectIo(path.to_owned()),
+                _ => failed(error),
+            })?;
         let lock = if read_only {
             FlockOperation::NonBlockingLockShared
         } else {
@@ -91,12 +124,36 @@ impl RawFile {
         // Punching behind the end changes nothing, but tells whether the file system can do it.
         let can_punch = kind.is_block_device() || fallocate(&file, PUNCH, size, 4096).is_ok();
         Ok(Self {
-            file,
             capacity,
             read_only,
-            can_punch: can_punch && !read_only,
+            can_punch: can_punch && discard && !read_only,
+            in_memory: !direct && is_in_memory(&file),
+            alignment: if direct { direct_alignment(&file) } else { 1 },
             no_zero_range: AtomicBool::new(false),
+            file,
         })
+    }
+}
+
+/// Whether the file's system keeps all of it in memory (statfs(2), `f_type`).
+fn is_in_memory(file: &File) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    fstatfs(file).is_ok_and(|stat| matches!(u64::try_from(stat.f_type), Ok(TMPFS | RAMFS)))
+}
+
+/// What direct I/O on `file` asks for (statx(2), `STATX_DIOALIGN`), 4096 where the kernel does not
+/// tell.
+fn direct_alignment(file: &File) -> usize {
+    let told = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let told = told.filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    let align = told.map_or(0, |stat| {
+        stat.stx_dio_mem_align.max(stat.stx_dio_offset_align)
+    });
+    if align.is_power_of_two() {
+        align as usize
+    } else {
+        4096
     }
 }
 
@@ -156,6 +213,14 @@ impl Storage for RawFile {
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Io {
         let punch = unmap || self.no_zero_range.load(Ordering::Relaxed);
         allocate(if punch { PUNCH } else { ZERO }, offset, len)
+    }
+
+    fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    fn run_now(&self, io: &Io) -> Option<io::Result<u32>> {
+        self.in_memory.then(|| io.run_inline(&[self.file.as_fd()]))
     }
 
     fn instead_of(&self, refused: &Io) -> Option<Io> {

@@ -37,12 +37,41 @@ impl Disk {
     ) -> Self {
         let scratch = Scratch::new(test).unwrap();
         let image = scratch.image("disk.img", bytes).unwrap();
+        let medium = ["--blk-file".into(), image.clone().into_os_string()];
+        Self::launch(scratch, image, |daemon| options(daemon.args(medium)))
+    }
+
+    /// A daemon on an image in memory.
+    pub fn start_in_memory(test: &str, bytes: u64) -> Self {
+        let image = PathBuf::from(format!("/dev/shm/ringside-{test}-{}", std::process::id()));
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(bytes)
+            .unwrap();
+        let medium = ["--blk-file".into(), image.clone().into_os_string()];
+        Self::launch(Scratch::new(test).unwrap(), image, |daemon| {
+            daemon.args(medium)
+        })
+    }
+
+    /// A daemon that forgets what is written.
+    pub fn start_null(test: &str, bytes: u64) -> Self {
+        let scratch = Scratch::new(test).unwrap();
+        let bytes = bytes.to_string();
+        Self::launch(scratch, PathBuf::new(), |daemon| {
+            daemon.args(["--null", bytes.as_str()])
+        })
+    }
+
+    fn launch(
+        scratch: Scratch,
+        image: PathBuf,
+        options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+    ) -> Self {
         let socket = scratch.join("blk.sock");
         let builder = Daemon::builder(PROGRAM)
             .args(["--queues", "4", "--socket-path"])
-            .arg(&socket)
-            .arg("--blk-file")
-            .arg(&image);
+            .arg(&socket);
         let daemon = options(builder).spawn_listening(&socket, SOON).unwrap();
         Self {
             daemon,
@@ -77,6 +106,14 @@ impl Disk {
         let (_front_end, mut blk) = self.driver(ALL);
         let (status, data) = blk.read(0, 512).unwrap();
         assert_eq!((status, data.len()), (0, 512));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.image.starts_with("/dev/shm") {
+            let _ = std::fs::remove_file(&self.image);
+        }
     }
 }
 

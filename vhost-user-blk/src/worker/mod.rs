@@ -1,73 +1,20 @@
 //! The one place that joins ring and storage.
 
+mod counts;
+mod in_flight;
+
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use vhost_daemon::metrics::{Counter, Metrics};
-use vhost_daemon::queue::{Chain, Token};
+use vhost_daemon::queue::{Buffers, Chain, Token};
 use vhost_daemon::worker::{Context, Io, QueueWorker, Submission};
 
-use crate::request::{Disk, Range, Request, Serial, Status, StatusByte, parse};
+use crate::request::{Disk, Request, Serial, Status, StatusByte, parse};
 use crate::storage::Storage;
-
-/// Requests of one queue by kind.
-#[derive(Clone, Debug)]
-pub struct OperationCounts {
-    read: Arc<Counter>,
-    write: Arc<Counter>,
-    flush: Arc<Counter>,
-    discard: Arc<Counter>,
-    write_zeroes: Arc<Counter>,
-}
-
-impl OperationCounts {
-    /// The counters of queue `queue`, shown as `ringside_block_operations_total`.
-    pub fn register(metrics: &Metrics, queue: usize) -> Self {
-        let counter = |kind: &str| {
-            let labels = format!("queue=\"{queue}\",op=\"{kind}\"");
-            metrics.counter("block_operations_total", "Block operations begun", &labels)
-        };
-        Self {
-            read: counter("read"),
-            write: counter("write"),
-            flush: counter("flush"),
-            discard: counter("discard"),
-            write_zeroes: counter("write_zeroes"),
-        }
-    }
-}
-
-/// A request whose operation is in the kernel.
-pub struct InFlight {
-    token: Token,
-    status: StatusByte,
-    work: Work,
-}
-
-/// What is left to do of it once the operation is done.
-enum Work {
-    /// Bytes of a read that are done so far.
-    Read(u32),
-    Write,
-    Flush,
-    /// Ranges still to discard, last first.
-    Discard(Vec<Range>),
-    /// Ranges still to zero, last first.
-    WriteZeroes(Vec<Range>),
-}
-
-impl Work {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Read(_) => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Discard(_) => "discard",
-            Self::WriteZeroes(_) => "write zeroes",
-        }
-    }
-}
+pub use counts::OperationCounts;
+pub use in_flight::InFlight;
+use in_flight::Work;
 
 /// Serves one queue of a disk.
 pub struct BlockWorker<S> {
@@ -76,6 +23,7 @@ pub struct BlockWorker<S> {
     serial: Serial,
     write_cache: Arc<AtomicBool>,
     counts: OperationCounts,
+    alignment: usize,
 }
 
 type Cx = Context<InFlight>;
@@ -83,46 +31,42 @@ type Cx = Context<InFlight>;
 impl<S: Storage> BlockWorker<S> {
     pub(crate) fn new(
         storage: Arc<S>,
-        disk: Disk,
         serial: Serial,
         write_cache: Arc<AtomicBool>,
         counts: OperationCounts,
     ) -> Self {
+        let disk = Disk {
+            capacity: storage.capacity(),
+            read_only: storage.read_only(),
+        };
+        let alignment = storage.alignment();
         Self {
             storage,
             disk,
             serial,
             write_cache,
             counts,
+            alignment,
         }
     }
 
     fn begin(&mut self, cx: &mut Cx, token: Token, status: StatusByte, request: Request) {
-        let metrics = cx.queue().metrics();
         let (work, io) = match request {
-            Request::Read { offset, data } => {
-                self.counts.read.add(1);
-                metrics.bytes_in.add(data.len() as u64);
-                (Work::Read(0), self.storage.read(offset, data))
-            }
-            Request::Write { offset, data } => {
-                self.counts.write.add(1);
-                metrics.bytes_out.add(data.len() as u64);
-                let durable = !self.write_cache.load(Ordering::Relaxed);
-                (Work::Write, self.storage.write(offset, data, durable))
-            }
+            Request::Read { offset, data } => self.read(cx, offset, data),
+            Request::Write { offset, data } => self.write(cx, offset, data),
             Request::Flush => {
                 self.counts.flush.add(1);
                 (Work::Flush, self.storage.flush())
             }
             Request::Discard(ranges) => {
                 self.counts.discard.add(1);
+                let work = Work::Discard(ranges);
                 return self.next_range(
                     cx,
                     InFlight {
                         token,
                         status,
-                        work: Work::Discard(ranges),
+                        work,
                     },
                 );
             }
@@ -149,7 +93,7 @@ impl<S: Storage> BlockWorker<S> {
                 );
             }
         };
-        push(
+        self.start_io(
             cx,
             InFlight {
                 token,
@@ -158,6 +102,56 @@ impl<S: Storage> BlockWorker<S> {
             },
             io,
         );
+    }
+
+    fn read(&self, cx: &mut Cx, offset: u64, data: Buffers) -> (Work, Io) {
+        self.counts.read.add(1);
+        cx.queue().metrics().bytes_in.add(data.len() as u64);
+        match self.bounce(&data) {
+            None => (
+                Work::Read {
+                    done: 0,
+                    bounced: None,
+                },
+                self.storage.read(offset, data),
+            ),
+            Some(ours) => {
+                let work = Work::Read {
+                    done: 0,
+                    bounced: Some(data),
+                };
+                (work, self.storage.read(offset, ours))
+            }
+        }
+    }
+
+    fn write(&self, cx: &mut Cx, offset: u64, mut data: Buffers) -> (Work, Io) {
+        self.counts.write.add(1);
+        cx.queue().metrics().bytes_out.add(data.len() as u64);
+        if let Some(ours) = self.bounce(&data) {
+            data.copy_to(&ours, data.len());
+            data = ours;
+        }
+        let durable = !self.write_cache.load(Ordering::Relaxed);
+        (Work::Write, self.storage.write(offset, data, durable))
+    }
+
+    /// Memory of ours in place of the parts of `data` that the storage cannot use as they are.
+    fn bounce(&self, data: &Buffers) -> Option<Buffers> {
+        (self.alignment > 1)
+            .then(|| data.aligned(self.alignment))
+            .flatten()
+    }
+
+    fn start_io(&self, cx: &mut Cx, request: InFlight, io: Io) {
+        match self.storage.run_now(&io) {
+            Some(result) => self.done(cx, request, io, result),
+            None => {
+                if let Submission::Refused(request, error) = cx.push(request, io) {
+                    fail(cx, request, &error);
+                }
+            }
+        }
     }
 
     /// Begins the next range of a discard or write-zeroes, or ends the request.
@@ -173,8 +167,24 @@ impl<S: Storage> BlockWorker<S> {
             _ => None,
         };
         match io {
-            Some(io) => push(cx, request, io),
+            Some(io) => self.start_io(cx, request, io),
             None => finish(cx, request.token, request.status, Status::Ok, 0),
+        }
+    }
+
+    fn done(&self, cx: &mut Cx, request: InFlight, io: Io, result: io::Result<u32>) {
+        match result {
+            Ok(count) => self.advance(cx, request, io, count),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                match self.storage.instead_of(&io) {
+                    Some(io) => self.start_io(cx, request, io),
+                    None => finish(cx, request.token, request.status, Status::Unsupported, 0),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.start_io(cx, request, io);
+            }
+            Err(error) => fail(cx, request, &error),
         }
     }
 
@@ -186,22 +196,15 @@ impl<S: Storage> BlockWorker<S> {
                 mut buffers,
                 offset,
             } => {
+                let total = request.work.read_more(&buffers, count);
                 buffers.advance(count as usize);
-                if let Work::Read(done) = &mut request.work {
-                    *done += count;
-                }
                 if buffers.is_empty() {
-                    let done = if let Work::Read(done) = request.work {
-                        done
-                    } else {
-                        0
-                    };
-                    finish(cx, request.token, request.status, Status::Ok, done);
+                    finish(cx, request.token, request.status, Status::Ok, total);
                 } else if count == 0 {
                     fail(cx, request, &truncated());
                 } else {
                     let offset = offset + u64::from(count);
-                    push(
+                    self.start_io(
                         cx,
                         request,
                         Io::Read {
@@ -225,7 +228,7 @@ impl<S: Storage> BlockWorker<S> {
                     fail(cx, request, &io::ErrorKind::WriteZero.into());
                 } else {
                     let offset = offset + u64::from(count);
-                    push(
+                    self.start_io(
                         cx,
                         request,
                         Io::Write {
@@ -247,7 +250,12 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     type Tag = InFlight;
 
     fn start(&mut self, cx: &mut Cx) -> io::Result<()> {
-        cx.register_files(&self.storage.files())
+        let files = self.storage.files();
+        if files.is_empty() {
+            Ok(())
+        } else {
+            cx.register_files(&files)
+        }
     }
 
     fn request(&mut self, cx: &mut Cx, token: Token, chain: Chain) {
@@ -266,25 +274,8 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     }
 
     fn completed(&mut self, cx: &mut Cx, tag: InFlight, io: Io, result: io::Result<u32>) {
-        match result {
-            Ok(count) => self.advance(cx, tag, io, count),
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                match self.storage.instead_of(&io) {
-                    Some(io) => push(cx, tag, io),
-                    None => finish(cx, tag.token, tag.status, Status::Unsupported, 0),
-                }
-            }
-            Err(error) if is_transient(&error) => push(cx, tag, io),
-            Err(error) => fail(cx, tag, &error),
-        }
+        self.done(cx, tag, io, result);
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-    )
 }
 
 fn truncated() -> io::Error {
@@ -292,12 +283,6 @@ fn truncated() -> io::Error {
         io::ErrorKind::UnexpectedEof,
         "the image ends before its capacity",
     )
-}
-
-fn push(cx: &mut Cx, request: InFlight, io: Io) {
-    if let Submission::Refused(request, error) = cx.push(request, io) {
-        fail(cx, request, &error);
-    }
 }
 
 fn fail(cx: &mut Cx, request: InFlight, error: &io::Error) {

@@ -1,0 +1,32 @@
+//! Requests by kind.
+
+use std::sync::Arc;
+
+use vhost_daemon::metrics::{Counter, Metrics};
+
+/// Requests of one queue by kind, shown as `ringside_block_operations_total`.
+#[derive(Clone, Debug)]
+pub struct OperationCounts {
+    pub(super) read: Arc<Counter>,
+    pub(super) write: Arc<Counter>,
+    pub(super) flush: Arc<Counter>,
+    pub(super) discard: Arc<Counter>,
+    pub(super) write_zeroes: Arc<Counter>,
+}
+
+impl OperationCounts {
+    /// The counters of queue `queue`.
+    pub fn register(metrics: &Metrics, queue: usize) -> Self {
+        let counter = |kind: &str| {
+            let labels = format!("queue=\"{queue}\",op=\"{kind}\"");
+            metrics.counter("block_operations_total", "Block operations begun", &labels)
+        };
+        Self {
+            read: counter("read"),
+            write: counter("write"),
+            flush: counter("flush"),
+            discard: counter("discard"),
+            write_zeroes: counter("write_zeroes"),
+        }
+    }
+}
