@@ -323,7 +323,10 @@ impl Pending {
         let moved = match result {
             Ok(moved) => moved,
             Err(error) => {
-                cx.backend_error("input or output", &error);
+                // Other errors are the guest's own doing, and its to hear of.
+                if error.raw_os_error() == Some(libc::EIO) {
+                    cx.backend_error("moving data", &error);
+                }
                 return refuse(cx, self.token, self.unique, self.reply, &error);
             }
         };

@@ -125,7 +125,7 @@ fn answer(fs: &mut Fs, readable: &[&[u8]], writable: &[usize]) -> Option<i32> {
 #[test]
 fn requests_that_lie_about_themselves_are_answered_with_an_error() {
     let mut share = Share::start("fs-lies");
-    let (_front_end, mut fs) = share.mounted();
+    let (front_end, mut fs) = share.mounted();
     let file = Session(&mut fs).create("file");
     let lookup = Opcode::Lookup as u32;
     let root = Caller::root(ROOT);
@@ -189,6 +189,18 @@ fn requests_that_lie_about_themselves_are_answered_with_an_error() {
         .raw(&[&head, &transfer(file.1, 0, u32::MAX)], &[16])
         .unwrap();
     assert_eq!(reply.used_len, 16);
+    // Offsets that the host would take for "where the file stands", or for negative ones.
+    for offset in [u64::MAX, 1 << 63, (1 << 63) - 50] {
+        assert_eq!(
+            Session(&mut fs).read(file, offset, 100).error,
+            -libc::EINVAL,
+            "{offset:#x}"
+        );
+        assert_eq!(
+            Session(&mut fs).write(file, offset, &[7; 100]).error,
+            -libc::EINVAL
+        );
+    }
     // Where no answer is due none is given.
     for opcode in [Opcode::Forget, Opcode::BatchForget, Opcode::Interrupt] {
         let head = header(48, opcode as u32, 7, root);
@@ -198,6 +210,7 @@ fn requests_that_lie_about_themselves_are_answered_with_an_error() {
             "{opcode:?}"
         );
     }
+    drop((front_end, fs));
     assert_no_panic(&mut share);
 }
 

@@ -151,12 +151,21 @@ pub(super) fn open<F: GuestFileSystem>(
     Ok(Work::Replied)
 }
 
+/// Offsets are signed on the host, and -1 means something else to io_uring.
+fn check_range(offset: u64, size: u32) -> Result<()> {
+    match offset.checked_add(size.into()).map(i64::try_from) {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(Malformed::OutOfRange.into()),
+    }
+}
+
 pub(super) fn read<F: GuestFileSystem>(
     server: &Server<F>,
     request: &mut Request<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Work> {
     let input: ReadIn = request.body.take()?;
+    check_range(input.offset, input.size)?;
     let room = u32::try_from(reply.room()).unwrap_or(u32::MAX);
     let size = input.size.min(MAX_IO).min(room);
     Ok(
@@ -188,6 +197,7 @@ pub(super) fn write<F: GuestFileSystem>(
     if input.size > MAX_IO {
         return Err(Malformed::OutOfRange.into());
     }
+    check_range(input.offset, input.size)?;
     let access = Access::Write {
         kill_privileges: input.fuse_flags & WRITE_KILL_SUIDGID != 0,
     };
