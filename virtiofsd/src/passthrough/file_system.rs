@@ -1,10 +1,7 @@
-//! The traits: which method of [`Passthrough`] carries out which request.
+//! fuse-backend-rs's trait: which method of [`Passthrough`] carries out which request.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuse_backend_rs::abi::fuse_abi::{stat64, statvfs64};
@@ -14,107 +11,11 @@ use fuse_backend_rs::api::filesystem::{
 };
 use rustix::fs::AtFlags;
 
-use super::{CachePolicy, Passthrough};
-use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened};
+use super::Passthrough;
+use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened};
 use crate::fuse::Features;
-use crate::fuse::abi::{CreateIn, Statx, WRITE_KILL_SUIDGID};
+use crate::fuse::abi::{CreateIn, WRITE_KILL_SUIDGID};
 use crate::sys::file_system_status;
-
-impl Passthrough {
-    /// What this file system does, where the guest's kernel can.
-    fn features(&self) -> Features {
-        let always = Features::ASYNC_READ
-            | Features::ATOMIC_O_TRUNC
-            | Features::DONT_MASK
-            | Features::ASYNC_DIO
-            | Features::PARALLEL_DIROPS
-            // The target of a link never changes: a new target is a new link.
-            | Features::CACHE_SYMLINKS
-            | Features::HANDLE_KILLPRIV_V2;
-        always
-            .with_if(
-                self.config.cache == CachePolicy::Auto,
-                Features::AUTO_INVAL_DATA,
-            )
-            .with_if(self.config.writeback, Features::WRITEBACK_CACHE)
-            .with_if(
-                self.config.readdirplus,
-                Features::DO_READDIRPLUS | Features::READDIRPLUS_AUTO,
-            )
-    }
-}
-
-impl GuestFileSystem for Passthrough {
-    fn negotiate(&self, offered: Features) -> io::Result<Features> {
-        let agreed = self.features() & offered;
-        self.writeback.store(
-            agreed.contains(Features::WRITEBACK_CACHE),
-            Ordering::Relaxed,
-        );
-        Ok(agreed)
-    }
-
-    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
-        self.file_for(inode, handle, access)
-    }
-
-    fn create_as(
-        &self,
-        creator: &Creator,
-        parent: u64,
-        name: &CStr,
-        args: CreateIn,
-    ) -> io::Result<Opened> {
-        self.create_file(creator, (parent, name), args)
-    }
-
-    fn mkdir_as(
-        &self,
-        creator: &Creator,
-        parent: u64,
-        name: &CStr,
-        mode: u32,
-        umask: u32,
-    ) -> io::Result<Entry> {
-        self.make_directory(creator, (parent, name), mode, umask)
-    }
-
-    fn mknod_as(
-        &self,
-        creator: &Creator,
-        parent: u64,
-        name: &CStr,
-        node: NewNode,
-    ) -> io::Result<Entry> {
-        self.make_node(creator, (parent, name), node)
-    }
-
-    fn symlink_as(
-        &self,
-        creator: &Creator,
-        target: &CStr,
-        parent: u64,
-        name: &CStr,
-    ) -> io::Result<Entry> {
-        self.make_symlink(creator, (parent, name), target)
-    }
-
-    fn tmpfile(&self, creator: &Creator, parent: u64, args: CreateIn) -> io::Result<Opened> {
-        self.create_unnamed(creator, parent, args)
-    }
-
-    fn copy_file_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {
-        self.copy_range(from, to, len)
-    }
-
-    fn syncfs(&self, inode: u64) -> io::Result<()> {
-        self.sync_file_system(inode)
-    }
-
-    fn statx(&self, inode: u64, handle: Option<u64>) -> io::Result<(Statx, Duration)> {
-        self.extended_status(inode, handle)
-    }
-}
 
 /// The creator in a request that knows no supplementary groups.
 fn creator(context: &Context) -> Creator {

@@ -11,6 +11,7 @@ mod data;
 mod descriptors;
 mod directories;
 mod file_system;
+mod guest_file_system;
 mod handles;
 mod inodes;
 mod names;

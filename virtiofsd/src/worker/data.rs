@@ -1,0 +1,214 @@
+//! Requests that move data, or wait for the host's disk.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use vhost_daemon::queue::{Buffers, Chain, Token};
+use vhost_daemon::worker::{Io, IoFile, Submission};
+
+use super::{Cx, refuse, send};
+use crate::file_system::GuestFileSystem;
+use crate::fuse::abi::WriteOut;
+use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, header};
+use crate::sys::{BuffersReader, BuffersWriter, bytes_of};
+
+/// A request whose data the io_uring moves.
+#[derive(Debug)]
+pub struct Pending {
+    token: Token,
+    unique: u64,
+    /// Where the reply's header goes, and what little comes after it.
+    reply: Buffers,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// The reply's body is already in the guest's buffers.
+    Read,
+    /// The reply tells how much was written.
+    Write,
+    /// The reply is only a header.
+    Plain,
+}
+
+/// A request whose data are about to move.
+pub(super) struct Started {
+    pub(super) token: Token,
+    pub(super) unique: u64,
+    pub(super) chain: Chain,
+}
+
+impl Started {
+    fn refuse(self, cx: &mut Cx, error: &io::Error) {
+        refuse(cx, self.token, self.unique, self.chain.writable, error);
+    }
+
+    pub(super) fn read(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+        let Some(reply) = self.chain.writable.split_front(HEADER) else {
+            return cx.complete(self.token, 0);
+        };
+        let mut buffers = self.chain.writable;
+        buffers.truncate(size as usize);
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Read,
+        };
+        if buffers.is_empty() {
+            return pending.finish(cx, Ok(0));
+        }
+        push(
+            cx,
+            pending,
+            Io::Read {
+                file: IoFile::Open(file),
+                buffers,
+                offset,
+            },
+        );
+    }
+
+    pub(super) fn write(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+        let Some(buffers) = self.chain.readable.split_front(size as usize) else {
+            cx.guest_fault(&Malformed::Truncated);
+            return self.refuse(cx, &Malformed::Truncated.into());
+        };
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Write,
+        };
+        if buffers.is_empty() {
+            return pending.finish(cx, Ok(0));
+        }
+        push(
+            cx,
+            pending,
+            Io::Write {
+                file: IoFile::Open(file),
+                buffers,
+                offset,
+                flags: 0,
+            },
+        );
+    }
+
+    pub(super) fn submit(self, cx: &mut Cx, io: Io) {
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Plain,
+        };
+        push(cx, pending, io);
+    }
+
+    pub(super) fn copy_out<F: GuestFileSystem>(
+        mut self,
+        cx: &mut Cx,
+        server: &Server<F>,
+        copy: &CopyOut,
+    ) {
+        let Some(reply) = self.chain.writable.split_front(HEADER) else {
+            return cx.complete(self.token, 0);
+        };
+        let mut data = self.chain.writable;
+        data.truncate(copy.size as usize);
+        let room = data.len();
+        // What counts is what was filled, whatever the file system says.
+        let result = server
+            .copy_out(copy, &mut BuffersWriter(&mut data))
+            .map(|_| u32::try_from(room - data.len()).unwrap_or(0));
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Read,
+        };
+        pending.finish(cx, result);
+    }
+
+    pub(super) fn copy_in<F: GuestFileSystem>(
+        mut self,
+        cx: &mut Cx,
+        server: &Server<F>,
+        copy: &CopyIn,
+    ) {
+        let Some(mut data) = self.chain.readable.split_front(copy.size() as usize) else {
+            cx.guest_fault(&Malformed::Truncated);
+            return self.refuse(cx, &Malformed::Truncated.into());
+        };
+        let result = server
+            .copy_in(copy, &mut BuffersReader(&mut data))
+            .map(|written| u32::try_from(written).unwrap_or(copy.size()));
+        let reply = self.chain.writable;
+        let pending = Pending {
+            token: self.token,
+            unique: self.unique,
+            reply,
+            kind: Kind::Write,
+        };
+        pending.finish(cx, result);
+    }
+}
+
+fn push(cx: &mut Cx, pending: Pending, io: Io) {
+    if let Submission::Refused(pending, error) = cx.push(pending, io) {
+        pending.finish(cx, Err(error));
+    }
+}
+
+impl Pending {
+    /// Writes the reply and gives the request back.
+    pub(super) fn finish(self, cx: &mut Cx, result: io::Result<u32>) {
+        let moved = match result {
+            Ok(moved) => moved,
+            Err(error) => {
+                // Other errors are the guest's own doing, and its to hear of.
+                if error.raw_os_error() == Some(libc::EIO) {
+                    cx.backend_error("moving data", &error);
+                }
+                return refuse(cx, self.token, self.unique, self.reply, &error);
+            }
+        };
+        match self.kind {
+            Kind::Read => self.finish_read(cx, moved),
+            Kind::Write => {
+                cx.queue().metrics().bytes_out.add(moved.into());
+                let mut reply = [0; HEADER + size_of::<WriteOut>()];
+                let body = WriteOut {
+                    size: moved,
+                    padding: 0,
+                };
+                let header = header(self.unique, size_of::<WriteOut>(), None);
+                reply[..HEADER].copy_from_slice(bytes_of(&header));
+                reply[HEADER..].copy_from_slice(bytes_of(&body));
+                send(cx, self.token, self.reply, &reply);
+            }
+            Kind::Plain => {
+                send(
+                    cx,
+                    self.token,
+                    self.reply,
+                    bytes_of(&header(self.unique, 0, None)),
+                );
+            }
+        }
+    }
+
+    fn finish_read(mut self, cx: &mut Cx, moved: u32) {
+        cx.queue().metrics().bytes_in.add(moved.into());
+        let header = header(self.unique, moved as usize, None);
+        let written = self
+            .reply
+            .write_all(bytes_of(&header))
+            .map_or(0, |()| header.len);
+        cx.complete(self.token, written);
+    }
+}
