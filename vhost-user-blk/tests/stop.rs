@@ -60,7 +60,7 @@ fn no_guest_byte_changes_after_the_answer() {
     let mut stopped_early = 0;
     for round in 0..12_u64 {
         drop_cache(&disk);
-        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let memory = GuestMemory::with_size(32 << 20).unwrap();
         let (mut front_end, blk) = loaded(&disk, &memory);
         std::thread::sleep(Duration::from_micros(round * 300));
         let base = front_end.stop_queue(0).unwrap();
@@ -85,7 +85,7 @@ fn no_guest_byte_changes_after_a_disconnect_was_noticed() {
     cold(&disk);
     for round in 1..=8 {
         drop_cache(&disk);
-        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let memory = GuestMemory::with_size(32 << 20).unwrap();
         let (front_end, _blk) = loaded(&disk, &memory);
         drop(front_end);
         let ended = |d: &Disk| d.daemon.stderr().matches("front end disconnected").count() >= round;
@@ -109,7 +109,7 @@ fn no_guest_byte_changes_after_a_disconnect_was_noticed() {
 fn a_stopped_queue_goes_on_where_it_stopped() {
     let disk = Disk::start("blk-resume", IMAGE);
     cold(&disk);
-    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
     let (mut front_end, mut blk) = loaded(&disk, &memory);
     let base = front_end.stop_queue(0).unwrap();
     front_end.attach_queue(blk.queue(), base).unwrap();

@@ -1,10 +1,11 @@
 //! Descriptor chains, validated.
 
 use thiserror::Error;
-use virtio_queue::DescriptorChain;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::{Buffers, OutOfGuestMemory};
-use crate::memory::{Memory, PinnedMemory};
+use crate::memory::PinnedMemory;
+use crate::sys::{DESCRIPTOR_BYTES, Descriptor, SplitRing};
 
 /// A validated descriptor chain: device-readable buffers, then device-writable ones, every byte
 /// inside guest memory (virtio 1.2, 2.7.4).
@@ -19,51 +20,119 @@ pub struct Chain {
 /// What is wrong with a descriptor chain that a guest made available.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum ChainError {
-    /// The chain loops, leaves its table, or names an indirect table that cannot be used.
-    #[error("descriptor chain has no proper end (a loop, an index or a table out of bounds)")]
-    Unterminated,
+    /// More descriptors than the table has: the chain loops.
+    #[error("descriptor chain without an end")]
+    Endless,
+    /// `next` points beyond its table.
+    #[error("descriptor {0} is beyond its table")]
+    BeyondTable(u16),
+    /// An indirect table of no entries, of a length that is no multiple of 16, longer than a queue
+    /// may be, inside another one, or with a successor (virtio 1.2, 2.7.5.3).
+    #[error("indirect descriptor table that is not allowed")]
+    BadIndirectTable,
     /// virtio 1.2, 2.7.4.2: device-writable buffers come after all device-readable ones.
     #[error("device-readable descriptor after a device-writable one")]
     ReadableAfterWritable,
     /// A buffer of zero bytes.
     #[error("descriptor of zero bytes")]
     ZeroLength,
-    /// A buffer outside the shared memory.
+    /// More than 4 GiB in one chain (virtio 1.2, 2.7.5.2).
+    #[error("descriptor chain of more than 4 GiB")]
+    TooLong,
+    /// A buffer or table outside the shared memory.
     #[error(transparent)]
     OutOfGuestMemory(#[from] OutOfGuestMemory),
 }
 
+/// Longest indirect table: the largest queue of virtio 1.2, 2.7.
+const MAX_TABLE: u32 = 32768;
+
+/// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE` and `VIRTQ_DESC_F_INDIRECT` (virtio 1.2, 2.7.5).
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
 impl Chain {
-    /// Walks `descriptors` once, copying each descriptor before it is checked.
-    pub(super) fn validate(
-        descriptors: DescriptorChain<&Memory>,
+    /// Walks the chain that starts at `head`, copying each descriptor once before it is checked.
+    pub(super) fn walk(
+        ring: &SplitRing,
+        head: u16,
         memory: &PinnedMemory,
     ) -> Result<Self, ChainError> {
         let mut chain = Self {
             readable: Buffers::new(memory.clone()),
             writable: Buffers::new(memory.clone()),
         };
-        // virtio-queue ends its iteration silently when a chain is broken. It then ends before
-        // any descriptor, or after one that promised a next: that is how a broken chain shows.
-        let mut promised_next = true;
-        for descriptor in descriptors {
-            promised_next = descriptor.has_next();
-            if descriptor.len() == 0 {
-                return Err(ChainError::ZeroLength);
+        let mut index = head;
+        for _ in 0..ring.size() {
+            let descriptor = ring
+                .descriptor(index)
+                .ok_or(ChainError::BeyondTable(index))?;
+            if descriptor.flags & INDIRECT != 0 {
+                if descriptor.flags & NEXT != 0 {
+                    return Err(ChainError::BadIndirectTable);
+                }
+                chain.walk_indirect(&descriptor, memory)?;
+                return Ok(chain);
             }
-            let len = descriptor.len() as usize;
-            if descriptor.is_write_only() {
-                chain.writable.append(descriptor.addr(), len)?;
-            } else if chain.writable.is_empty() {
-                chain.readable.append(descriptor.addr(), len)?;
-            } else {
-                return Err(ChainError::ReadableAfterWritable);
+            chain.append(&descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(chain);
             }
+            index = descriptor.next;
         }
-        if promised_next {
-            Err(ChainError::Unterminated)
+        Err(ChainError::Endless)
+    }
+
+    fn walk_indirect(&mut self, at: &Descriptor, memory: &PinnedMemory) -> Result<(), ChainError> {
+        let bytes = u32::try_from(DESCRIPTOR_BYTES).unwrap_or(16);
+        let count = at.len / bytes;
+        if !at.len.is_multiple_of(bytes) || count == 0 || count > MAX_TABLE {
+            return Err(ChainError::BadIndirectTable);
+        }
+        let mut index = 0_u16;
+        for _ in 0..count {
+            if u32::from(index) >= count {
+                return Err(ChainError::BeyondTable(index));
+            }
+            let entry = u64::from(index) * u64::from(bytes);
+            let outside = OutOfGuestMemory {
+                addr: at.addr,
+                len: at.len as usize,
+            };
+            let entry = at.addr.checked_add(entry).ok_or(outside)?;
+            let mut copy = [0; DESCRIPTOR_BYTES];
+            memory
+                .read_slice(&mut copy, GuestAddress(entry))
+                .map_err(|_| outside)?;
+            let descriptor = Descriptor::decode(&copy);
+            if descriptor.flags & INDIRECT != 0 {
+                return Err(ChainError::BadIndirectTable);
+            }
+            self.append(&descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+        Err(ChainError::Endless)
+    }
+
+    fn append(&mut self, descriptor: &Descriptor) -> Result<(), ChainError> {
+        let (addr, len) = (GuestAddress(descriptor.addr), descriptor.len as usize);
+        if len == 0 {
+            return Err(ChainError::ZeroLength);
+        }
+        if self.readable.len() + self.writable.len() + len > u32::MAX as usize {
+            return Err(ChainError::TooLong);
+        }
+        if descriptor.flags & WRITE != 0 {
+            self.writable.append(addr, len)?;
+        } else if self.writable.is_empty() {
+            self.readable.append(addr, len)?;
         } else {
-            Ok(chain)
+            return Err(ChainError::ReadableAfterWritable);
         }
+        Ok(())
     }
 }

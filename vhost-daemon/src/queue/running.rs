@@ -2,25 +2,29 @@
 
 use std::num::Wrapping;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use thiserror::Error;
-use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
+use virtio_queue::QueueState;
 use vmm_sys_util::event::EventNotifier;
 
 use super::{Chain, ChainError, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
+use crate::sys::SplitRing;
 
 /// A fault of the guest that makes the whole queue unusable until it is set up again.
 #[derive(Debug, Error)]
 pub enum QueueError {
     /// The available index moved further than the queue has entries (virtio 1.2, 2.7.13.3.1).
-    #[error("available index runs ahead of the queue's size")]
-    AvailableOverrun,
+    #[error("available index {available} runs ahead of {taken} by more than the queue's size")]
+    AvailableOverrun {
+        /// The guest's index.
+        available: u16,
+        /// Requests taken so far.
+        taken: u16,
+    },
     /// An available entry names a descriptor beyond the table.
     #[error("available entry names descriptor {head}, the queue has {size}")]
     HeadOutOfRange {
@@ -33,11 +37,8 @@ pub enum QueueError {
     #[error("descriptor {0} was made available while still in flight")]
     HeadInFlight(u16),
     /// The rings do not lie in guest memory, or a size or alignment is wrong.
-    #[error("rings are not inside guest memory")]
-    RingsOutOfMemory,
-    /// The used or available ring could not be accessed.
-    #[error("ring memory cannot be accessed")]
-    Memory(#[from] GuestMemoryError),
+    #[error("rings are not inside guest memory, or their size or alignment is wrong")]
+    BadRings,
 }
 
 /// A request taken from the available ring. Its chain may be broken; the token must be completed
@@ -46,13 +47,14 @@ pub type Popped = (Token, Result<Chain, ChainError>);
 
 /// A virtqueue in the hands of its one owner, the queue's thread.
 ///
-/// `virtio-queue` keeps the ring's geometry and walks the available side. The used side is
-/// written here, so that a batch of completions is published with one index store: a guest never
-/// sees half of the buffers of one merged packet, and gets at most one interrupt per batch.
+/// A batch of completions is published with one index store: a guest never sees half of the
+/// buffers of one merged packet, and gets at most one interrupt per batch.
 pub struct RunningQueue {
-    ring: Queue,
+    ring: SplitRing,
     memory: PinnedMemory,
     call: Option<EventNotifier>,
+    event_idx: bool,
+    next_avail: Wrapping<u16>,
     /// Used entries written, published or not.
     next_used: Wrapping<u16>,
     /// What the guest sees as used index.
@@ -70,21 +72,19 @@ impl RunningQueue {
     /// # Errors
     /// When the rings do not lie inside `memory`.
     pub fn new(
-        state: QueueState,
+        state: &QueueState,
         memory: PinnedMemory,
         call: Option<EventNotifier>,
         metrics: Arc<QueueMetrics>,
     ) -> Result<Self, QueueError> {
-        let ring = Queue::try_from(state).map_err(|_| QueueError::RingsOutOfMemory)?;
-        if !ring.is_valid(&*memory) {
-            return Err(QueueError::RingsOutOfMemory);
-        }
-        let next_used = Wrapping(ring.next_used());
+        let ring = SplitRing::resolve(state, &memory).ok_or(QueueError::BadRings)?;
         Ok(Self {
             in_flight: vec![false; usize::from(ring.size())].into_boxed_slice(),
             in_flight_count: 0,
-            published: next_used,
-            next_used,
+            event_idx: state.event_idx_enabled,
+            next_avail: Wrapping(state.next_avail),
+            next_used: Wrapping(state.next_used),
+            published: Wrapping(state.next_used),
             now: Instant::now(),
             ring,
             memory,
@@ -99,15 +99,18 @@ impl RunningQueue {
     /// # Errors
     /// When the ring itself is broken: nothing more can be taken from it.
     pub fn pop(&mut self) -> Result<Option<Popped>, QueueError> {
-        let memory = &*self.memory;
-        let mut available = self
-            .ring
-            .iter(memory)
-            .map_err(|_| QueueError::AvailableOverrun)?;
-        let Some(descriptors) = available.next() else {
+        let available = self.ring.available_index();
+        let waiting = (Wrapping(available) - self.next_avail).0;
+        if waiting == 0 {
             return Ok(None);
-        };
-        let head = descriptors.head_index();
+        }
+        if waiting > self.ring.size() {
+            return Err(QueueError::AvailableOverrun {
+                available,
+                taken: self.next_avail.0,
+            });
+        }
+        let head = self.ring.available_head(self.next_avail.0);
         match self.in_flight.get_mut(usize::from(head)) {
             None => {
                 return Err(QueueError::HeadOutOfRange {
@@ -118,9 +121,10 @@ impl RunningQueue {
             Some(true) => return Err(QueueError::HeadInFlight(head)),
             Some(owned) => *owned = true,
         }
+        self.next_avail += 1;
         self.in_flight_count += 1;
-        let chain = Chain::validate(descriptors, &self.memory);
         self.metrics.requests.add(1);
+        let chain = Chain::walk(&self.ring, head, &self.memory);
         Ok(Some((Token::new(head, self.now), chain)))
     }
 
@@ -128,66 +132,49 @@ impl RunningQueue {
     /// popped last can be given back, and its chain is walked again by the next pop.
     pub fn unpop(&mut self, token: Token) {
         let head = token.redeem();
+        debug_assert_eq!(
+            head,
+            self.ring.available_head((self.next_avail - Wrapping(1)).0)
+        );
         self.release(head);
         self.metrics.requests.sub(1);
-        self.ring.go_to_previous_position();
+        self.next_avail -= 1;
     }
 
     /// Puts a request into the used ring: `written` bytes of its writable buffers were filled. The
     /// guest sees it with the next [`publish`](Self::publish).
-    ///
-    /// # Errors
-    /// When the used ring cannot be written.
-    pub fn complete(&mut self, token: Token, written: u32) -> Result<(), QueueError> {
+    pub fn complete(&mut self, token: Token, written: u32) {
         self.metrics
             .latency
             .record(self.now.saturating_duration_since(token.popped()));
         let head = token.redeem();
         self.release(head);
-        let slot = u64::from(self.next_used.0 % self.ring.size());
-        // struct virtq_used { le16 flags; le16 idx; struct { le32 id; le32 len; } ring[]; }
-        let element = GuestAddress(self.ring.used_ring() + 4 + slot * 8);
-        let id_and_len = u64::from(head) | u64::from(written) << 32;
-        self.memory.write_obj(id_and_len.to_le(), element)?;
-        self.next_used += Wrapping(1);
-        Ok(())
+        self.ring.write_used(self.next_used.0, head, written);
+        self.next_used += 1;
     }
 
     /// Shows the guest everything completed so far, and interrupts it if it asked for that.
-    ///
-    /// # Errors
-    /// When ring memory cannot be accessed.
-    pub fn publish(&mut self) -> Result<(), QueueError> {
+    pub fn publish(&mut self) {
         if self.next_used == self.published {
-            return Ok(());
+            return;
         }
         let before = std::mem::replace(&mut self.published, self.next_used);
-        let index = GuestAddress(self.ring.used_ring() + 2);
-        self.memory
-            .store(self.next_used.0.to_le(), index, Ordering::Release)?;
+        self.ring.publish_used(self.next_used.0);
         // The index must be visible before the guest's wish for an interrupt is read.
-        fence(Ordering::SeqCst);
-        if self.interrupt_wanted(before)? {
+        SplitRing::barrier();
+        if self.interrupt_wanted(before) {
             self.interrupt();
         }
-        Ok(())
     }
 
     /// virtio 1.2, 2.7.7.2 and 2.7.10.1: whether the driver wants to hear of the entries since
     /// `before`.
-    fn interrupt_wanted(&self, before: Wrapping<u16>) -> Result<bool, QueueError> {
-        if self.ring.event_idx_enabled() {
-            let used_event = self.ring.avail_ring() + 4 + u64::from(self.ring.size()) * 2;
-            let event: u16 = self
-                .memory
-                .load(GuestAddress(used_event), Ordering::Relaxed)?;
-            let event = Wrapping(u16::from_le(event));
-            return Ok(self.next_used - event - Wrapping(1) < self.next_used - before);
+    fn interrupt_wanted(&self, before: Wrapping<u16>) -> bool {
+        if self.event_idx {
+            let event = Wrapping(self.ring.used_event());
+            return self.next_used - event - Wrapping(1) < self.next_used - before;
         }
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.ring.avail_ring()), Ordering::Relaxed)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        u32::from(self.ring.available_flags()) & VRING_AVAIL_F_NO_INTERRUPT == 0
     }
 
     /// Interrupts the guest whether it asked or not.
@@ -201,32 +188,29 @@ impl RunningQueue {
     }
 
     /// Asks the guest for kicks from here on; `true` if requests have come in meanwhile.
-    ///
-    /// # Errors
-    /// When ring memory cannot be accessed.
-    pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
-        let memory = self.memory.clone();
-        self.ring
-            .enable_notification(&*memory)
-            .map_err(|_| QueueError::RingsOutOfMemory)
+    pub fn enable_kicks(&mut self) -> bool {
+        if self.event_idx {
+            self.ring.set_available_event(self.next_avail.0);
+        } else {
+            self.ring.set_used_flags(0);
+        }
+        // The guest must see the wish before its index is looked at for the last time.
+        SplitRing::barrier();
+        self.has_available()
     }
 
-    /// Tells the guest that kicks are not needed for now.
-    ///
-    /// # Errors
-    /// When ring memory cannot be accessed.
-    pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
-        let memory = self.memory.clone();
-        self.ring
-            .disable_notification(&*memory)
-            .map_err(|_| QueueError::RingsOutOfMemory)
+    /// Tells the guest that kicks are not needed for now. With `EVENT_IDX` there is nothing to
+    /// tell: it kicks once for each time it was asked.
+    pub fn disable_kicks(&mut self) {
+        if !self.event_idx {
+            self.ring
+                .set_used_flags(u16::try_from(VRING_USED_F_NO_NOTIFY).unwrap_or(1));
+        }
     }
 
     /// Whether the guest has made requests available that were not popped yet.
     pub fn has_available(&self) -> bool {
-        self.ring
-            .avail_idx(&*self.memory, Ordering::Acquire)
-            .is_ok_and(|index| index.0 != self.ring.next_avail())
+        self.ring.available_index() != self.next_avail.0
     }
 
     /// How many requests were popped and not completed.
@@ -251,7 +235,7 @@ impl RunningQueue {
 
     /// Index of the next available entry: what `GET_VRING_BASE` answers.
     pub fn next_avail(&self) -> u16 {
-        self.ring.next_avail()
+        self.next_avail.0
     }
 
     /// Index of the next used entry.

@@ -102,7 +102,7 @@ impl Ring {
             call.map_err(|e| e.to_string())?,
         );
         let queue = RunningQueue::new(
-            state.get_queue().state(),
+            &state.get_queue().state(),
             PinnedMemory::current(&self.0.memory),
             call,
             metrics.clone(),

@@ -67,9 +67,7 @@ impl<T> Context<T> {
 
     /// Completes a request: `written` bytes of its writable buffers were filled.
     pub fn complete(&mut self, token: Token, written: u32) {
-        if let Err(fault) = self.queue.complete(token, written) {
-            self.break_queue(&fault);
-        }
+        self.queue.complete(token, written);
     }
 
     /// Queues an operation for the kernel.

@@ -85,9 +85,7 @@ fn serve<W: QueueWorker>(
             .metrics()
             .in_flight
             .set(cx.queue.in_flight() as u64);
-        if let Err(fault) = cx.queue.publish() {
-            cx.break_queue(&fault);
-        }
+        cx.queue.publish();
         if reaped + taken > 0 {
             if let Some(since) = idle_since.take() {
                 poll.work_came_after(cx.queue.now().saturating_duration_since(since));
@@ -135,20 +133,12 @@ fn poll_briefly<T>(cx: &mut Context<T>) -> io::Result<()> {
 }
 
 fn sleep<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>) -> io::Result<()> {
-    if worker.wants_requests() && !cx.broken {
-        match cx.queue.enable_kicks() {
-            Ok(false) => {}
-            Ok(true) => return cx.reactor.submit(),
-            Err(fault) => cx.break_queue(&fault),
-        }
+    if worker.wants_requests() && !cx.broken && cx.queue.enable_kicks() {
+        return cx.reactor.submit();
     }
     cx.queue.metrics().wakeups.add(1);
     cx.reactor.wait()?;
-    if !cx.broken
-        && let Err(fault) = cx.queue.disable_kicks()
-    {
-        cx.break_queue(&fault);
-    }
+    cx.queue.disable_kicks();
     Ok(())
 }
 
@@ -167,13 +157,9 @@ fn drain<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>, name: &str) {
             break;
         }
     }
-    if let Err(fault) = cx.queue.publish() {
-        cx.break_queue(&fault);
-    }
+    cx.queue.publish();
     // A driver that takes the ring over must not find kicks switched off.
-    if let Err(fault) = cx.queue.enable_kicks() {
-        cx.break_queue(&fault);
-    }
+    cx.queue.enable_kicks();
     debug_assert_eq!(cx.queue.in_flight(), 0, "drained with requests in flight");
     cx.queue.metrics().in_flight.set(0);
 }
