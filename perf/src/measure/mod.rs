@@ -1,0 +1,11 @@
+//! What a turn cost: latency, processor time, context switches, system calls.
+
+mod bystanders;
+mod histogram;
+mod process;
+mod syscalls;
+
+pub use bystanders::Bystanders;
+pub use histogram::{Histogram, Latency};
+pub use process::{Cost, Processes};
+pub use syscalls::{CountError, Counter, Method};

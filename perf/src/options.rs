@@ -1,0 +1,21 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::scenario::blk::BlkOptions;
+
+/// Measures Ringside's daemons and what people use today, alternating in one run
+#[derive(Debug, Parser)]
+#[command(name = "ringside-perf", version, about)]
+pub struct Options {
+    /// What to measure.
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// Block daemons: any vhost-user-blk socket, driven at native speed
+    Blk(BlkOptions),
+}

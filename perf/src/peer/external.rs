@@ -1,0 +1,86 @@
+//! A daemon that somebody else started: `--peer NAME[@TARGET]=SOCKET:PID`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+
+use crate::scenario::blk::Target;
+
+/// A daemon that runs already.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExternalPeer {
+    /// Its name in the report.
+    pub name: String,
+    /// What it serves, so that it is compared with its like.
+    pub target: Target,
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// The text names no daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum ParsePeerError {
+    /// Wrong form.
+    #[error("expected NAME=SOCKET:PID or NAME@TARGET=SOCKET:PID")]
+    Form,
+    /// No process id.
+    #[error("'{0}' is no process id")]
+    Pid(String),
+    /// No such target.
+    #[error("'{0}' is not a target: tmpfs, disk or null")]
+    Target(String),
+}
+
+impl FromStr for ExternalPeer {
+    type Err = ParsePeerError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePeerError> {
+        let (name, place) = text.split_once('=').ok_or(ParsePeerError::Form)?;
+        let (socket, pid) = place.rsplit_once(':').ok_or(ParsePeerError::Form)?;
+        let (name, target) = name.split_once('@').unwrap_or((name, "tmpfs"));
+        if name.is_empty() || socket.is_empty() {
+            return Err(ParsePeerError::Form);
+        }
+        let wrong_pid = |_| ParsePeerError::Pid(pid.to_owned());
+        let wrong_target = |_| ParsePeerError::Target(target.to_owned());
+        Ok(Self {
+            name: name.to_owned(),
+            target: Target::from_str(target, true).map_err(wrong_target)?,
+            socket: PathBuf::from(socket),
+            pid: pid.parse().map_err(wrong_pid)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_target_socket_and_pid() {
+        let peer: ExternalPeer = "spdk@null=/run/a:b.sock:12".parse().unwrap();
+        assert_eq!(
+            (peer.name.as_str(), peer.target, peer.pid),
+            ("spdk", Target::Null, 12)
+        );
+        assert_eq!(peer.socket, PathBuf::from("/run/a:b.sock"));
+        let plain: ExternalPeer = "ch=/run/ch.sock:7".parse().unwrap();
+        assert_eq!(plain.target, Target::Tmpfs);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (text, reason) in [
+            ("spdk", "expected NAME"),
+            ("a=/s", "expected NAME"),
+            ("a=/s:x", "'x' is no process id"),
+            ("a@moon=/s:1", "'moon' is not a target"),
+        ] {
+            let error = text.parse::<ExternalPeer>().unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{error}");
+        }
+    }
+}

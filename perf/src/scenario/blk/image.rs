@@ -1,0 +1,136 @@
+//! The file that all contestants of a target serve.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use super::config::BlkConfig;
+use super::workload::Target;
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::peer::Backing;
+
+const CHUNK: usize = 1 << 20;
+/// `TMPFS_MAGIC` (linux/magic.h).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// What a target's contestants serve. Its file goes with the value.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: Option<TempPath>,
+    direct: bool,
+    bytes: u64,
+}
+
+/// The target cannot be had here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DiskError {
+    #[error("cannot write a file in {}: {source}", dir.display())]
+    File { dir: PathBuf, source: io::Error },
+    #[error("{} is not on tmpfs: give --tmpfs DIR", .0.display())]
+    NotTmpfs(PathBuf),
+    #[error("the file system of {} takes no O_DIRECT ({source}): give --scratch DIR", dir.display())]
+    NoDirect { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl Disk {
+    /// Makes the target's file, every block of it written.
+    pub(super) fn prepare(
+        target: Target,
+        config: &BlkConfig,
+        interrupt: &Interrupt,
+    ) -> Result<Self, DiskError> {
+        let (dir, direct) = match target {
+            Target::Tmpfs => (&config.tmpfs, false),
+            Target::Disk => (&config.scratch, true),
+            Target::Null => {
+                return Ok(Self {
+                    file: None,
+                    direct: false,
+                    bytes: config.bytes,
+                });
+            }
+        };
+        let failed = |source| DiskError::File {
+            dir: dir.clone(),
+            source,
+        };
+        if target == Target::Tmpfs && !is_tmpfs(dir).map_err(failed)? {
+            return Err(DiskError::NotTmpfs(dir.clone()));
+        }
+        let builder = tempfile::Builder::new()
+            .prefix("ringside-perf-")
+            .suffix(".img")
+            .tempfile_in(dir);
+        let (mut file, path) = builder.map_err(failed)?.into_parts();
+        if direct {
+            let opened = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_DIRECT)
+                .open(&path);
+            opened.map_err(|source| DiskError::NoDirect {
+                dir: dir.clone(),
+                source,
+            })?;
+        }
+        write(&mut file, config.bytes, interrupt)?.map_err(failed)?;
+        Ok(Self {
+            file: Some(path),
+            direct,
+            bytes: config.bytes,
+        })
+    }
+
+    /// The file, where there is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Whether the file is used past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// What a daemon is to serve.
+    pub(super) fn backing(&self) -> Backing<'_> {
+        match self.file() {
+            Some(path) => Backing::File {
+                path,
+                direct: self.direct,
+            },
+            None => Backing::Null { bytes: self.bytes },
+        }
+    }
+}
+
+fn is_tmpfs(dir: &Path) -> io::Result<bool> {
+    let status = rustix::fs::statfs(dir)?;
+    Ok(u64::try_from(status.f_type).is_ok_and(|magic| magic == TMPFS_MAGIC))
+}
+
+/// Fills the file with bytes that no layer below compresses, and syncs it.
+fn write(
+    file: &mut File,
+    bytes: u64,
+    interrupt: &Interrupt,
+) -> Result<io::Result<()>, Interrupted> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut chunk = Vec::with_capacity(CHUNK);
+    while chunk.len() < CHUNK {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.extend(state.to_le_bytes());
+    }
+    for _ in 0..bytes / CHUNK as u64 {
+        interrupt.check()?;
+        if let Err(error) = file.write_all(&chunk) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(file.sync_all())
+}

@@ -1,0 +1,187 @@
+//! The report as text.
+
+use std::fmt::Write;
+
+use super::results::{Comparison, Outcome, Report, Row, Summary, Verdict};
+use crate::measure::Method;
+use crate::report::Table;
+use crate::statistics::Spread;
+
+const COLUMNS: [&str; 13] = [
+    "contestant",
+    "mode",
+    "IOPS",
+    "min..max",
+    "MB/s",
+    "p50 us",
+    "p99 us",
+    "p99.9 us",
+    "CPU us/IO",
+    "calls/IO",
+    "switches/IO",
+    "others %",
+    "ours / it: rate (min..max)",
+];
+
+/// Writes the report for people.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut text = String::new();
+    header(&mut text, report);
+    let mut rows = report.rows.as_slice();
+    while let Some(first) = rows.first() {
+        let same = |row: &&Row| row.target == first.target && row.workload == first.workload;
+        let (group, rest) = rows.split_at(rows.iter().take_while(same).count());
+        let _ = writeln!(text, "\n{}/{}", first.target, first.name);
+        let _ = write!(text, "{}", group_table(group));
+        rows = rest;
+    }
+    idle(&mut text, report);
+    verdicts(&mut text, &report.verdicts);
+    text
+}
+
+fn header(text: &mut String, report: &Report) {
+    let settings = &report.settings;
+    let _ = writeln!(text, "ringside-perf blk\n{}", report.host.lines());
+    let counted = match settings.system_calls_by {
+        Some(Method::Perf) => "perf stat",
+        Some(Method::Strace) => "strace -c (slows the daemon: counts are a lower bound)",
+        None => "nothing (neither perf nor strace works here)",
+    };
+    let _ = writeln!(
+        text,
+        "medians of {} alternating rounds of {} s after {} s of warm-up; disk of {} MiB; system calls counted by {counted}",
+        settings.rounds,
+        settings.seconds,
+        settings.warm_up_seconds,
+        settings.bytes >> 20,
+    );
+    for who in &report.contestants {
+        let version = who.version.as_deref().unwrap_or("");
+        let _ = match &who.skipped {
+            Some(reason) => writeln!(text, "{}: {} skipped: {reason}", who.target, who.name),
+            None => writeln!(
+                text,
+                "{}: {}: {version} [{}]",
+                who.target, who.name, who.command
+            ),
+        };
+    }
+}
+
+fn group_table(group: &[Row]) -> Table {
+    let mut table = Table::new(2, &COLUMNS);
+    for row in group {
+        table.row(cells(group, row));
+    }
+    table
+}
+
+fn cells(group: &[Row], row: &Row) -> Vec<String> {
+    let mut cells = vec![row.contestant.clone(), row.mode.to_string()];
+    match &row.outcome {
+        Outcome::Measured { summary, .. } => {
+            cells.extend(figures(summary));
+            let calls = row
+                .system_calls()
+                .map_or("-".to_owned(), |it| format!("{it:.3}"));
+            cells.insert(9, calls);
+            cells.push(ratio(group, row));
+        }
+        // A row of three cells: the remark runs on over the columns of figures.
+        Outcome::Failed { reason } => cells.push(format!("FAILED: {}", one_line(reason))),
+        Outcome::Skipped { reason } => cells.push(format!("skipped: {}", one_line(reason))),
+    }
+    cells
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn figures(summary: &Summary) -> [String; 9] {
+    let Spread { min, max, .. } = summary.iops;
+    [
+        format!("{:.0}", summary.iops.median),
+        format!("{:.0}k..{:.0}k", min / 1e3, max / 1e3),
+        format!("{:.0}", summary.mb_per_s.median),
+        format!("{:.1}", summary.p50_us.median),
+        format!("{:.1}", summary.p99_us.median),
+        format!("{:.1}", summary.p999_us.median),
+        format!("{:.2}", summary.cpu_us.median),
+        format!("{:.3}", summary.switches.median),
+        format!("{:.0}", summary.others_percent.median),
+    ]
+}
+
+/// Our rate over this row's, by rounds: for a daemon in its mode, for fio in each mode.
+fn ratio(group: &[Row], row: &Row) -> String {
+    let ours = group.iter().filter(|it| {
+        it.role == super::results::Role::Ours
+            && (it.mode == row.mode || row.mode == super::Mode::Host)
+    });
+    let told = ours
+        .filter(|it| !std::ptr::eq(*it, row))
+        .filter_map(|ours| {
+            let Comparison { iops, .. } = Comparison::of(ours.samples(), row)?;
+            let ratio = format!("{:.2} ({:.2}..{:.2})", iops.median, iops.min, iops.max);
+            Some(match row.mode {
+                super::Mode::Host => format!("{} {ratio}", ours.mode),
+                _ => ratio,
+            })
+        });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+fn idle(text: &mut String, report: &Report) {
+    if report.idle.is_empty() {
+        return;
+    }
+    let mut table = Table::new(
+        2,
+        &["contestant", "target", "CPU % of one core", "watched s"],
+    );
+    for idle in &report.idle {
+        table.row(vec![
+            idle.contestant.clone(),
+            idle.target.to_string(),
+            format!("{:.3}", idle.cpu_percent),
+            format!("{:.1}", idle.seconds),
+        ]);
+    }
+    let _ = write!(text, "\nidle, with a front end connected\n{table}");
+}
+
+fn verdicts(text: &mut String, verdicts: &[Verdict]) {
+    let mut table = Table::new(
+        3,
+        &["verdict", "aim", "where", "bound", "measured", "against"],
+    );
+    for verdict in verdicts {
+        let word = match verdict.met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "not measured",
+        };
+        let measured = verdict
+            .measured
+            .map_or("-".to_owned(), |it| format!("{it:.3}"));
+        table.row(vec![
+            word.to_owned(),
+            verdict.aim.clone(),
+            verdict.place.clone(),
+            verdict.bound.clone(),
+            measured,
+            one_line(&verdict.note),
+        ]);
+    }
+    let count = |met| verdicts.iter().filter(|it| it.met == met).count();
+    let _ = write!(
+        text,
+        "\naims: {} met, {} missed, {} not measured\n{table}",
+        count(Some(true)),
+        count(Some(false)),
+        count(None)
+    );
+}
