@@ -58,7 +58,11 @@ pub enum ImageError {
 /// As [`build`].
 pub fn command(options: &ImageOptions) -> anyhow::Result<u8> {
     let size = build(&options.from, &options.out, options.size)?;
-    eprintln!("ringside: {} holds {} in {size}", options.out.display(), options.from.display());
+    eprintln!(
+        "ringside: {} holds {} in {size}",
+        options.out.display(),
+        options.from.display()
+    );
     Ok(0)
 }
 
@@ -71,9 +75,11 @@ pub fn build(from: &Path, out: &Path, size: Option<ByteSize>) -> Result<ByteSize
     let absolute = std::path::absolute(out).map_err(failed("find", out))?;
     let folder = absolute.parent().unwrap_or(Path::new("/"));
     let (draft, size) = draft(from, folder, size)?;
-    draft
-        .persist(out)
-        .map_err(|error| ImageError::File { action: "move the image to", path: out.into(), source: error.error })?;
+    draft.persist(out).map_err(|error| ImageError::File {
+        action: "move the image to",
+        path: out.into(),
+        source: error.error,
+    })?;
     Ok(size)
 }
 
@@ -102,7 +108,10 @@ fn draft(
         .prefix(".ringside-image-")
         .tempfile_in(folder)
         .map_err(failed("write in", folder))?;
-    draft.as_file().set_len(size).map_err(failed("size", draft.path()))?;
+    draft
+        .as_file()
+        .set_len(size)
+        .map_err(failed("size", draft.path()))?;
     make_file_system(from, draft.as_file(), draft.path(), size)?;
     Ok((draft, ByteSize(size)))
 }
@@ -119,8 +128,14 @@ fn make_file_system(from: &Path, image: &File, path: &Path, size: u64) -> Result
         .output()
         .map_err(ImageError::NoMkfs)?;
     if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        return Err(ImageError::Mkfs { from: from.into(), size, message });
+        let message = String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', "; ");
+        return Err(ImageError::Mkfs {
+            from: from.into(),
+            size,
+            message,
+        });
     }
     image.sync_all().map_err(failed("write back", path))
 }
@@ -154,7 +169,11 @@ fn tree_size(directory: &Path, links: &mut HashSet<(u64, u64)>) -> Result<u64, I
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
-    move |source| ImageError::File { action, path: path.into(), source }
+    move |source| ImageError::File {
+        action,
+        path: path.into(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -185,9 +204,18 @@ mod tests {
         let metadata = fs::metadata(&image).unwrap();
         assert_eq!(metadata.len(), size.0);
         assert!(metadata.blocks() * 512 < size.0 / 2);
-        let check = Command::new("fsck.ext4").arg("-fn").arg(&image).env("PATH", search_path());
-        let check = { check }.output().unwrap();
-        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+        let mut fsck = Command::new("fsck.ext4");
+        let check = fsck
+            .arg("-fn")
+            .arg(&image)
+            .env("PATH", search_path())
+            .output()
+            .unwrap();
+        assert!(
+            check.status.success(),
+            "{}",
+            String::from_utf8_lossy(&check.stdout)
+        );
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);
     }
 
@@ -195,7 +223,11 @@ mod tests {
     fn too_small_is_said_and_leaves_nothing() {
         let dir = tree();
         let out = tempfile::tempdir().unwrap();
-        let error = build(dir.path(), &out.path().join("image"), Some(ByteSize(1 << 20)));
+        let error = build(
+            dir.path(),
+            &out.path().join("image"),
+            Some(ByteSize(1 << 20)),
+        );
         assert!(error.unwrap_err().to_string().contains("1048576 bytes"));
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
     }

@@ -13,15 +13,30 @@ pub struct Program {
 }
 
 /// The file daemon.
-pub const VIRTIOFSD: Program = Program { name: "virtiofsd", variable: "RINGSIDE_VIRTIOFSD" };
+pub const VIRTIOFSD: Program = Program {
+    name: "virtiofsd",
+    variable: "RINGSIDE_VIRTIOFSD",
+};
 /// The disk daemon.
-pub const BLOCK: Program = Program { name: "vhost-user-blk", variable: "RINGSIDE_BLK" };
+pub const BLOCK: Program = Program {
+    name: "vhost-user-blk",
+    variable: "RINGSIDE_BLK",
+};
 /// The network daemon.
-pub const NETWORK: Program = Program { name: "vhost-user-net", variable: "RINGSIDE_NET" };
+pub const NETWORK: Program = Program {
+    name: "vhost-user-net",
+    variable: "RINGSIDE_NET",
+};
 /// The guest's first process.
-pub const AGENT: Program = Program { name: "ringside-agent", variable: "RINGSIDE_AGENT" };
+pub const AGENT: Program = Program {
+    name: "ringside-agent",
+    variable: "RINGSIDE_AGENT",
+};
 /// QEMU.
-pub const QEMU: Program = Program { name: "qemu-system-x86_64", variable: "RINGSIDE_QEMU" };
+pub const QEMU: Program = Program {
+    name: "qemu-system-x86_64",
+    variable: "RINGSIDE_QEMU",
+};
 
 /// Why a program cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +50,9 @@ pub enum ProgramError {
         path: PathBuf,
     },
     /// It is nowhere.
-    #[error("cannot find {name}: it is neither beside ringside ({beside}) nor in PATH; set {variable} to its path")]
+    #[error(
+        "cannot find {name}: it is neither beside ringside ({beside}) nor in PATH; set {variable} to its path"
+    )]
     Missing {
         /// The program.
         name: &'static str,
@@ -53,15 +70,23 @@ impl Program {
     /// When it is in none of them.
     pub fn find(self) -> Result<PathBuf, ProgramError> {
         if let Some(path) = env::var_os(self.variable).map(PathBuf::from) {
-            let missing = || ProgramError::Override { variable: self.variable, path: path.clone() };
+            let missing = || ProgramError::Override {
+                variable: self.variable,
+                path: path.clone(),
+            };
             return path.canonicalize().map_err(|_| missing());
         }
         let beside = executable_folder();
         let search = env::var_os("PATH").unwrap_or_default();
         let found = candidates(&beside).chain(env::split_paths(&search).collect::<Vec<_>>());
-        found.map(|folder| folder.join(self.name)).find(|path| path.is_file()).ok_or(
-            ProgramError::Missing { name: self.name, beside, variable: self.variable },
-        )
+        found
+            .map(|folder| folder.join(self.name))
+            .find(|path| path.is_file())
+            .ok_or(ProgramError::Missing {
+                name: self.name,
+                beside,
+                variable: self.variable,
+            })
     }
 }
 
@@ -72,8 +97,13 @@ fn candidates(beside: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let above = beside.parent().unwrap_or(beside).to_owned();
     let profile = beside.file_name().unwrap_or_default().to_owned();
     let of_target = above.join(target);
-    [beside.to_owned(), of_target.join(profile), of_target.join("release"), of_target.join("debug")]
-        .into_iter()
+    [
+        beside.to_owned(),
+        of_target.join(profile),
+        of_target.join("release"),
+        of_target.join("debug"),
+    ]
+    .into_iter()
 }
 
 fn executable_folder() -> PathBuf {
@@ -94,8 +124,14 @@ mod tests {
 
     #[test]
     fn a_missing_program_names_its_variable() {
-        let program = Program { name: "no-such-program", variable: "RINGSIDE_NO_SUCH" };
+        let program = Program {
+            name: "no-such-program",
+            variable: "RINGSIDE_NO_SUCH",
+        };
         let error = program.find().unwrap_err().to_string();
-        assert!(error.contains("no-such-program") && error.contains("RINGSIDE_NO_SUCH"), "{error}");
+        assert!(
+            error.contains("no-such-program") && error.contains("RINGSIDE_NO_SUCH"),
+            "{error}"
+        );
     }
 }

@@ -48,10 +48,17 @@ impl Interface {
     /// When the name is impossible or no socket can be had.
     pub fn new(name: &str) -> Result<Self, Error> {
         sys::name_field(name).ok_or_else(|| Error::Name(name.to_owned()))?;
-        let socket =
-            socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-                .map_err(|errno| Error::Socket(errno.into()))?;
-        Ok(Self { name: name.to_owned(), socket })
+        let socket = socket_with(
+            AddressFamily::INET,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| Error::Socket(errno.into()))?;
+        Ok(Self {
+            name: name.to_owned(),
+            socket,
+        })
     }
 
     /// Gives the interface one IPv4 address and its network.
@@ -59,11 +66,18 @@ impl Interface {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_address(&self, address: Ipv4Addr, prefix: u8) -> Result<(), Error> {
-        let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+        let mask = u32::MAX
+            .checked_shl(32_u32.saturating_sub(prefix.into()))
+            .unwrap_or(0);
         sys::set_ipv4(&self.socket, &self.name, libc::SIOCSIFADDR, address)
             .map_err(|source| self.refused("address", source))?;
-        sys::set_ipv4(&self.socket, &self.name, libc::SIOCSIFNETMASK, Ipv4Addr::from_bits(mask))
-            .map_err(|source| self.refused("netmask", source))
+        sys::set_ipv4(
+            &self.socket,
+            &self.name,
+            libc::SIOCSIFNETMASK,
+            Ipv4Addr::from_bits(mask),
+        )
+        .map_err(|source| self.refused("netmask", source))
     }
 
     /// Sets the largest packet's size.
@@ -92,7 +106,11 @@ impl Interface {
     }
 
     fn refused(&self, what: &'static str, source: io::Error) -> Error {
-        Error::Refused { what, name: self.name.clone(), source }
+        Error::Refused {
+            what,
+            name: self.name.clone(),
+            source,
+        }
     }
 }
 
@@ -103,7 +121,10 @@ mod tests {
     #[test]
     fn impossible_names_are_refused() {
         for name in ["", "sixteen-bytes-xx", "nul\0"] {
-            assert!(matches!(Interface::new(name), Err(Error::Name(_))), "{name:?}");
+            assert!(
+                matches!(Interface::new(name), Err(Error::Name(_))),
+                "{name:?}"
+            );
         }
         assert!(Interface::new("fifteen-bytes-x").is_ok());
     }

@@ -32,7 +32,9 @@ fn inet(address: Ipv4Addr) -> sockaddr {
     let inet = sockaddr_in {
         sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default(),
         sin_port: 0,
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.octets()),
+        },
         sin_zero: [0; 8],
     };
     // SAFETY: both are 16 bytes of plain data; sockaddr is the kernel's generic view of sockaddr_in.
@@ -45,7 +47,11 @@ fn interface_ioctl(socket: &OwnedFd, code: Ioctl, request: &mut ifreq) -> io::Re
 }
 
 fn check(result: c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 pub(crate) fn set_ipv4(

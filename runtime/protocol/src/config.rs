@@ -92,8 +92,14 @@ mod tests {
     fn config() -> GuestConfig {
         GuestConfig {
             hostname: "ringside".into(),
-            root: Root::Block(Block { serial: "root".into(), read_only: false }),
-            disks: vec![Block { serial: "disk0".into(), read_only: true }],
+            root: Root::Block(Block {
+                serial: "root".into(),
+                read_only: false,
+            }),
+            disks: vec![Block {
+                serial: "disk0".into(),
+                read_only: true,
+            }],
             network: Some(Network {
                 mac: "52:54:00:00:00:02".into(),
                 address: Ipv4Addr::new(10, 0, 2, 2),
@@ -105,7 +111,10 @@ mod tests {
                 args: vec!["echo".into(), "a \"b\"\n".into()],
                 env: vec![("PATH".into(), "/bin".into())],
                 cwd: "/".into(),
-                terminal: Some(WindowSize { rows: 24, columns: 80 }),
+                terminal: Some(WindowSize {
+                    rows: 24,
+                    columns: 80,
+                }),
             },
         }
     }
@@ -113,12 +122,17 @@ mod tests {
     #[test]
     fn a_config_survives_json() {
         let json = serde_json::to_string(&config()).unwrap();
-        assert_eq!(serde_json::from_str::<GuestConfig>(&json).unwrap(), config());
+        assert_eq!(
+            serde_json::from_str::<GuestConfig>(&json).unwrap(),
+            config()
+        );
     }
 
     #[test]
     fn an_unknown_field_is_an_error() {
-        let json = serde_json::to_string(&config()).unwrap().replacen('{', "{\"x\":1,", 1);
+        let json = serde_json::to_string(&config())
+            .unwrap()
+            .replacen('{', "{\"x\":1,", 1);
         assert!(serde_json::from_str::<GuestConfig>(&json).is_err());
     }
 }

@@ -91,7 +91,11 @@ mod tests {
 
     #[test]
     fn messages_come_back_in_order() {
-        let sent = [Order::StdinEnd { bytes: 7 }, Order::Signal { number: 15 }, Order::PowerOff];
+        let sent = [
+            Order::StdinEnd { bytes: 7 },
+            Order::Signal { number: 15 },
+            Order::PowerOff,
+        ];
         let mut wire = Vec::new();
         for order in &sent {
             write_line(&mut wire, order).unwrap();

@@ -58,7 +58,11 @@ mod tests {
         for bytes in [&b"plain"[..], b"\xff\xfe not utf-8", b"", "žluť".as_bytes()] {
             let text = RawText::from(OsString::from_vec(bytes.to_vec()));
             let json = serde_json::to_string(&text).unwrap();
-            assert_eq!(serde_json::from_str::<RawText>(&json).unwrap(), text, "{json}");
+            assert_eq!(
+                serde_json::from_str::<RawText>(&json).unwrap(),
+                text,
+                "{json}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::network::RunNetwork;
 use crate::programs::{self, Program};
 use crate::{kvm, sys};
 
-/// Oldest QEMU whose vhost-user devices and microvm board are known to work.
+/// Oldest QEMU whose vhost-user devices are known to work.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
 
 pub(super) fn all() -> Vec<Need> {
@@ -33,25 +33,65 @@ const PROGRAMS: [(Program, &str); 4] = [
 ];
 
 const TOOLS: [Tool; 6] = [
-    Tool { name: "mkfs.ext4", package: "e2fsprogs", without: Some("no images, no --root block") },
-    Tool { name: "lz4", package: "lz4", without: Some("Debian's kernel cannot be unpacked") },
-    Tool { name: "depmod", package: "kmod", without: Some("no module order for the guest") },
-    Tool { name: "dpkg-deb", package: "dpkg", without: Some("the kernel's package cannot be unpacked") },
-    Tool { name: "busybox", package: "busybox-static", without: None },
-    Tool { name: "linux.uml", package: "user-mode-linux", without: None },
+    Tool {
+        name: "mkfs.ext4",
+        package: "e2fsprogs",
+        without: Some("no images, no --root block"),
+    },
+    Tool {
+        name: "lz4",
+        package: "lz4",
+        without: Some("Debian's kernel cannot be unpacked"),
+    },
+    Tool {
+        name: "depmod",
+        package: "kmod",
+        without: Some("no module order for the guest"),
+    },
+    Tool {
+        name: "dpkg-deb",
+        package: "dpkg",
+        without: Some("the kernel's package cannot be unpacked"),
+    },
+    Tool {
+        name: "busybox",
+        package: "busybox-static",
+        without: None,
+    },
+    Tool {
+        name: "linux.uml",
+        package: "user-mode-linux",
+        without: None,
+    },
 ];
 
 fn need(name: &'static str, outcome: Result<String, String>) -> Need {
     match outcome {
-        Ok(message) => Need { name, state: State::Ok, message },
-        Err(message) => Need { name, state: State::Missing, message },
+        Ok(message) => Need {
+            name,
+            state: State::Ok,
+            message,
+        },
+        Err(message) => Need {
+            name,
+            state: State::Missing,
+            message,
+        },
     }
 }
 
 fn optional(name: &'static str, outcome: Result<String, String>) -> Need {
     match outcome {
-        Ok(message) => Need { name, state: State::Ok, message },
-        Err(message) => Need { name, state: State::Optional, message },
+        Ok(message) => Need {
+            name,
+            state: State::Ok,
+            message,
+        },
+        Err(message) => Need {
+            name,
+            state: State::Optional,
+            message,
+        },
     }
 }
 
@@ -60,7 +100,9 @@ fn kvm() -> Need {
         Ok(speed) => {
             let millions = speed.instructions_per_second / 1_000_000;
             if speed.is_native() {
-                Ok(format!("native: {millions} million ring-0 instructions a second"))
+                Ok(format!(
+                    "native: {millions} million ring-0 instructions a second"
+                ))
             } else {
                 Err(format!(
                     "not native: /dev/kvm interprets ring-0 code ({millions} million instructions a second), so guests are translated (TCG)"
@@ -73,12 +115,18 @@ fn kvm() -> Need {
 }
 
 fn qemu() -> Need {
-    need("qemu", qemu_version().map_err(|why| format!("{why}: apt-get install qemu-system-x86")))
+    need(
+        "qemu",
+        qemu_version().map_err(|why| format!("{why}: apt-get install qemu-system-x86")),
+    )
 }
 
 fn qemu_version() -> Result<String, String> {
     let program = programs::QEMU.find().map_err(|error| error.to_string())?;
-    let output = Command::new(&program).arg("--version").output().map_err(|error| error.to_string())?;
+    let output = Command::new(&program)
+        .arg("--version")
+        .output()
+        .map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
     let first = text.lines().next().unwrap_or_default();
     match parse_version(first) {
@@ -89,7 +137,10 @@ fn qemu_version() -> Result<String, String> {
 }
 
 fn parse_version(line: &str) -> Option<(u32, u32)> {
-    let mut numbers = line.split_once("version ")?.1.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = line
+        .split_once("version ")?
+        .1
+        .split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -165,7 +216,9 @@ impl Tool {
     }
 
     fn find(&self) -> Option<PathBuf> {
-        env::split_paths(&search_path()).map(|folder| folder.join(self.name)).find(|path| path.is_file())
+        env::split_paths(&search_path())
+            .map(|folder| folder.join(self.name))
+            .find(|path| path.is_file())
     }
 }
 

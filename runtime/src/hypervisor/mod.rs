@@ -90,10 +90,17 @@ impl Machine {
     pub fn inherited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         use std::os::fd::AsFd;
         let taps = match &self.network {
-            Some(NetworkDevice { backend: NetworkBackend::Tap(queues), .. }) => queues.as_slice(),
+            Some(NetworkDevice {
+                backend: NetworkBackend::Tap(queues),
+                ..
+            }) => queues.as_slice(),
             _ => &[],
         };
-        self.ports.iter().map(|port| &port.socket).chain(taps).map(AsFd::as_fd)
+        self.ports
+            .iter()
+            .map(|port| &port.socket)
+            .chain(taps)
+            .map(AsFd::as_fd)
     }
 }
 

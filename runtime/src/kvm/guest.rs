@@ -46,9 +46,15 @@ impl CountingGuest {
         };
         // SAFETY: the page stays mapped until after the machine is gone, and nothing else uses it.
         unsafe { vm.set_user_memory_region(region) }.map_err(failed("give the guest memory"))?;
-        let vcpu = vm.create_vcpu(0).map_err(failed("make a virtual processor"))?;
+        let vcpu = vm
+            .create_vcpu(0)
+            .map_err(failed("make a virtual processor"))?;
         enter_protected_mode(&vcpu)?;
-        Ok(Self { vcpu, _vm: vm, _memory: memory })
+        Ok(Self {
+            vcpu,
+            _vm: vm,
+            _memory: memory,
+        })
     }
 
     pub(super) fn set_turns(&mut self, turns: u32) -> Result<(), ProbeError> {
@@ -56,7 +62,9 @@ impl CountingGuest {
         registers.rip = LOAD_ADDRESS;
         registers.rcx = turns.into();
         registers.rflags = RFLAGS;
-        self.vcpu.set_regs(&registers).map_err(failed("set registers"))
+        self.vcpu
+            .set_regs(&registers)
+            .map_err(failed("set registers"))
     }
 }
 
@@ -67,7 +75,8 @@ fn enter_protected_mode(vcpu: &VcpuFd) -> Result<(), ProbeError> {
     for segment in [&mut registers.ds, &mut registers.es, &mut registers.ss] {
         *segment = flat(DATA_SEGMENT, 0x10);
     }
-    vcpu.set_sregs(&registers).map_err(failed("set system registers"))
+    vcpu.set_sregs(&registers)
+        .map_err(failed("set system registers"))
 }
 
 fn flat(kind: u8, selector: u16) -> kvm_segment {

@@ -68,7 +68,12 @@ pub fn probe() -> Result<Speed, ProbeError> {
         match guest.vcpu.run() {
             Ok(VcpuExit::Hlt) => {}
             Ok(exit) => return Err(ProbeError::Exit(format!("{exit:?}"))),
-            Err(source) => return Err(ProbeError::Kvm { step: "run a probe guest", source }),
+            Err(source) => {
+                return Err(ProbeError::Kvm {
+                    step: "run a probe guest",
+                    source,
+                });
+            }
         }
         let elapsed = start.elapsed();
         if elapsed >= ENOUGH || turns >= MOST_TURNS {
@@ -82,7 +87,9 @@ fn speed(turns: u32, elapsed: Duration) -> Speed {
     let instructions = u128::from(turns) * guest::INSTRUCTIONS_PER_TURN;
     let nanoseconds = elapsed.as_nanos().max(1);
     let per_second = instructions * 1_000_000_000 / nanoseconds;
-    Speed { instructions_per_second: u64::try_from(per_second).unwrap_or(u64::MAX) }
+    Speed {
+        instructions_per_second: u64::try_from(per_second).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +107,10 @@ mod tests {
     fn the_probe_ends_soon_whatever_kvm_is() {
         let start = Instant::now();
         let result = probe();
-        assert!(start.elapsed() < Duration::from_secs(2), "{result:?} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{result:?} took {:?}",
+            start.elapsed()
+        );
     }
 }

@@ -51,9 +51,14 @@ impl Forwarder {
         target: Ipv4Addr,
         enter: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, NetworkError> {
-        let listeners: Vec<_> =
-            publish.iter().map(|ports| listen(*ports, target)).collect::<Result<_, _>>()?;
-        let published = listeners.iter().map(|listener| listener.published).collect();
+        let listeners: Vec<_> = publish
+            .iter()
+            .map(|ports| listen(*ports, target))
+            .collect::<Result<_, _>>()?;
+        let published = listeners
+            .iter()
+            .map(|listener| listener.published)
+            .collect();
         let (watched, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| NetworkError::Forward(error.into()))?;
         let (entered, has_entered) = std::sync::mpsc::channel();
@@ -61,13 +66,26 @@ impl Forwarder {
             let result = enter();
             let ready = result.is_ok();
             if entered.send(result).is_ok() && ready {
-                Loop { listeners, alive: watched, connections: Vec::new() }.run();
+                Loop {
+                    listeners,
+                    alive: watched,
+                    connections: Vec::new(),
+                }
+                .run();
             }
         };
-        thread::Builder::new().name("forward".into()).spawn(forward).map_err(NetworkError::Forward)?;
-        let result = has_entered.recv().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
+        thread::Builder::new()
+            .name("forward".into())
+            .spawn(forward)
+            .map_err(NetworkError::Forward)?;
+        let result = has_entered
+            .recv()
+            .unwrap_or_else(|_| Err(ErrorKind::Other.into()));
         result.map_err(NetworkError::Forward)?;
-        Ok(Self { published, _alive: alive })
+        Ok(Self {
+            published,
+            _alive: alive,
+        })
     }
 }
 
@@ -79,12 +97,22 @@ struct Listener {
 }
 
 fn listen(ports: Publish, target: Ipv4Addr) -> Result<Listener, NetworkError> {
-    let failed = |source| NetworkError::Listen { port: ports.host, source };
+    let failed = |source| NetworkError::Listen {
+        port: ports.host,
+        source,
+    };
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.host)).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     let host = socket.local_addr().map_err(failed)?.port();
-    let published = Publish { host, guest: ports.guest };
-    Ok(Listener { socket, published, target: SocketAddrV4::new(target, ports.guest) })
+    let published = Publish {
+        host,
+        guest: ports.guest,
+    };
+    Ok(Listener {
+        socket,
+        published,
+        target: SocketAddrV4::new(target, ports.guest),
+    })
 }
 
 /// One accepted connection and its other half in the guest's network.
@@ -109,7 +137,13 @@ impl Connection {
         let guest = TcpStream::from(guest);
         client.set_nodelay(true)?;
         guest.set_nodelay(true)?;
-        Ok(Self { client, guest, connecting: true, to_guest: Pump::new(), to_client: Pump::new() })
+        Ok(Self {
+            client,
+            guest,
+            connecting: true,
+            to_guest: Pump::new(),
+            to_client: Pump::new(),
+        })
     }
 
     /// What to wait for at the client and at the guest.
@@ -118,8 +152,16 @@ impl Connection {
             return [PollFlags::empty(), PollFlags::OUT];
         }
         let flags = |reads: bool, writes: bool| {
-            let read = if reads { PollFlags::IN } else { PollFlags::empty() };
-            let write = if writes { PollFlags::OUT } else { PollFlags::empty() };
+            let read = if reads {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            };
+            let write = if writes {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
             read | write
         };
         [
@@ -165,9 +207,17 @@ impl Loop {
 
     fn wait(&self) -> Result<Ready, Errno> {
         let room = self.connections.len() < MOST_CONNECTIONS;
-        let accepting = if room { PollFlags::IN } else { PollFlags::empty() };
+        let accepting = if room {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         let mut fds = vec![PollFd::new(&self.alive, PollFlags::empty())];
-        fds.extend(self.listeners.iter().map(|listener| PollFd::new(&listener.socket, accepting)));
+        fds.extend(
+            self.listeners
+                .iter()
+                .map(|listener| PollFd::new(&listener.socket, accepting)),
+        );
         for connection in &self.connections {
             let [client, guest] = connection.interest();
             // A side that is not waited for still reports errors: leave it out, or poll would spin.
@@ -180,7 +230,10 @@ impl Loop {
         Ok(Ready {
             ended: first[0],
             listeners: first[1..].to_vec(),
-            connections: connections.chunks(2).map(|pair| pair.contains(&true)).collect(),
+            connections: connections
+                .chunks(2)
+                .map(|pair| pair.contains(&true))
+                .collect(),
         })
     }
 
@@ -207,19 +260,28 @@ struct Ready {
 
 /// Watches `stream` for `interest`; for nothing to wait for, watches the quiet descriptor instead.
 fn watch<'a>(stream: &'a TcpStream, interest: PollFlags, quiet: &'a OwnedFd) -> PollFd<'a> {
-    if interest.is_empty() { PollFd::new(quiet, interest) } else { PollFd::new(stream, interest) }
+    if interest.is_empty() {
+        PollFd::new(quiet, interest)
+    } else {
+        PollFd::new(stream, interest)
+    }
 }
 
 fn accept(listener: &Listener, connections: &mut Vec<Connection>) {
-    let opened =
-        listener.socket.accept().and_then(|(client, _)| Connection::open(client, listener.target));
+    let opened = listener
+        .socket
+        .accept()
+        .and_then(|(client, _)| Connection::open(client, listener.target));
     match opened {
         Ok(connection) => connections.push(connection),
         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
         Err(error) => {
             tracing::warn!(%error, port = listener.published.host, "cannot forward a connection");
             // Out of descriptors, most likely: the listener stays ready, so do not spin.
-            let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_NS };
+            let pause = Timespec {
+                tv_sec: 0,
+                tv_nsec: PAUSE_NS,
+            };
             let _ = poll(&mut [], Some(&pause));
         }
     }
@@ -250,7 +312,9 @@ mod tests {
         client.shutdown(Shutdown::Write).unwrap();
         let mut question = String::new();
         guest.read_to_string(&mut question).unwrap();
-        guest.write_all(question.replace("question", "answer").as_bytes()).unwrap();
+        guest
+            .write_all(question.replace("question", "answer").as_bytes())
+            .unwrap();
         drop(guest);
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
@@ -266,7 +330,10 @@ mod tests {
         let expected = sent.clone();
         let writer = thread::spawn(move || client.write_all(&sent).map(|()| drop(client)));
         thread::sleep(std::time::Duration::from_millis(200));
-        assert!(!writer.is_finished(), "nobody reads, so the writer must wait");
+        assert!(
+            !writer.is_finished(),
+            "nobody reads, so the writer must wait"
+        );
         let mut received = Vec::new();
         guest.read_to_end(&mut received).unwrap();
         writer.join().unwrap().unwrap();
@@ -279,7 +346,10 @@ mod tests {
         let port = server.local_addr().unwrap();
         let (_forwarder, _client) = forward_to(&server);
         drop(server);
-        let publish = [Publish { host: 0, guest: port.port() }];
+        let publish = [Publish {
+            host: 0,
+            guest: port.port(),
+        }];
         let forwarder = Forwarder::start_to(&publish, Ipv4Addr::LOCALHOST, || Ok(())).unwrap();
         let mut client =
             TcpStream::connect((Ipv4Addr::LOCALHOST, forwarder.published[0].host)).unwrap();
@@ -294,7 +364,10 @@ mod tests {
         drop((forwarder, client));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            assert!(std::time::Instant::now() < deadline, "the listener is still there");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the listener is still there"
+            );
             thread::sleep(std::time::Duration::from_millis(5));
         }
     }

@@ -76,7 +76,8 @@ impl RunNetwork {
     pub fn create(queue_pairs: u8) -> Result<Self, NetworkError> {
         // A thread of its own: this one must stay in the host's network.
         let made = thread::spawn(move || Self::create_here(queue_pairs));
-        made.join().unwrap_or_else(|_| Err(NetworkError::Namespace(io::ErrorKind::Other.into())))
+        made.join()
+            .unwrap_or_else(|_| Err(NetworkError::Namespace(io::ErrorKind::Other.into())))
     }
 
     fn create_here(queue_pairs: u8) -> Result<Self, NetworkError> {
@@ -92,7 +93,10 @@ impl RunNetwork {
         interface.set_mtu(MTU)?;
         interface.set_address(HOST_ADDRESS, PREFIX)?;
         interface.set_up()?;
-        Ok(Self { namespace: namespace.into(), tap_queues })
+        Ok(Self {
+            namespace: namespace.into(),
+            tap_queues,
+        })
     }
 }
 

@@ -43,7 +43,11 @@ impl Pump {
     }
 
     /// Moves what can be moved without waiting.
-    pub(super) fn advance(&mut self, mut source: &TcpStream, mut sink: &TcpStream) -> io::Result<()> {
+    pub(super) fn advance(
+        &mut self,
+        mut source: &TcpStream,
+        mut sink: &TcpStream,
+    ) -> io::Result<()> {
         while !self.finished {
             if self.waiting.is_empty() {
                 if self.source_ended {

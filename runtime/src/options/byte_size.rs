@@ -23,13 +23,22 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let unit = text.chars().last().map(|last| last.to_ascii_uppercase());
-        let shift = UNITS.iter().find(|(name, _)| Some(*name) == unit).map(|(_, shift)| *shift);
-        let digits = if shift.is_some() { &text[..text.len() - 1] } else { text };
+        let shift = UNITS
+            .iter()
+            .find(|(name, _)| Some(*name) == unit)
+            .map(|(_, shift)| *shift);
+        let digits = if shift.is_some() {
+            &text[..text.len() - 1]
+        } else {
+            text
+        };
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ByteSizeError::Format);
         }
         let number: u64 = digits.parse().map_err(|_| ByteSizeError::TooLarge)?;
-        let bytes = number.checked_mul(1 << shift.unwrap_or(0)).ok_or(ByteSizeError::TooLarge)?;
+        let bytes = number
+            .checked_mul(1 << shift.unwrap_or(0))
+            .ok_or(ByteSizeError::TooLarge)?;
         Ok(Self(bytes))
     }
 }
@@ -50,7 +59,13 @@ mod tests {
 
     #[test]
     fn sizes_parse_and_print() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("3k", 3072), ("512M", 512 << 20), ("2G", 2 << 30)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("3k", 3072),
+            ("512M", 512 << 20),
+            ("2G", 2 << 30),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         assert_eq!(ByteSize(512 << 20).to_string(), "512M");
@@ -61,10 +76,18 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         for text in ["", "M", "-1", "1.5G", "1MM", "1 G", "ž", "+5"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(ByteSizeError::Format), "{text}");
+            assert_eq!(
+                text.parse::<ByteSize>(),
+                Err(ByteSizeError::Format),
+                "{text}"
+            );
         }
         for text in ["99999999999999999999", "99999999T"] {
-            assert_eq!(text.parse::<ByteSize>(), Err(ByteSizeError::TooLarge), "{text}");
+            assert_eq!(
+                text.parse::<ByteSize>(),
+                Err(ByteSizeError::TooLarge),
+                "{text}"
+            );
         }
     }
 }

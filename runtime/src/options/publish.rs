@@ -26,8 +26,15 @@ impl FromStr for Publish {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, guest) = text.split_once(':').ok_or(PublishError::Format)?;
         let port = |text: &str| text.parse::<u16>().map_err(|_| PublishError::Format);
-        let publish = Self { host: port(host)?, guest: port(guest)? };
-        if publish.guest == 0 { Err(PublishError::GuestZero) } else { Ok(publish) }
+        let publish = Self {
+            host: port(host)?,
+            guest: port(guest)?,
+        };
+        if publish.guest == 0 {
+            Err(PublishError::GuestZero)
+        } else {
+            Ok(publish)
+        }
     }
 }
 
@@ -37,8 +44,20 @@ mod tests {
 
     #[test]
     fn pairs_parse() {
-        assert_eq!("8080:80".parse(), Ok(Publish { host: 8080, guest: 80 }));
-        assert_eq!("0:65535".parse(), Ok(Publish { host: 0, guest: 65535 }));
+        assert_eq!(
+            "8080:80".parse(),
+            Ok(Publish {
+                host: 8080,
+                guest: 80
+            })
+        );
+        assert_eq!(
+            "0:65535".parse(),
+            Ok(Publish {
+                host: 0,
+                guest: 65535
+            })
+        );
     }
 
     #[test]

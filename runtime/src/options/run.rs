@@ -18,7 +18,10 @@ const MOST_CPUS: u8 = 64;
 
 /// What a command finds in its environment when the user does not say otherwise.
 const DEFAULT_ENV: [(&str, &str); 2] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
     ("HOME", "/root"),
 ];
 
@@ -52,10 +55,14 @@ pub struct DiskOption {
 impl From<OsString> for DiskOption {
     fn from(text: OsString) -> Self {
         match text.as_bytes().strip_suffix(b",ro") {
-            Some(image) => {
-                Self { image: OsString::from_vec(image.to_vec()).into(), read_only: true }
-            }
-            None => Self { image: text.into(), read_only: false },
+            Some(image) => Self {
+                image: OsString::from_vec(image.to_vec()).into(),
+                read_only: true,
+            },
+            None => Self {
+                image: text.into(),
+                read_only: false,
+            },
         }
     }
 }
@@ -117,17 +124,30 @@ impl RunOptions {
     /// In one sentence, the option that is wrong and why.
     pub fn validate(self: Box<Self>) -> Result<Config> {
         let root = self.root_source()?;
-        let disks = self.disks.iter().map(validate_disk).collect::<Result<_>>()?;
+        let disks = self
+            .disks
+            .iter()
+            .map(validate_disk)
+            .collect::<Result<_>>()?;
         ensure!(
             self.memory >= LEAST_MEMORY,
             "--memory {}: a guest needs at least {LEAST_MEMORY}",
             self.memory
         );
-        ensure!(self.cwd.is_absolute(), "--cwd {}: must start with /", self.cwd.display());
-        let mut env: Vec<_> =
-            DEFAULT_ENV.map(|(name, value)| (name.into(), value.into())).into_iter().collect();
+        ensure!(
+            self.cwd.is_absolute(),
+            "--cwd {}: must start with /",
+            self.cwd.display()
+        );
+        let mut env: Vec<_> = DEFAULT_ENV
+            .map(|(name, value)| (name.into(), value.into()))
+            .into_iter()
+            .collect();
         if self.tty {
-            env.push(("TERM".into(), std::env::var_os("TERM").unwrap_or_else(|| "linux".into())));
+            env.push((
+                "TERM".into(),
+                std::env::var_os("TERM").unwrap_or_else(|| "linux".into()),
+            ));
         }
         for variable in &self.env {
             set_variable(&mut env, variable)?;
@@ -161,7 +181,10 @@ impl RunOptions {
                 Ok(RootSource::ImageOf { directory, keep })
             }
             (RootKind::Block, None, Some(image)) => {
-                bail!("--image {}: does not exist, and there is no --rootfs to make it from", image.display())
+                bail!(
+                    "--image {}: does not exist, and there is no --rootfs to make it from",
+                    image.display()
+                )
             }
             (_, None, None) => bail!("--rootfs DIR is missing"),
         }
@@ -169,14 +192,19 @@ impl RunOptions {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| format!("cannot find {}", path.display()))
+    path.canonicalize()
+        .with_context(|| format!("cannot find {}", path.display()))
 }
 
 fn directory(path: &Path) -> Result<PathBuf> {
     let found = path
         .canonicalize()
         .with_context(|| format!("--rootfs {}: cannot find it", path.display()))?;
-    ensure!(found.is_dir(), "--rootfs {}: is no directory", path.display());
+    ensure!(
+        found.is_dir(),
+        "--rootfs {}: is no directory",
+        path.display()
+    );
     Ok(found)
 }
 
@@ -185,13 +213,23 @@ fn validate_disk(option: &DiskOption) -> Result<Disk> {
         .image
         .canonicalize()
         .with_context(|| format!("--disk {}: cannot find it", option.image.display()))?;
-    ensure!(!image.is_dir(), "--disk {}: is a directory, not an image", image.display());
-    Ok(Disk { image, read_only: option.read_only })
+    ensure!(
+        !image.is_dir(),
+        "--disk {}: is a directory, not an image",
+        image.display()
+    );
+    Ok(Disk {
+        image,
+        read_only: option.read_only,
+    })
 }
 
 fn set_variable(env: &mut Vec<(OsString, OsString)>, variable: &OsString) -> Result<()> {
     let bytes = variable.as_bytes();
-    let equals = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0);
+    let equals = bytes
+        .iter()
+        .position(|byte| *byte == b'=')
+        .filter(|at| *at > 0);
     let Some(equals) = equals else {
         bail!("--env {}: must be NAME=VALUE", variable.display());
     };
@@ -222,8 +260,14 @@ mod tests {
         let config = validate(&["--rootfs", "/", "--env", "A=b=c", "--env", "PATH=/x"]).unwrap();
         assert_eq!(config.root, RootSource::Directory("/".into()));
         assert_eq!(config.command, ["true"]);
-        let env: Vec<_> = config.env.iter().map(|(k, v)| (k.to_str(), v.to_str())).collect();
-        assert!(env.contains(&(Some("A"), Some("b=c"))) && env.contains(&(Some("PATH"), Some("/x"))));
+        let env: Vec<_> = config
+            .env
+            .iter()
+            .map(|(k, v)| (k.to_str(), v.to_str()))
+            .collect();
+        assert!(
+            env.contains(&(Some("A"), Some("b=c"))) && env.contains(&(Some("PATH"), Some("/x")))
+        );
         assert_eq!(env.len(), 3);
     }
 
@@ -232,7 +276,10 @@ mod tests {
         let cases: [(&[&str], &str); 8] = [
             (&["--rootfs", "/nowhere"], "/nowhere"),
             (&["--rootfs", "/etc/passwd"], "no directory"),
-            (&["--rootfs", "/", "--disk", "/nowhere,ro"], "--disk /nowhere"),
+            (
+                &["--rootfs", "/", "--disk", "/nowhere,ro"],
+                "--disk /nowhere",
+            ),
             (&["--rootfs", "/", "--memory", "16M"], "at least 128M"),
             (&["--rootfs", "/", "--cwd", "tmp"], "--cwd tmp"),
             (&["--rootfs", "/", "--env", "X"], "--env X"),
@@ -248,7 +295,19 @@ mod tests {
     #[test]
     fn read_only_is_a_suffix() {
         let disk = |text: &str| DiskOption::from(OsString::from(text));
-        assert_eq!(disk("a,b"), DiskOption { image: "a,b".into(), read_only: false });
-        assert_eq!(disk("a,b,ro"), DiskOption { image: "a,b".into(), read_only: true });
+        assert_eq!(
+            disk("a,b"),
+            DiskOption {
+                image: "a,b".into(),
+                read_only: false
+            }
+        );
+        assert_eq!(
+            disk("a,b,ro"),
+            DiskOption {
+                image: "a,b".into(),
+                read_only: true
+            }
+        );
     }
 }

@@ -22,8 +22,8 @@ const ROOT: &str = "root";
 /// Queues of a disk: one for each processor up to this many.
 const MOST_QUEUES: u8 = 4;
 
-/// `RINGSIDE_NET=qemu` lets QEMU serve the tap itself, to compare with the daemon.
-const NO_DAEMON: &str = "qemu";
+/// With the value `qemu` this variable lets QEMU serve the tap itself, to compare with the daemon.
+const NETWORK_BY: &str = "RINGSIDE_NET_BY";
 
 /// What the daemons serve, for the hypervisor and for the guest.
 #[derive(Debug, Default)]
@@ -49,8 +49,16 @@ pub(super) struct Launcher<'a> {
 
 impl<'a> Launcher<'a> {
     pub(super) fn new(config: &'a Config, directory: &'a RunDirectory) -> Result<Self> {
-        let metrics = config.metrics_directory.as_deref().map(prepare_metrics).transpose()?;
-        Ok(Self { config, directory, metrics })
+        let metrics = config
+            .metrics_directory
+            .as_deref()
+            .map(prepare_metrics)
+            .transpose()?;
+        Ok(Self {
+            config,
+            directory,
+            metrics,
+        })
     }
 
     /// Starts the daemon of the root file system, making its image first where there is none.
@@ -58,11 +66,17 @@ impl<'a> Launcher<'a> {
         match &self.config.root {
             RootSource::Directory(directory) => self.start_virtiofsd(parts, devices, directory),
             RootSource::Image(image) => self.start_root_disk(parts, devices, image),
-            RootSource::ImageOf { directory, keep: Some(image) } => {
+            RootSource::ImageOf {
+                directory,
+                keep: Some(image),
+            } => {
                 disk_image::build(directory, image, None)?;
                 self.start_root_disk(parts, devices, image)
             }
-            RootSource::ImageOf { directory, keep: None } => {
+            RootSource::ImageOf {
+                directory,
+                keep: None,
+            } => {
                 let image = disk_image::temporary(directory)?;
                 self.start_root_disk(parts, devices, &image)?;
                 devices.temporary_image = Some(image);
@@ -75,7 +89,10 @@ impl<'a> Launcher<'a> {
         for (index, disk) in self.config.disks.iter().enumerate() {
             let serial = format!("disk{index}");
             self.start_disk(parts, devices, &serial, &disk.image, disk.read_only)?;
-            devices.data_disks.push(protocol::Block { serial, read_only: disk.read_only });
+            devices.data_disks.push(protocol::Block {
+                serial,
+                read_only: disk.read_only,
+            });
         }
         Ok(())
     }
@@ -86,38 +103,70 @@ impl<'a> Launcher<'a> {
         devices: &mut Devices,
         tap_queues: Vec<OwnedFd>,
     ) -> Result<()> {
-        let backend = if std::env::var_os(programs::NETWORK.variable).is_some_and(|v| v == NO_DAEMON) {
+        let backend = if std::env::var_os(NETWORK_BY).is_some_and(|who| who == "qemu") {
             NetworkBackend::Tap(tap_queues)
         } else {
             let (mut command, socket) = self.daemon(programs::NETWORK, "net")?;
-            let numbers: Vec<_> =
-                tap_queues.iter().map(|queue| queue.as_raw_fd().to_string()).collect();
+            let numbers: Vec<_> = tap_queues
+                .iter()
+                .map(|queue| queue.as_raw_fd().to_string())
+                .collect();
             command.arg("--tap-fd").arg(numbers.join(","));
             command.arg("--queue-pairs").arg(QUEUE_PAIRS.to_string());
-            command.arg("--mac").arg(GUEST_MAC).arg("--mtu").arg(MTU.to_string());
+            command
+                .arg("--mac")
+                .arg(GUEST_MAC)
+                .arg("--mtu")
+                .arg(MTU.to_string());
             let inherited: Vec<_> = tap_queues.iter().map(AsFd::as_fd).collect();
             parts.start("vhost-user-net", command, &inherited, Role::Daemon)?;
             devices.sockets.push(socket.clone());
             NetworkBackend::VhostUser(socket)
         };
         let mac = GUEST_MAC.to_owned();
-        devices.network = Some(NetworkDevice { backend, mac, queue_pairs: QUEUE_PAIRS });
+        devices.network = Some(NetworkDevice {
+            backend,
+            mac,
+            queue_pairs: QUEUE_PAIRS,
+        });
         Ok(())
     }
 
-    fn start_virtiofsd(&self, parts: &mut Parts, devices: &mut Devices, shared: &Path) -> Result<()> {
+    fn start_virtiofsd(
+        &self,
+        parts: &mut Parts,
+        devices: &mut Devices,
+        shared: &Path,
+    ) -> Result<()> {
         let (mut command, socket) = self.daemon(programs::VIRTIOFSD, ROOT)?;
-        command.arg("--shared-dir").arg(shared).arg("--tag").arg(ROOT);
+        command
+            .arg("--shared-dir")
+            .arg(shared)
+            .arg("--tag")
+            .arg(ROOT);
         parts.start("virtiofsd", command, &[], Role::Daemon)?;
         devices.sockets.push(socket.clone());
-        devices.file_systems.push(FileSystem { socket, tag: ROOT.to_owned() });
-        devices.root = Some(protocol::Root::Virtiofs { tag: ROOT.to_owned() });
+        devices.file_systems.push(FileSystem {
+            socket,
+            tag: ROOT.to_owned(),
+        });
+        devices.root = Some(protocol::Root::Virtiofs {
+            tag: ROOT.to_owned(),
+        });
         Ok(())
     }
 
-    fn start_root_disk(&self, parts: &mut Parts, devices: &mut Devices, image: &Path) -> Result<()> {
+    fn start_root_disk(
+        &self,
+        parts: &mut Parts,
+        devices: &mut Devices,
+        image: &Path,
+    ) -> Result<()> {
         self.start_disk(parts, devices, ROOT, image, false)?;
-        let block = protocol::Block { serial: ROOT.to_owned(), read_only: false };
+        let block = protocol::Block {
+            serial: ROOT.to_owned(),
+            read_only: false,
+        };
         devices.root = Some(protocol::Root::Block(block));
         Ok(())
     }
@@ -132,12 +181,21 @@ impl<'a> Launcher<'a> {
     ) -> Result<()> {
         let queues = self.config.cpus.min(MOST_QUEUES);
         let (mut command, socket) = self.daemon(programs::BLOCK, serial)?;
-        command.arg("--blk-file").arg(image).arg("--serial").arg(serial);
+        command
+            .arg("--blk-file")
+            .arg(image)
+            .arg("--serial")
+            .arg(serial);
         command.arg("--queues").arg(queues.to_string());
         if read_only {
             command.arg("--read-only");
         }
-        parts.start(&format!("vhost-user-blk-{serial}"), command, &[], Role::Daemon)?;
+        parts.start(
+            &format!("vhost-user-blk-{serial}"),
+            command,
+            &[],
+            Role::Daemon,
+        )?;
         devices.sockets.push(socket.clone());
         devices.disks.push(DiskDevice { socket, queues });
         Ok(())

@@ -36,7 +36,9 @@ impl RunDirectory {
         make_private(&base)?;
         let base_lock = File::create(base.join(LOCK))
             .with_context(|| format!("cannot write in {}", base.display()))?;
-        base_lock.lock().with_context(|| format!("cannot lock {}", base.display()))?;
+        base_lock
+            .lock()
+            .with_context(|| format!("cannot lock {}", base.display()))?;
         remove_abandoned(&base);
         let path = tempfile::Builder::new()
             .prefix("run-")
@@ -48,12 +50,21 @@ impl RunDirectory {
         let logs = keep_logs.unwrap_or(path.path()).to_owned();
         fs::create_dir_all(&logs)
             .with_context(|| format!("cannot make the log directory {}", logs.display()))?;
-        Ok(Self { path, logs, _lock: lock })
+        Ok(Self {
+            path,
+            logs,
+            _lock: lock,
+        })
     }
 
     /// The run's name.
     pub(super) fn id(&self) -> String {
-        self.path.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .path()
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub(super) fn logs(&self) -> &Path {
@@ -94,7 +105,10 @@ pub(super) fn checked_socket_path(path: PathBuf) -> Result<PathBuf> {
 pub(super) fn tail(path: &Path, what: &str) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     if lines.is_empty() {
         return format!("\n({what} said nothing)");
     }

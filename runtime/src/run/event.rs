@@ -53,6 +53,8 @@ pub(super) enum Failure {
     Ended(Vec<Ended>),
     /// No daemon listens on this socket.
     NotServed(PathBuf),
+    /// The command did not start in time.
+    NotBooted,
     /// The control port carried nonsense.
     Control(io::Error),
 }

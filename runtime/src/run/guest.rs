@@ -64,20 +64,24 @@ impl Builder<'_> {
         })
     }
 
-    fn guest_config(
-        &self,
-        devices: &Devices,
-        terminal: Option<WindowSize>,
-    ) -> Result<GuestConfig> {
+    fn guest_config(&self, devices: &Devices, terminal: Option<WindowSize>) -> Result<GuestConfig> {
         let text = |value: &std::ffi::OsString| RawText::from(value.clone());
         Ok(GuestConfig {
             hostname: "ringside".to_owned(),
-            root: devices.root.clone().context("no root file system was set up")?,
+            root: devices
+                .root
+                .clone()
+                .context("no root file system was set up")?,
             disks: devices.data_disks.clone(),
             network: devices.network.as_ref().map(|_| network::guest_network()),
             process: Process {
                 args: self.config.command.iter().map(text).collect(),
-                env: self.config.env.iter().map(|(k, v)| (text(k), text(v))).collect(),
+                env: self
+                    .config
+                    .env
+                    .iter()
+                    .map(|(k, v)| (text(k), text(v)))
+                    .collect(),
                 cwd: RawText::from(self.config.cwd.clone()),
                 terminal,
             },

@@ -95,21 +95,30 @@ pub fn run(config: Config) -> Result<u8> {
     let image = guest::image()?;
     // Parts end before the directory they use is removed: later values drop first.
     let mut parts = Parts::new(sender.clone(), directory.logs().to_owned());
-    let network = config.network.then(|| RunNetwork::create(QUEUE_PAIRS)).transpose()?;
+    let network = config
+        .network
+        .then(|| RunNetwork::create(QUEUE_PAIRS))
+        .transpose()?;
     let mut devices = daemons::Devices::default();
     let launcher = daemons::Launcher::new(&config, &directory)?;
     launcher.start_root(&mut parts, &mut devices)?;
     launcher.start_disks(&mut parts, &mut devices)?;
     let forwarder = match network {
         Some(network) => {
-            let RunNetwork { namespace, tap_queues } = network;
+            let RunNetwork {
+                namespace,
+                tap_queues,
+            } = network;
             launcher.start_network(&mut parts, &mut devices, tap_queues)?;
             Some(Forwarder::start(&config.publish, namespace)?)
         }
         None => None,
     };
     for published in forwarder.iter().flat_map(|forwarder| &forwarder.published) {
-        eprintln!("ringside: 127.0.0.1:{} -> guest port {}", published.host, published.guest);
+        eprintln!(
+            "ringside: 127.0.0.1:{} -> guest port {}",
+            published.host, published.guest
+        );
     }
     if let Err(failure) = socket::wait_until_served(&devices.sockets, &events) {
         return settle(failure, &parts, &directory);
@@ -117,16 +126,35 @@ pub fn run(config: Config) -> Result<u8> {
     let (streams, ports) = streams::Streams::pairs()?;
     let size = terminal.as_ref().map(RawTerminal::size);
     let accelerator = Accelerator::detect();
-    let machine = guest::Builder { config: &config, directory: &directory, image, accelerator }
-        .machine(devices, ports, size)?;
-    let qemu = Qemu { program: programs::QEMU.find()?, accelerator };
+    let machine = guest::Builder {
+        config: &config,
+        directory: &directory,
+        image,
+        accelerator,
+    }
+    .machine(devices, ports, size)?;
+    let qemu = Qemu {
+        program: programs::QEMU.find()?,
+        accelerator,
+    };
     let inherited: Vec<_> = machine.inherited().collect();
-    parts.start(qemu.name(), qemu.command(&machine), &inherited, part::Role::Hypervisor)?;
+    parts.start(
+        qemu.name(),
+        qemu.command(&machine),
+        &inherited,
+        part::Role::Hypervisor,
+    )?;
     drop(inherited);
     drop(machine);
     let _raw = terminal.map(RawTerminal::enter).transpose()?;
     let streams = streams.start(sender)?;
-    match (Session { events, streams, terminal: config.terminal }).serve() {
+    match (Session {
+        events,
+        streams,
+        terminal: config.terminal,
+    })
+    .serve()
+    {
         Ok(code) => {
             parts.wait_for_hypervisor();
             Ok(code)
@@ -138,9 +166,7 @@ pub fn run(config: Config) -> Result<u8> {
 /// Turns the reason why a run ended early into an exit code or a message that names the part.
 fn settle(failure: event::Failure, parts: &Parts, directory: &RunDirectory) -> Result<u8> {
     match failure {
-        event::Failure::Interrupted(signal) => {
-            Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX))
-        }
+        event::Failure::Interrupted(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
         event::Failure::Guest { message, code: 125 } => {
             bail!("the guest failed: {message}{}", directory.console_tail())
         }
@@ -150,8 +176,17 @@ fn settle(failure: event::Failure, parts: &Parts, directory: &RunDirectory) -> R
         }
         event::Failure::Ended(first) => Err(parts.obituary(first, directory)),
         event::Failure::NotServed(path) => {
-            bail!("nothing serves {} after {} seconds", path.display(), socket::PATIENCE.as_secs())
+            bail!(
+                "nothing serves {} after {} seconds",
+                path.display(),
+                socket::PATIENCE.as_secs()
+            )
         }
+        event::Failure::NotBooted => bail!(
+            "the guest did not start its command in {} seconds{}",
+            session::BOOT_PATIENCE.as_secs(),
+            directory.console_tail()
+        ),
         event::Failure::Control(error) => {
             Err(error).context("the guest's agent sent something that is no message")
         }

@@ -48,7 +48,11 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn new(events: Sender<Event>, logs: PathBuf) -> Self {
-        Self { parts: Vec::new(), events, logs }
+        Self {
+            parts: Vec::new(),
+            events,
+            logs,
+        }
     }
 
     /// Starts a part; its output goes to `NAME.log`. Must be called by the main thread.
@@ -60,8 +64,11 @@ impl Parts {
         role: Role,
     ) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let errors = output.try_clone().context("cannot duplicate a log's descriptor")?;
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = output
+            .try_clone()
+            .context("cannot duplicate a log's descriptor")?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let program = command.get_program().to_owned();
         let mut child = spawn_bound(command, inherited)
@@ -73,16 +80,28 @@ impl Parts {
             if let Ok(status) = child.wait() {
                 // The run may be over and gone; then nobody needs to know.
                 let _ = sender.send(status);
-                let _ = events.send(Event::PartEnded(Ended { part: index, status }));
+                let _ = events.send(Event::PartEnded(Ended {
+                    part: index,
+                    status,
+                }));
             }
         });
-        self.parts.push(Part { name: name.to_owned(), role, log, process, ended });
+        self.parts.push(Part {
+            name: name.to_owned(),
+            role,
+            log,
+            process,
+            ended,
+        });
         Ok(())
     }
 
     /// Gives the hypervisor time to end by itself after the guest switched itself off.
     pub(super) fn wait_for_hypervisor(&self) {
-        let hypervisors = self.parts.iter().filter(|part| part.role == Role::Hypervisor);
+        let hypervisors = self
+            .parts
+            .iter()
+            .filter(|part| part.role == Role::Hypervisor);
         for part in hypervisors {
             // What has not ended in time is ended by drop.
             let _ = part.ended.recv_timeout(GRACE);
@@ -92,7 +111,9 @@ impl Parts {
     /// Says which part's end was the cause, and what it said last.
     pub(super) fn obituary(&self, ended: Vec<Ended>, directory: &RunDirectory) -> Error {
         let is_hypervisor = |end: &&Ended| {
-            self.parts.get(end.part).is_some_and(|part| part.role == Role::Hypervisor)
+            self.parts
+                .get(end.part)
+                .is_some_and(|part| part.role == Role::Hypervisor)
         };
         // A daemon may end without complaint because its machine did, and the other way round.
         let cause = ended
@@ -108,7 +129,10 @@ impl Parts {
         let own_log = tail(&part.log, "its log");
         match part.role {
             Role::Daemon => {
-                anyhow!("{} ended before the command did ({status}){own_log}", part.name)
+                anyhow!(
+                    "{} ended before the command did ({status}){own_log}",
+                    part.name
+                )
             }
             Role::Hypervisor => anyhow!(
                 "the guest died: {} ended before the command did ({status}){own_log}{}",
@@ -120,14 +144,19 @@ impl Parts {
 }
 
 fn open_process(id: u32) -> Result<OwnedFd> {
-    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("impossible process id")?;
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("impossible process id")?;
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        let (hypervisors, daemons): (Vec<_>, Vec<_>) =
-            self.parts.iter().partition(|part| part.role == Role::Hypervisor);
+        let (hypervisors, daemons): (Vec<_>, Vec<_>) = self
+            .parts
+            .iter()
+            .partition(|part| part.role == Role::Hypervisor);
         // Either the guest has switched itself off or it is to end at once.
         end(&hypervisors, Signal::KILL);
         end(&daemons, Signal::TERM);
@@ -154,6 +183,9 @@ impl Part {
     fn has_ended_by(&self, deadline: Instant) -> bool {
         let wait = deadline.saturating_duration_since(Instant::now());
         // A closed channel means that the status was taken before.
-        !matches!(self.ended.recv_timeout(wait), Err(std::sync::mpsc::RecvTimeoutError::Timeout))
+        !matches!(
+            self.ended.recv_timeout(wait),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        )
     }
 }

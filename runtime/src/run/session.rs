@@ -1,6 +1,6 @@
 //! The loop that follows a machine from its start to the command's end.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use ringside_protocol::{Notice, Order};
@@ -15,6 +15,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How long to look for the cause when a part ends: one part's end soon ends another.
 const ENDS_TOGETHER: Duration = Duration::from_millis(150);
+
+/// How long a guest may take until its command runs. A translated one on a busy host takes seconds.
+pub(super) const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// No deadline: long enough to never matter, short enough to add to an instant.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -46,20 +49,11 @@ impl Session {
     pub(super) fn serve(self) -> Result<u8, Failure> {
         let mut stage = Stage::Booting;
         let mut passed_on: Option<PassedOn> = None;
+        let booted_by = Instant::now() + BOOT_PATIENCE;
         loop {
-            let deadline = passed_on.as_ref().map_or_else(|| Instant::now() + FOREVER, |it| it.deadline);
-            let wait = deadline.saturating_duration_since(Instant::now());
-            let event = match (self.events.recv_timeout(wait), &passed_on) {
-                (Ok(event), _) => event,
-                (Err(RecvTimeoutError::Timeout), None) => continue,
-                (Err(_), Some(it)) => return Err(Failure::Interrupted(it.signal)),
-                (Err(RecvTimeoutError::Disconnected), None) => return Err(Failure::Ended(Vec::new())),
-            };
-            match event {
+            match self.next_event(stage, passed_on.as_ref(), booted_by)? {
                 Event::Signal(SIGWINCH) => self.resize(),
-                Event::Signal(signal) => {
-                    self.pass_on(signal, stage, &mut passed_on)?;
-                }
+                Event::Signal(signal) => self.pass_on(signal, stage, &mut passed_on)?,
                 Event::Notice(notice) => stage = self.note(notice)?,
                 Event::BadNotice(error) => return Err(Failure::Control(error)),
                 Event::PartEnded(end) => return Err(collect_ends(end, &self.events)),
@@ -75,13 +69,36 @@ impl Session {
         }
     }
 
+    /// Waits for the next event, or for the time when waiting ends the run.
+    fn next_event(
+        &self,
+        stage: Stage,
+        passed_on: Option<&PassedOn>,
+        booted_by: Instant,
+    ) -> Result<Event, Failure> {
+        let deadline = match (stage, passed_on) {
+            (_, Some(passed_on)) => passed_on.deadline,
+            (Stage::Booting, None) => booted_by,
+            (Stage::Runs | Stage::Ended(_), None) => Instant::now() + FOREVER,
+        };
+        let wait = deadline.saturating_duration_since(Instant::now());
+        self.events.recv_timeout(wait).map_err(|_| match passed_on {
+            Some(passed_on) => Failure::Interrupted(passed_on.signal),
+            None => Failure::NotBooted,
+        })
+    }
+
     fn note(&self, notice: Notice) -> Result<Stage, Failure> {
         match notice {
             Notice::Started { uptime_ms } => {
                 tracing::debug!(uptime_ms, "the command runs");
                 Ok(Stage::Runs)
             }
-            Notice::Exited { code, stdout, stderr } => {
+            Notice::Exited {
+                code,
+                stdout,
+                stderr,
+            } => {
                 self.streams.expect(stdout, stderr);
                 Ok(Stage::Ended(code))
             }
@@ -104,14 +121,20 @@ impl Session {
             return Err(Failure::Interrupted(signal));
         }
         self.streams.order(Order::Signal { number: signal });
-        *passed_on = Some(PassedOn { signal, deadline: Instant::now() + GRACE });
+        *passed_on = Some(PassedOn {
+            signal,
+            deadline: Instant::now() + GRACE,
+        });
         Ok(())
     }
 
     fn resize(&self) {
         if self.terminal {
             let size = window_size();
-            self.streams.order(Order::Resize { rows: size.rows, columns: size.columns });
+            self.streams.order(Order::Resize {
+                rows: size.rows,
+                columns: size.columns,
+            });
         }
     }
 }

@@ -52,7 +52,10 @@ fn is_listening(table: &str, socket: &Path) -> bool {
     let path = socket.to_string_lossy();
     table.lines().any(|line| {
         // Num RefCount Protocol Flags Type St Inode Path
-        let flags = line.split_whitespace().nth(3).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let flags = line
+            .split_whitespace()
+            .nth(3)
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok());
         line.ends_with(&*path) && flags.is_some_and(|flags| flags & LISTENS != 0)
     })
 }

@@ -54,7 +54,10 @@ impl Streams {
         let mut ports = Vec::new();
         let mut pair = |name| -> Result<UnixStream> {
             let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
-            ports.push(SerialPort { name, socket: OwnedFd::from(theirs) });
+            ports.push(SerialPort {
+                name,
+                socket: OwnedFd::from(theirs),
+            });
             Ok(ours)
         };
         let streams = Self {
@@ -69,7 +72,9 @@ impl Streams {
     /// Starts the threads that move bytes.
     pub(super) fn start(self, events: Sender<Event>) -> Result<Running> {
         let duplicate = "cannot duplicate a stream";
-        let orders = Orders(Arc::new(Mutex::new(self.control.try_clone().context(duplicate)?)));
+        let orders = Orders(Arc::new(Mutex::new(
+            self.control.try_clone().context(duplicate)?,
+        )));
         let input = own(stdio::stdin()).context(duplicate)?;
         relay_input(input, self.stdin, orders.clone());
         let output = own(stdio::stdout()).context(duplicate)?;
@@ -77,7 +82,11 @@ impl Streams {
         let errors = own(stdio::stderr()).context(duplicate)?;
         let stderr = relay_output(self.stderr, errors, events.clone());
         read_notices(self.control, events);
-        Ok(Running { orders, stdout, stderr })
+        Ok(Running {
+            orders,
+            stdout,
+            stderr,
+        })
     }
 }
 
@@ -136,8 +145,10 @@ fn relay_input(mut from: File, mut to: UnixStream, orders: Orders) {
 }
 
 fn relay_output(mut from: UnixStream, mut to: File, events: Sender<Event>) -> Arc<Progress> {
-    let progress =
-        Arc::new(Progress { delivered: AtomicU64::new(0), expected: AtomicU64::new(u64::MAX) });
+    let progress = Arc::new(Progress {
+        delivered: AtomicU64::new(0),
+        expected: AtomicU64::new(u64::MAX),
+    });
     let shared = Arc::clone(&progress);
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];

@@ -14,8 +14,14 @@ pub(super) struct RawTerminal {
 impl RawTerminal {
     /// Makes sure that there is a terminal, without changing it yet.
     pub(super) fn check() -> Result<Self> {
-        ensure!(isatty(stdin()), "-t needs a terminal, but standard input is none");
-        ensure!(isatty(stdout()), "-t needs a terminal, but standard output is none");
+        ensure!(
+            isatty(stdin()),
+            "-t needs a terminal, but standard input is none"
+        );
+        ensure!(
+            isatty(stdout()),
+            "-t needs a terminal, but standard output is none"
+        );
         let before = tcgetattr(stdin()).context("cannot read the terminal's mode")?;
         Ok(Self { before })
     }
@@ -24,8 +30,7 @@ impl RawTerminal {
     pub(super) fn enter(self) -> Result<Self> {
         let mut raw = self.before.clone();
         raw.make_raw();
-        tcsetattr(stdin(), OptionalActions::Now, &raw)
-            .context("cannot set the terminal's mode")?;
+        tcsetattr(stdin(), OptionalActions::Now, &raw).context("cannot set the terminal's mode")?;
         Ok(self)
     }
 
@@ -36,11 +41,19 @@ impl RawTerminal {
 
 /// The terminal's size, or the oldest one of all where it does not know its own.
 pub(super) fn window_size() -> WindowSize {
-    let size = tcgetwinsize(stdout()).ok().filter(|size| size.ws_row > 0 && size.ws_col > 0);
-    size.map_or(WindowSize { rows: 24, columns: 80 }, |size| WindowSize {
-        rows: size.ws_row,
-        columns: size.ws_col,
-    })
+    let size = tcgetwinsize(stdout())
+        .ok()
+        .filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    size.map_or(
+        WindowSize {
+            rows: 24,
+            columns: 80,
+        },
+        |size| WindowSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        },
+    )
 }
 
 impl Drop for RawTerminal {

@@ -1,6 +1,9 @@
 //! System calls without a safe wrapper. All of the crate's unsafe code is here and in `kvm`.
 
-#![allow(unsafe_code, reason = "pre_exec hooks, unshare, io_uring_setup and the tun ioctl")]
+#![allow(
+    unsafe_code,
+    reason = "pre_exec hooks, unshare, io_uring_setup and the tun ioctl"
+)]
 
 pub(crate) mod namespace;
 pub(crate) mod ring;

@@ -13,10 +13,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 /// The kernel kills the child when the calling thread ends, so the caller must be a thread that
 /// lives as long as the child should. The child gets a process group of its own: a terminal's
 /// Ctrl-C reaches this process alone.
-pub(crate) fn spawn_bound(
-    mut command: Command,
-    inherited: &[BorrowedFd<'_>],
-) -> io::Result<Child> {
+pub(crate) fn spawn_bound(mut command: Command, inherited: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let inherited: Vec<RawFd> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     command.process_group(0);

@@ -30,9 +30,20 @@ impl Guest {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("cannot start {}", ringside.display()))?;
-        let orders = process.stdin.take().context("ringside has no standard input")?;
-        let answers = process.stdout.take().context("ringside has no standard output")?;
-        Ok(Self { process, orders, answers: BufReader::new(answers), messages })
+        let orders = process
+            .stdin
+            .take()
+            .context("ringside has no standard input")?;
+        let answers = process
+            .stdout
+            .take()
+            .context("ringside has no standard output")?;
+        Ok(Self {
+            process,
+            orders,
+            answers: BufReader::new(answers),
+            messages,
+        })
     }
 
     /// Gives one order and returns the lines of its answer.
@@ -42,7 +53,12 @@ impl Guest {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            if self.answers.read_line(&mut line).context("cannot read the guest's answer")? == 0 {
+            if self
+                .answers
+                .read_line(&mut line)
+                .context("cannot read the guest's answer")?
+                == 0
+            {
                 bail!("the guest ended; see {}", self.messages.display());
             }
             match line.trim_end() {
@@ -58,7 +74,11 @@ impl Guest {
         let text = std::fs::read_to_string(&self.messages)
             .with_context(|| format!("cannot read {}", self.messages.display()))?;
         let port = text.lines().find_map(|line| {
-            line.strip_prefix("ringside: 127.0.0.1:")?.split(' ').next()?.parse().ok()
+            line.strip_prefix("ringside: 127.0.0.1:")?
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
         });
         port.with_context(|| format!("no published port in {}", self.messages.display()))
     }
@@ -67,7 +87,11 @@ impl Guest {
     pub(crate) fn stop(mut self) -> Result<()> {
         let _ = writeln!(self.orders, "stop");
         let status = self.process.wait().context("cannot wait for ringside")?;
-        ensure!(status.success(), "ringside ended with {status}; see {}", self.messages.display());
+        ensure!(
+            status.success(),
+            "ringside ended with {status}; see {}",
+            self.messages.display()
+        );
         Ok(())
     }
 }

@@ -20,7 +20,8 @@ tree_write() {
     sync
     # Nothing may come from this guest's memory when it reads back.
     echo 3 > /proc/sys/vm/drop_caches || return 1
-    (cd "$tree" && find . -type f -exec sha256sum {} + | sort -k 2)
+    (cd "$tree" && find . -type f -exec sha256sum {} + > /run/sums) || return 1
+    sort -k 2 /run/sums
 }
 
 disk() {

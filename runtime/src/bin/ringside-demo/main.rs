@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 
 fn show(options: &Options, table: &mut Table) -> Result<()> {
     let cache = Cache::open_default()?;
-    let work = options.work_dir.clone().unwrap_or_else(|| cache.path("demo"));
+    let work = options
+        .work_dir
+        .clone()
+        .unwrap_or_else(|| cache.path("demo"));
     std::fs::create_dir_all(&work)
         .with_context(|| format!("cannot make the work directory {}", work.display()))?;
     println!("Logs and images are in {}", work.display());

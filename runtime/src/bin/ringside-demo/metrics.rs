@@ -13,9 +13,13 @@ const REQUESTS: &str = "ringside_requests_total{";
 pub(crate) fn requests(socket: &Path) -> Result<u64> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("no metrics at {}", socket.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).context("cannot set a timeout")?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .context("cannot set a timeout")?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).context("the metrics do not end")?;
+    stream
+        .read_to_string(&mut text)
+        .context("the metrics do not end")?;
     let total = total(&text);
     ensure!(total > 0, "{} counts no request:\n{text}", socket.display());
     Ok(total)
@@ -24,7 +28,9 @@ pub(crate) fn requests(socket: &Path) -> Result<u64> {
 /// The sum over all queues.
 fn total(text: &str) -> u64 {
     let lines = text.lines().filter(|line| line.starts_with(REQUESTS));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The demo's root file system: nginx and fio from Debian, a page, and a script that obeys us.
 
 use std::fs::{self, Permissions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -9,20 +10,21 @@ use guest_image::Cache;
 
 use crate::packages;
 
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "base-files",
     "busybox-static",
     "coreutils",
     "dash",
     "e2fsprogs",
+    "findutils",
     "fio",
     "libc-bin",
     "mount",
     "nginx-light",
 ];
 
-/// Raised when what is assembled changes, so that no old tree is used.
-const RECIPE: &str = "demo-rootfs-1";
+/// What the demo's guest obeys.
+const SCRIPT_TEXT: &str = include_str!("guest.sh");
 
 /// The page nginx serves.
 pub(crate) const PAGE: &str = "<h1>Served by a Ringside guest</h1>\n";
@@ -32,13 +34,14 @@ pub(crate) const SCRIPT: &str = "/usr/local/bin/ringside-demo-guest";
 
 /// Assembles the tree once into the cache, and returns its path and how many packages it holds.
 pub(crate) fn assemble(cache: &Cache) -> Result<(PathBuf, String)> {
-    let target = cache.path(RECIPE);
+    let name = format!("demo-rootfs-{:016x}", recipe_hash());
+    let target = cache.path(&name);
     if target.is_dir() {
         return Ok((target, "taken from the cache".to_owned()));
     }
     let downloads = cache.path("demo-packages");
     let archives = packages::download(&PACKAGES, &downloads)?;
-    let draft = cache.path(format!("{RECIPE}.new"));
+    let draft = cache.path(format!("{name}.new"));
     if draft.exists() {
         fs::remove_dir_all(&draft).context("cannot remove an unfinished tree")?;
     }
@@ -51,6 +54,13 @@ pub(crate) fn assemble(cache: &Cache) -> Result<(PathBuf, String)> {
     fs::rename(&draft, &target).context("cannot move the finished tree into place")?;
     fs::remove_dir_all(&downloads).context("cannot remove the downloaded packages")?;
     Ok((target, format!("{} Debian packages", archives.len())))
+}
+
+/// Changes with everything that is assembled, so that no old tree is used.
+fn recipe_hash() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (PACKAGES, PAGE, SCRIPT_TEXT, PASSWD, GROUP, NGINX).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// `/bin` and the like are links into `/usr`, as on every Debian 12.
@@ -76,10 +86,20 @@ fn configure(root: &Path) -> Result<()> {
     write("/etc/group", GROUP)?;
     write("/etc/nginx/nginx.conf", NGINX)?;
     write("/srv/www/index.html", PAGE)?;
-    write(SCRIPT, include_str!("guest.sh"))?;
+    write(SCRIPT, SCRIPT_TEXT)?;
     let script = root.join(SCRIPT.trim_start_matches('/'));
     fs::set_permissions(script, Permissions::from_mode(0o755))?;
-    for folder in ["proc", "sys", "dev", "run", "tmp", "root", "mnt", "var/log/nginx", "var/lib/nginx"] {
+    for folder in [
+        "proc",
+        "sys",
+        "dev",
+        "run",
+        "tmp",
+        "root",
+        "mnt",
+        "var/log/nginx",
+        "var/lib/nginx",
+    ] {
         fs::create_dir_all(root.join(folder))?;
     }
     if !root.join("usr/bin/sh").exists() {

@@ -41,7 +41,11 @@ impl Demo {
     pub(crate) fn new(work: PathBuf) -> Result<Self> {
         let own = std::env::current_exe().context("cannot find this program's folder")?;
         let ringside = own.with_file_name("ringside");
-        ensure!(ringside.is_file(), "no ringside beside {}: build it first", own.display());
+        ensure!(
+            ringside.is_file(),
+            "no ringside beside {}: build it first",
+            own.display()
+        );
         Ok(Self { ringside, work })
     }
 
@@ -49,7 +53,10 @@ impl Demo {
     pub(crate) fn check(&self) -> Result<()> {
         let status = Command::new(&self.ringside).arg("check").status();
         let status = status.with_context(|| format!("cannot start {}", self.ringside.display()))?;
-        ensure!(status.success(), "this host lacks something: see the lines marked MISSING");
+        ensure!(
+            status.success(),
+            "this host lacks something: see the lines marked MISSING"
+        );
         Ok(())
     }
 
@@ -68,7 +75,9 @@ impl Demo {
             let mut build = Command::new(&self.ringside);
             build.args(["image", "build", "--from"]).arg(&pristine);
             packages::run(build.arg("--out").arg(self.image()))?;
-            let size = fs::metadata(self.image()).context("the image is missing")?.len();
+            let size = fs::metadata(self.image())
+                .context("the image is missing")?
+                .len();
             Ok(((), format!("{} MiB", size >> 20)))
         })
     }
@@ -92,7 +101,10 @@ impl Demo {
         table.step(name, "fetch page", || {
             let port = guest.published_port()?;
             let page = http::fetch(port)?;
-            ensure!(page == rootfs::PAGE, "nginx served something else: {page:?}");
+            ensure!(
+                page == rootfs::PAGE,
+                "nginx served something else: {page:?}"
+            );
             Ok(((), format!("{} bytes from 127.0.0.1:{port}", page.len())))
         })?;
         let sums = table.step(name, "write, read file tree", || {
@@ -102,7 +114,10 @@ impl Demo {
         })?;
         if root == Root::Virtiofs {
             table.step(name, "compare on host", || {
-                Ok(((), tree::compare(&tree::in_directory(&self.rootfs()), &sums)?))
+                Ok((
+                    (),
+                    tree::compare(&tree::in_directory(&self.rootfs()), &sums)?,
+                ))
             })?;
         }
         table.step(name, "fio verify=crc32c", || {
@@ -110,7 +125,9 @@ impl Demo {
             Ok(((), fio_verdict(&lines)?))
         })?;
         table.step(name, "read metrics", || Ok(((), read_metrics(logs)?)))?;
-        table.step(name, "stop", || Ok((guest.stop()?, "exit code 0".to_owned())))?;
+        table.step(name, "stop", || {
+            Ok((guest.stop()?, "exit code 0".to_owned()))
+        })?;
         if root == Root::Block {
             table.step(name, "compare on host", || {
                 let directory = tree::from_image(&self.image(), &self.work)?;
@@ -122,10 +139,22 @@ impl Demo {
 
     fn start(&self, root: Root, logs: &Path) -> Result<Guest> {
         let disk = self.work.join("data.img");
-        let image = File::create(&disk).with_context(|| format!("cannot make {}", disk.display()))?;
-        image.set_len(DISK_SIZE).context("cannot size the data disk")?;
+        let image =
+            File::create(&disk).with_context(|| format!("cannot make {}", disk.display()))?;
+        image
+            .set_len(DISK_SIZE)
+            .context("cannot size the data disk")?;
         let mut run = Command::new(&self.ringside);
-        run.args(["run", "--net", "--publish", "0:80", "--cpus", "2", "--memory", "1G"]);
+        run.args([
+            "run",
+            "--net",
+            "--publish",
+            "0:80",
+            "--cpus",
+            "2",
+            "--memory",
+            "1G",
+        ]);
         match root {
             Root::Virtiofs => run.arg("--rootfs").arg(self.rootfs()),
             Root::Block => run.args(["--root", "block", "--image"]).arg(self.image()),
@@ -146,9 +175,15 @@ impl Demo {
 
 /// fio's own line for the job, which says `err= 0` when every block verified.
 fn fio_verdict(lines: &[String]) -> Result<String> {
-    let verdict = lines.iter().find(|line| line.starts_with("verify:") && line.contains("err="));
+    let verdict = lines
+        .iter()
+        .find(|line| line.starts_with("verify:") && line.contains("err="));
     let verdict = verdict.with_context(|| format!("no verdict in:\n{}", lines.join("\n")))?;
-    ensure!(verdict.contains("err= 0"), "fio found errors:\n{}", lines.join("\n"));
+    ensure!(
+        verdict.contains("err= 0"),
+        "fio found errors:\n{}",
+        lines.join("\n")
+    );
     Ok(format!("{FIO_SIZE} random writes verified, 0 errors"))
 }
 

@@ -34,13 +34,24 @@ impl Table {
         let (value, shown) = work().with_context(|| format!("step \"{step}\" of {part}"))?;
         let took = start.elapsed();
         println!("{shown} ({:.1} s)", took.as_secs_f64());
-        self.rows.push(Row { part, step, shown, took });
+        self.rows.push(Row {
+            part,
+            step,
+            shown,
+            took,
+        });
         Ok(value)
     }
 
     pub(crate) fn print(&self) {
         println!("\n{:<10} {:<24} {:>8}  shown", "part", "step", "seconds");
-        for Row { part, step, shown, took } in &self.rows {
+        for Row {
+            part,
+            step,
+            shown,
+            took,
+        } in &self.rows
+        {
             println!("{part:<10} {step:<24} {:>8.1}  {shown}", took.as_secs_f64());
         }
     }

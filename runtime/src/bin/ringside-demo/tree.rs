@@ -20,7 +20,11 @@ pub(crate) fn compare(directory: &Path, guest: &[String]) -> Result<String> {
         .with_context(|| format!("cannot read {}", directory.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let host: Vec<_> = text.lines().collect();
-    ensure!(!host.is_empty(), "the host sees no file in {}", directory.display());
+    ensure!(
+        !host.is_empty(),
+        "the host sees no file in {}",
+        directory.display()
+    );
     ensure!(
         host == guest,
         "the host sees other files than the guest wrote:\nhost:\n{}\nguest:\n{}",
@@ -39,11 +43,16 @@ pub(crate) fn in_directory(root: &Path) -> PathBuf {
 pub(crate) fn from_image(image: &Path, work: &Path) -> Result<PathBuf> {
     let out = work.join("tree-from-image");
     if out.exists() {
-        std::fs::remove_dir_all(&out).with_context(|| format!("cannot remove {}", out.display()))?;
+        std::fs::remove_dir_all(&out)
+            .with_context(|| format!("cannot remove {}", out.display()))?;
     }
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let request = format!("rdump /{TREE} {}", out.display());
     let path = "/usr/sbin:/sbin:/usr/bin:/bin";
-    run(Command::new("debugfs").env("PATH", path).arg("-R").arg(request).arg(image))?;
+    run(Command::new("debugfs")
+        .env("PATH", path)
+        .arg("-R")
+        .arg(request)
+        .arg(image))?;
     Ok(out.join("tree"))
 }
