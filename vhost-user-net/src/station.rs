@@ -12,6 +12,9 @@ use crate::config::{ConfigSpace, Mac};
 use crate::control::Command;
 use crate::features::Negotiated;
 
+/// `VHOST_F_LOG_ALL`, which is the front end's and not the driver's (vhost-user, "Migration").
+const LOG_ALL: u64 = 1 << 26;
+
 /// A network station: the device behind its queues.
 pub struct Station<P> {
     port: P,
@@ -62,9 +65,14 @@ impl<P: Port> Station<P> {
         Negotiated::new(self.negotiated.load(Ordering::Acquire))
     }
 
-    /// The driver acknowledged `features`.
+    /// The driver acknowledged `features`. A front end may say so again while queues run, as when
+    /// it starts to log writes: then everything stays as the driver has set it since.
     pub fn acknowledged(&self, features: u64) {
-        self.negotiated.store(features, Ordering::Release);
+        let features = features & !LOG_ALL;
+        let before = self.negotiated.swap(features, Ordering::AcqRel);
+        if before == features && self.pairs().receiving.contains(&true) {
+            return;
+        }
         let agreed = self.negotiated();
         let offloads = agreed.guest_offloads() & self.port.offloads();
         self.set_offloads(offloads);

@@ -1,4 +1,10 @@
 //! Frames in both directions, whole and unfinished, through one buffer and many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
 
 mod network;
 

@@ -1,4 +1,10 @@
 //! Queue pairs, the control queue, and what the driver reads about the device.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
 
 mod network;
 
@@ -8,6 +14,8 @@ use lab::frontend::GuestMemory;
 use lab::frontend::net::{ACK_ERR, ACK_OK, Receive, Transmit};
 use lab::netns::Tap;
 use network::{ALL, Guest, Network, next_udp, packet};
+use vhost::VhostBackend;
+use vhost::vhost_user::Frontend;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
 };
@@ -84,6 +92,32 @@ fn the_control_queue_switches_the_second_pair_on_and_off() {
     assert_eq!(control.command(MQ, 0, &[1, 0]).unwrap(), ACK_OK);
     let [one, other] = spread(&mut network, &mut guest.receive, &mut second);
     assert_eq!((one, other), (64, 0), "one pair again");
+}
+
+#[test]
+fn features_acknowledged_again_change_nothing_while_queues_run() {
+    let mut network = Network::start_multi_queue("net-mq-again");
+    let mut guest = network.guest(ALL, 128, 2048);
+    let (mut second, _transmit) = second_pair(&mut guest);
+    let mut control = guest.control(2);
+    assert_eq!(control.command(MQ, 0, &[2, 0]).unwrap(), ACK_OK);
+    let features = guest.front_end.negotiated().unwrap().features;
+    let again = |vhost: &mut Frontend| vhost.set_features(features);
+    guest.front_end.request("SET_FEATURES", again).unwrap();
+    let [one, other] = spread(&mut network, &mut guest.receive, &mut second);
+    assert!(one > 0 && other > 0 && one + other == 64, "{one} {other}");
+    for queue in 0..5 {
+        guest.front_end.stop_queue(queue).unwrap();
+    }
+    guest.front_end.request("SET_FEATURES", again).unwrap();
+    let mut guest_again = |index| {
+        let mut receive = Receive::new(guest.front_end.set_up_queue(index, 256).unwrap(), 2048);
+        receive.post(128).unwrap();
+        receive
+    };
+    let (mut first, mut second) = (guest_again(0), guest_again(2));
+    let [one, other] = spread(&mut network, &mut first, &mut second);
+    assert_eq!((one, other), (64, 0), "a new driver starts with one pair");
 }
 
 #[test]

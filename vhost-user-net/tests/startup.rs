@@ -1,4 +1,10 @@
 //! Start-up, options, sockets, taps: what can go wrong is said in one sentence.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
 
 mod network;
 

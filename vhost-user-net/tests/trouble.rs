@@ -1,4 +1,10 @@
 //! What can happen to the tap, and a stop while frames flow.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
 
 mod network;
 
