@@ -232,3 +232,32 @@ fn a_qemu_guest_reads_and_writes() {
         .output();
     assert!(sums.unwrap().status.success());
 }
+
+/// A guest that is killed while it writes, and the next one: what was synced is there, and what the
+/// first one had open is not.
+#[test]
+fn one_guest_after_another_is_served() {
+    let share = Share::start("fs-killed");
+    let script = format!(
+        "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && \
+         echo synced > synced && sync && exec 5> open && echo writing && \
+         while :; do dd if=/dev/zero of=big bs=1M count=64 conv=fsync 2>/dev/null; done"
+    );
+    let mut first = UmlGuest::new(script).fs(&share.socket).start().unwrap();
+    first.wait_output("writing").unwrap();
+    drop(first);
+    let script = format!(
+        "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && \
+         cat synced && rm -f open big && ls && cd / && umount {MOUNT} && \
+         mount -t virtiofs {TAG} {MOUNT} && ls {MOUNT}"
+    );
+    let output = UmlGuest::new(script).fs(&share.socket).run().unwrap();
+    let output = output.success().unwrap().replace('\r', "");
+    assert_eq!(output, "synced\nsynced\nsynced\n");
+    let deleted = fs::read_dir(format!("/proc/{}/fd", share.daemon.pid()))
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().ends_with("(deleted)"))
+        .count();
+    assert_eq!(deleted, 0, "space is held for files that are gone");
+}
