@@ -43,7 +43,7 @@ fn memory() -> PinnedMemory {
 
 fn queue(memory: &PinnedMemory) -> RunningQueue {
     let metrics = Arc::new(QueueMetrics::default());
-    RunningQueue::new(&state(false), memory.clone(), None, metrics).unwrap()
+    RunningQueue::new(&state(false), memory.clone(), None, metrics, None).unwrap()
 }
 
 fn describe(memory: &PinnedMemory, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
@@ -120,7 +120,7 @@ fn rings_outside_memory_are_refused() {
             ..state(true)
         };
         let metrics = Arc::new(QueueMetrics::default());
-        assert!(RunningQueue::new(&state, memory.clone(), None, metrics).is_err());
+        assert!(RunningQueue::new(&state, memory.clone(), None, metrics, None).is_err());
     }
 }
 

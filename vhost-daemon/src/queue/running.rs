@@ -9,7 +9,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_N
 use virtio_queue::QueueState;
 use vmm_sys_util::event::EventNotifier;
 
-use super::{Chain, ChainError, Token};
+use super::{Chain, ChainError, InFlightLog, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
 use crate::sys::SplitRing;
@@ -61,13 +61,18 @@ pub struct RunningQueue {
     published: Wrapping<u16>,
     in_flight: Box<[bool]>,
     in_flight_count: usize,
+    /// Requests that an earlier process left in flight, newest first.
+    left_over: Vec<u16>,
+    log: Option<InFlightLog>,
     /// Time of the current loop turn: one clock read for a batch.
     now: Instant,
     metrics: Arc<QueueMetrics>,
 }
 
 impl RunningQueue {
-    /// Takes over a ring as the session configured it.
+    /// Takes over a ring as the session configured it. With a `log`, requests that an earlier
+    /// process left in flight on this ring are popped first, and the ring goes on behind them
+    /// wherever the front end says.
     ///
     /// # Errors
     /// When the rings do not lie inside `memory`.
@@ -76,13 +81,25 @@ impl RunningQueue {
         memory: PinnedMemory,
         call: Option<EventNotifier>,
         metrics: Arc<QueueMetrics>,
+        mut log: Option<InFlightLog>,
     ) -> Result<Self, QueueError> {
         let ring = SplitRing::resolve(state, &memory).ok_or(QueueError::BadRings)?;
+        let mut next_avail = Wrapping(state.next_avail);
+        let mut left_over = Vec::new();
+        if let Some(log) = &mut log {
+            left_over = log.attach(state, state.next_used, ring.available_index());
+            if let Ok(count @ 1..) = u16::try_from(left_over.len()) {
+                next_avail = Wrapping(state.next_used) + Wrapping(count);
+            }
+            left_over.reverse();
+        }
         Ok(Self {
             in_flight: vec![false; usize::from(ring.size())].into_boxed_slice(),
             in_flight_count: 0,
             event_idx: state.event_idx_enabled,
-            next_avail: Wrapping(state.next_avail),
+            next_avail,
+            left_over,
+            log,
             next_used: Wrapping(state.next_used),
             published: Wrapping(state.next_used),
             now: Instant::now(),
@@ -99,6 +116,9 @@ impl RunningQueue {
     /// # Errors
     /// When the ring itself is broken: nothing more can be taken from it.
     pub fn pop(&mut self) -> Result<Option<Popped>, QueueError> {
+        if let Some(head) = self.left_over.pop() {
+            return self.take(head).map(Some);
+        }
         let available = self.ring.available_index();
         let waiting = (Wrapping(available) - self.next_avail).0;
         if waiting == 0 {
@@ -111,6 +131,12 @@ impl RunningQueue {
             });
         }
         let head = self.ring.available_head(self.next_avail.0);
+        let taken = self.take(head)?;
+        self.next_avail += 1;
+        Ok(Some(taken))
+    }
+
+    fn take(&mut self, head: u16) -> Result<Popped, QueueError> {
         match self.in_flight.get_mut(usize::from(head)) {
             None => {
                 return Err(QueueError::HeadOutOfRange {
@@ -121,11 +147,13 @@ impl RunningQueue {
             Some(true) => return Err(QueueError::HeadInFlight(head)),
             Some(owned) => *owned = true,
         }
-        self.next_avail += 1;
+        if let Some(log) = &mut self.log {
+            log.taken(head);
+        }
         self.in_flight_count += 1;
         self.metrics.requests.add(1);
         let chain = Chain::walk(&self.ring, head, &self.memory);
-        Ok(Some((Token::new(head, self.now), chain)))
+        Ok((Token::new(head, self.now), chain))
     }
 
     /// Gives a request back to the available ring as if it had not been popped. Only the one
@@ -137,6 +165,9 @@ impl RunningQueue {
             self.ring.available_head((self.next_avail - Wrapping(1)).0)
         );
         self.release(head);
+        if let Some(log) = &mut self.log {
+            log.given_back(head);
+        }
         self.metrics.requests.sub(1);
         self.next_avail -= 1;
     }
@@ -151,6 +182,9 @@ impl RunningQueue {
         self.release(head);
         self.ring.write_used(self.next_used.0, head, written);
         self.next_used += 1;
+        if let Some(log) = &mut self.log {
+            log.completed(head);
+        }
     }
 
     /// Shows the guest everything completed so far, and interrupts it if it asked for that.
@@ -159,7 +193,13 @@ impl RunningQueue {
             return;
         }
         let before = std::mem::replace(&mut self.published, self.next_used);
+        if let Some(log) = &self.log {
+            log.publishing(before.0, self.next_used.0);
+        }
         self.ring.publish_used(self.next_used.0);
+        if let Some(log) = &mut self.log {
+            log.published(self.next_used.0);
+        }
         // The index must be visible before the guest's wish for an interrupt is read.
         SplitRing::barrier();
         if self.interrupt_wanted(before) {
@@ -208,9 +248,14 @@ impl RunningQueue {
         }
     }
 
-    /// Whether the guest has made requests available that were not popped yet.
+    /// Whether there are requests that were not popped yet.
     pub fn has_available(&self) -> bool {
-        self.ring.available_index() != self.next_avail.0
+        !self.left_over.is_empty() || self.ring.available_index() != self.next_avail.0
+    }
+
+    /// How many requests an earlier process left, and were not popped yet.
+    pub fn left_over(&self) -> usize {
+        self.left_over.len()
     }
 
     /// How many requests were popped and not completed.

@@ -89,7 +89,7 @@ impl<D: Device> Backend<D> {
             name_current_thread(&name);
         }
         loop {
-            match ring.take(&queue_metrics) {
+            match ring.take(&queue_metrics, || self.device.in_flight_log(index)) {
                 Ok(Some(taken)) => self.run(index, ring, taken, &name),
                 Ok(None) => return,
                 Err(fault) => {
@@ -177,12 +177,12 @@ impl<D: Device> VhostUserBackend for Backend<D> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
+        let session = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-            | VhostUserProtocolFeatures::BACKEND_REQ
-            | self.device.protocol_features()
+            | VhostUserProtocolFeatures::BACKEND_REQ;
+        (session - self.device.unsuitable_protocol_features()) | self.device.protocol_features()
     }
 
     fn set_event_idx(&self, _enabled: bool) {}

@@ -1,6 +1,7 @@
 //! The vhost-user protocol session: one front end after another.
 
 mod backend;
+mod lenient;
 mod relay;
 mod ring;
 mod serve;
@@ -13,6 +14,7 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 pub use serve::{ServeError, Service, serve};
 pub(crate) use stop::StopFlag;
 
+use crate::queue::InFlightLog;
 use crate::worker::QueueWorker;
 
 /// A virtio device as the session runs it.
@@ -39,6 +41,12 @@ pub trait Device: Send + Sync + 'static {
         VhostUserProtocolFeatures::empty()
     }
 
+    /// Protocol features that the session offers by itself and that front ends of this kind of
+    /// device cannot be trusted with.
+    fn unsuitable_protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::empty()
+    }
+
     /// The device's configuration space as it is now.
     fn config(&self) -> Vec<u8>;
 
@@ -49,6 +57,13 @@ pub trait Device: Send + Sync + 'static {
     fn write_config(&self, offset: usize, data: &[u8]) -> io::Result<()> {
         let _ = (offset, data);
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The log of requests in flight of queue `index`, for devices whose requests may be done twice
+    /// (crash recovery). Called each time the queue starts.
+    fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
+        let _ = index;
+        None
     }
 
     /// The driver acknowledged `features`.

@@ -3,7 +3,8 @@
 //! Control messages pass through here, never a request. Two things ask for it: vhost-user-backend
 //! serves only connections that it accepts by itself, so an inherited connection (`--fd`) must be
 //! offered to it; and the vhost crate insists on exact message sizes where front ends in use are
-//! laxer (User-Mode Linux sends `SET_MEM_TABLE` with room for two regions, one of them unused).
+//! laxer (User-Mode Linux sends `SET_MEM_TABLE` with room for two regions, one of them unused), and
+//! on `SET_FEATURES` before `SET_VRING_ENABLE` (QEMU's vhost-user-net enables its rings first).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,6 +19,8 @@ use rustix::net::{
     bind, connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
 
+use super::lenient::{EarlyEnables, HEADER, trim_memory_table};
+
 /// vhost-user sends at most 8 descriptors with a message (`VHOST_MEMORY_BASELINE_NREGIONS`); the
 /// vhost crate accepts 32.
 const MAX_FDS: usize = 32;
@@ -26,17 +29,17 @@ const MAX_FDS: usize = 32;
 pub(super) fn join(front_end: OwnedFd) -> io::Result<UnixListener> {
     let (listener, inner) = private_connection()?;
     let (front_end_2, inner_2) = (front_end.try_clone()?, inner.try_clone()?);
-    let spawn = |name: &str, from: OwnedFd, to: OwnedFd| {
+    let spawn = |name: &str, from: OwnedFd, to: OwnedFd, mut early: EarlyEnables| {
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if let Err(error) = pass_on(&from, &to) {
+            if let Err(error) = pass_on(&from, &to, &mut early) {
                 tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);
             let _ = shutdown(&from, Shutdown::Both);
         })
     };
-    spawn("relay-in", front_end, inner)?;
-    spawn("relay-out", inner_2, front_end_2)?;
+    spawn("relay-in", front_end, inner, EarlyEnables::holding())?;
+    spawn("relay-out", inner_2, front_end_2, EarlyEnables::Over)?;
     Ok(listener)
 }
 
@@ -78,15 +81,12 @@ fn private_connection() -> io::Result<(UnixListener, OwnedFd)> {
     Ok((listener.into(), inner))
 }
 
-/// A message's header: le32 request, flags, size (vhost-user, "Header").
-const HEADER: usize = 12;
-
 /// No message is longer: the vhost crate takes 4 KiB.
 const MAX_PAYLOAD: usize = 0x1_0000;
 
 /// Passes message after message on. The boundaries are kept because descriptors belong to the
 /// message they came with: a read of more could join them to the one before.
-fn pass_on(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+fn pass_on(from: &OwnedFd, to: &OwnedFd, early: &mut EarlyEnables) -> io::Result<()> {
     loop {
         let mut message = vec![0; HEADER];
         let mut fds = Vec::new();
@@ -98,34 +98,14 @@ fn pass_on(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         message.resize(HEADER + size, 0);
         receive(from, &mut message[HEADER..], &mut fds)?;
         trim_memory_table(&mut message);
+        if early.hold(&message)? {
+            continue;
+        }
         send_all(to, &message, &fds)?;
+        for held in early.release(&message) {
+            send_all(to, &held, &[])?;
+        }
     }
-}
-
-/// `VHOST_USER_SET_MEM_TABLE`
-const SET_MEM_TABLE: u32 = 5;
-
-/// Cuts the unused entries off a memory table: le32 number of regions, le32 padding, then 32 bytes
-/// for each region (vhost-user, "Multiple memory regions description").
-fn trim_memory_table(message: &mut Vec<u8>) {
-    let word = |at: usize| {
-        message
-            .get(at..at + 4)?
-            .try_into()
-            .ok()
-            .map(u32::from_ne_bytes)
-    };
-    let (Some(SET_MEM_TABLE), Some(regions)) = (word(0), word(HEADER)) else {
-        return;
-    };
-    let size = regions
-        .checked_mul(32)
-        .and_then(|bytes| bytes.checked_add(8));
-    let Some(size) = size.filter(|size| HEADER + (*size as usize) < message.len()) else {
-        return;
-    };
-    message.truncate(HEADER + size as usize);
-    message[8..HEADER].copy_from_slice(&size.to_ne_bytes());
 }
 
 /// Fills `bytes`, and adds the descriptors that came with them to `fds`.
@@ -172,39 +152,6 @@ fn send_all(to: &OwnedFd, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn table(regions: u32, entries: usize) -> Vec<u8> {
-        let payload = 8 + entries * 32;
-        let mut message = SET_MEM_TABLE.to_ne_bytes().to_vec();
-        message.extend(1_u32.to_ne_bytes());
-        message.extend(u32::try_from(payload).unwrap().to_ne_bytes());
-        message.extend(regions.to_ne_bytes());
-        message.resize(HEADER + payload, 7);
-        message
-    }
-
-    #[test]
-    fn a_memory_table_loses_its_unused_entries() {
-        let mut message = table(1, 2);
-        trim_memory_table(&mut message);
-        assert_eq!(message.len(), HEADER + 40);
-        assert_eq!(message[8..12], 40_u32.to_ne_bytes());
-    }
-
-    #[test]
-    fn other_messages_stay_as_they_are() {
-        for mut message in [
-            table(2, 2),
-            table(9, 2),
-            table(u32::MAX, 1),
-            vec![5; 13],
-            vec![],
-        ] {
-            let before = message.clone();
-            trim_memory_table(&mut message);
-            assert_eq!(message, before);
-        }
-    }
 
     #[test]
     fn the_connection_that_waits_is_ours() {

@@ -11,7 +11,7 @@ use vmm_sys_util::event::{EventConsumer, EventNotifier};
 use super::StopFlag;
 use crate::memory::{PinnedMemory, SharedMemory};
 use crate::metrics::QueueMetrics;
-use crate::queue::RunningQueue;
+use crate::queue::{InFlightLog, RunningQueue};
 use crate::sys::eventfd_notifier;
 use crate::worker::Outcome;
 
@@ -78,7 +78,11 @@ impl Ring {
     ///
     /// # Errors
     /// One sentence for the log when the ring cannot run although it should.
-    pub(crate) fn take(&self, metrics: &Arc<QueueMetrics>) -> Result<Option<Taken>, String> {
+    pub(crate) fn take(
+        &self,
+        metrics: &Arc<QueueMetrics>,
+        log: impl FnOnce() -> Option<InFlightLog>,
+    ) -> Result<Option<Taken>, String> {
         let mut owner = self.owner();
         while owner.changing > 0 {
             owner = self
@@ -106,6 +110,7 @@ impl Ring {
             PinnedMemory::current(&self.0.memory),
             call,
             metrics.clone(),
+            log(),
         )
         .map_err(|error| error.to_string())?;
         drop(state);

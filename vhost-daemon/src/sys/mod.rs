@@ -8,12 +8,14 @@ mod aligned;
 mod buffers;
 mod descriptors;
 mod inline;
+mod shared_words;
 mod split_ring;
 mod thread;
 mod uring;
 
 pub use buffers::{Buffers, OutOfGuestMemory};
 pub use descriptors::{adopt_fd, eventfd_notifier};
+pub use shared_words::SharedWords;
 pub use split_ring::{DESCRIPTOR_BYTES, Descriptor, SplitRing};
 pub use thread::name_current_thread;
 pub use uring::{Event, Io, IoFile, Reactor, WatchId};

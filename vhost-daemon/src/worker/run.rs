@@ -32,6 +32,16 @@ pub(crate) fn run<W: QueueWorker>(
         next_avail: queue.next_avail(),
         next_used: queue.next_used(),
     };
+    let left_over = queue.left_over();
+    if left_over > 0 {
+        tracing::info!(
+            queue = name,
+            left_over,
+            "doing requests of an earlier process once more"
+        );
+        // It may have died between a completion and its interrupt.
+        queue.interrupt();
+    }
     let mut cx = match start(&mut worker, queue, stop, name) {
         Ok(cx) => cx,
         Err(error) => {
