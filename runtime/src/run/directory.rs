@@ -12,8 +12,12 @@ use tempfile::TempDir;
 /// Name of the file that a living run keeps locked.
 const LOCK: &str = "lock";
 
-/// Lines of a log that go into an error.
-const TAIL_LINES: usize = 15;
+/// Lines of a daemon's log that go into an error.
+const LOG_LINES: usize = 15;
+
+/// Lines of the guest's console that go into an error: a kernel panic with its registers and
+/// stack fits.
+const CONSOLE_LINES: usize = 50;
 
 /// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -86,7 +90,7 @@ impl RunDirectory {
 
     /// The end of the guest's console, as a part of a message.
     pub(super) fn console_tail(&self) -> String {
-        tail(&self.console_log(), "the guest's console")
+        last_lines(&self.console_log(), CONSOLE_LINES, "the guest's console")
     }
 }
 
@@ -103,6 +107,10 @@ pub(super) fn checked_socket_path(path: PathBuf) -> Result<PathBuf> {
 
 /// The last lines of a log, introduced by what it is; says so when there is nothing.
 pub(super) fn tail(path: &Path, what: &str) -> String {
+    last_lines(path, LOG_LINES, what)
+}
+
+fn last_lines(path: &Path, count: usize, what: &str) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text
@@ -112,7 +120,7 @@ pub(super) fn tail(path: &Path, what: &str) -> String {
     if lines.is_empty() {
         return format!("\n({what} said nothing)");
     }
-    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    let last = &lines[lines.len().saturating_sub(count)..];
     format!("\nthe last lines of {what}:\n  {}", last.join("\n  "))
 }
 
