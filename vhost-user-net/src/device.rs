@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
 
@@ -48,6 +49,11 @@ impl<P: Port> Device for NetDevice<P> {
         let port = self.station.port();
         let mtu = port.mtu().is_some();
         features::offered(port.offloads(), port.lanes(), self.has_mac, mtu)
+    }
+
+    /// QEMU 7.2 adds each memory region once for each queue pair; with one table for all it works.
+    fn unsuitable_protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
     }
 
     fn config(&self) -> Vec<u8> {

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libc::c_int;
 use rustix::fs::{Mode, OFlags};
@@ -113,15 +115,34 @@ fn attach(name: &InterfaceName, lanes: usize, more: c_int) -> Result<OwnedFd, Ta
     let fd = rustix::fs::open(CLONE_DEVICE, flags, Mode::empty())
         .map_err(|error| TapError::CloneDevice(error.into()))?;
     let name = name.clone();
-    match sys::attach_interface(fd.as_fd(), name.as_str(), FLAGS | more) {
+    match attach_in_time(fd.as_fd(), &name, FLAGS | more) {
         Ok(()) => Ok(fd),
         Err(source) => Err(match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => TapError::NotPermitted(name),
-            Some(libc::EBUSY) => TapError::InUse(name),
+            _ if is_busy(&source) => TapError::InUse(name),
             Some(libc::EINVAL) => TapError::OtherKind { name, lanes },
             _ => TapError::Attach { name, source },
         }),
     }
+}
+
+/// A daemon that was killed just now may still hold the tap: the kernel takes an io_uring that
+/// watches it apart after the process has gone.
+fn attach_in_time(fd: BorrowedFd<'_>, name: &InterfaceName, flags: c_int) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match sys::attach_interface(fd, name.as_str(), flags) {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
 }
 
 /// Checks descriptors that were handed down.

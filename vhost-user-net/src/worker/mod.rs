@@ -1,6 +1,7 @@
 //! The work on one queue: the only place that knows both the ring and the network.
 
 mod control;
+mod held;
 mod patience;
 mod receive;
 mod transmit;

@@ -1,11 +1,10 @@
 //! Network → guest.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use vhost_daemon::queue::{Chain, Token};
+use vhost_daemon::queue::Chain;
 use vhost_daemon::sys::Buffers;
 use vhost_daemon::worker::{Context, WatchId};
 
@@ -16,6 +15,7 @@ use crate::metrics::{DropCause, FrameMetrics};
 use crate::station::Station;
 use crate::sys::Scatter;
 
+use super::held::HeldBuffers;
 use super::patience::Patience;
 
 /// The worker of a receive queue: each frame is read straight into guest memory.
@@ -30,8 +30,7 @@ pub struct Receive<P: Port> {
     agreed: Negotiated,
     metrics: FrameMetrics,
     /// Buffers popped and not yet filled, oldest first.
-    held: VecDeque<Held>,
-    held_bytes: usize,
+    held: HeldBuffers,
     largest: usize,
     spill: Box<[u8]>,
     /// A frame that was read and waits for more buffers.
@@ -42,12 +41,6 @@ pub struct Receive<P: Port> {
     watch: Option<WatchId>,
     /// Frames may wait at the port.
     expecting: bool,
-}
-
-struct Held {
-    token: Token,
-    buffers: Buffers,
-    len: usize,
 }
 
 /// A frame with its header: its first `in_guest` bytes lie in held buffers, the rest is spilled.
@@ -77,8 +70,7 @@ impl<P: Port> Receive<P> {
             pair,
             agreed,
             metrics,
-            held: VecDeque::new(),
-            held_bytes: 0,
+            held: HeldBuffers::default(),
             spill: vec![0; HeaderLen::Modern.bytes() + MAX_FRAME].into_boxed_slice(),
             landed: None,
             patience: Patience::new()?,
@@ -120,10 +112,9 @@ impl<P: Port> Receive<P> {
         if self.landed.take().is_some() {
             self.metrics.dropped(DropCause::Stopped);
         }
-        while let Some(held) = self.held.pop_back() {
+        while let Some(held) = self.held.take_newest() {
             cx.unpop(held.token);
         }
-        self.held_bytes = 0;
     }
 
     /// Takes one frame from the port, or ends the wait of the one that landed. `false` when there
@@ -133,18 +124,12 @@ impl<P: Port> Receive<P> {
         if let Some(landed) = self.landed {
             return self.finish(cx, landed);
         }
-        let Some(first) = self.held.front() else {
+        if self.held.is_empty() {
             // The frames wait in the port's own queue until it is full.
             return false;
-        };
+        }
         // Without mergeable buffers a frame has the first chain to itself.
-        let whole = if self.agreed.mergeable() {
-            self.held.len()
-        } else {
-            1
-        };
-        debug_assert!(first.len >= self.agreed.header_len().bytes());
-        let guest = self.held.iter().take(whole).map(|held| &held.buffers);
+        let guest = self.held.space(self.agreed.mergeable());
         let mut space = Scatter::new(guest, &mut self.spill);
         let in_guest = space.guest_len();
         match self.lane.receive(&mut space) {
@@ -161,8 +146,8 @@ impl<P: Port> Receive<P> {
         let wanted = self
             .landed
             .map_or(self.largest, |frame| frame.len.max(self.largest));
-        while self.held_bytes < wanted {
-            if self.held_bytes > 0 && !self.agreed.mergeable() {
+        while self.held.bytes() < wanted {
+            if !self.held.is_empty() && !self.agreed.mergeable() {
                 break;
             }
             let Some((token, chain)) = cx.pop() else {
@@ -171,13 +156,7 @@ impl<P: Port> Receive<P> {
             match self.check(chain) {
                 Ok(buffers) => {
                     self.in_vain = false;
-                    let len = buffers.len();
-                    self.held_bytes += len;
-                    self.held.push_back(Held {
-                        token,
-                        buffers,
-                        len,
-                    });
+                    self.held.push(token, buffers);
                 }
                 Err(fault) => {
                     cx.guest_fault(&fault);
@@ -218,7 +197,7 @@ impl<P: Port> Receive<P> {
     }
 
     fn finish(&mut self, cx: &mut Context<()>, landed: Landed) -> bool {
-        if landed.len <= self.held_bytes {
+        if landed.len <= self.held.bytes() {
             self.landed = None;
             self.deliver(cx, landed);
         } else if cx.queue().now().duration_since(landed.since) >= Patience::LIMIT {
@@ -236,10 +215,10 @@ impl<P: Port> Receive<P> {
         let header_len = self.agreed.header_len().bytes();
         let spilled = frame.len.saturating_sub(frame.in_guest);
         let mut tail = self.spill.get(..spilled).unwrap_or_default();
-        let count = chains_for(&self.held, frame.len);
+        let count = self.held.count_for(frame.len);
         let mut at = 0;
         for index in 0..count {
-            let Some(mut held) = self.held.pop_front() else {
+            let Some(mut held) = self.held.take_oldest() else {
                 break;
             };
             let used = held.len.min(frame.len - at);
@@ -254,7 +233,6 @@ impl<P: Port> Receive<P> {
                 tail = tail.get(copied..).unwrap_or_default();
             }
             at += used;
-            self.held_bytes -= held.len;
             cx.complete(held.token, u32::try_from(used).unwrap_or(u32::MAX));
         }
         let frame_len = frame.len.saturating_sub(header_len);
@@ -273,17 +251,6 @@ impl<P: Port> Receive<P> {
             }
         }
     }
-}
-
-/// How many of the held buffers a frame of `len` bytes fills.
-fn chains_for(held: &VecDeque<Held>, len: usize) -> usize {
-    let mut room = 0;
-    let short = held.iter().take_while(|held| {
-        let before = room;
-        room += held.len;
-        before < len
-    });
-    short.count()
 }
 
 /// Sets what the port leaves open: `num_buffers`, and `flags` for a driver that did not agree on
