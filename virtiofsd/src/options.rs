@@ -55,6 +55,11 @@ pub struct Options {
     #[arg(long)]
     pub no_readdirplus: bool,
 
+    /// Most open files for what guests cache; more is kept by file handle [default: half of the
+    /// limit of open files]
+    #[arg(long, value_name = "N")]
+    pub max_open: Option<usize>,
+
     /// Request queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub queues: u32,
@@ -119,6 +124,7 @@ impl Options {
                 read_only: self.readonly,
                 xattr: !self.no_xattr,
                 readdirplus: !self.no_readdirplus,
+                max_open: self.max_open,
             },
             tag: self.tag,
             queues: self.queues,

@@ -136,6 +136,12 @@ fn files_behave_as_on_the_host_under_qemu() {
     compare_with_host(&[], qemu_transcript, NOWHERE);
 }
 
+/// Nearly all nodes by file handle, as when there are more than the daemon may have open.
+#[test]
+fn files_behave_as_on_the_host_when_few_may_be_open() {
+    compare_with_host(&["--max-open", "3"], uml_transcript, NOWHERE);
+}
+
 #[test]
 fn files_behave_as_on_the_host_when_all_is_cached() {
     compare_with_host(&["--cache", "always"], uml_transcript, NOWHERE);

@@ -174,6 +174,52 @@ fn a_walk_that_is_forgotten_leaves_no_descriptor_open() {
     assert_eq!(descriptors(&share), before);
 }
 
+#[test]
+fn more_nodes_than_may_be_open_are_kept_by_handle() {
+    let share = Share::start_with("fs-handles", |daemon| daemon.args(["--max-open", "10"]));
+    for n in 0..200 {
+        fs::write(share.directory.join(format!("file-{n}")), n.to_string()).unwrap();
+    }
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let before = descriptors(&share);
+    let nodes: Vec<u64> = (0..200)
+        .map(|n| session.lookup(&format!("file-{n}")).unwrap())
+        .collect();
+    assert!(
+        descriptors(&share) < before + 20,
+        "{} open",
+        descriptors(&share)
+    );
+    for (n, node) in nodes.iter().enumerate() {
+        assert_eq!(
+            session.lookup(&format!("file-{n}")),
+            Ok(*node),
+            "the same node again"
+        );
+        let handle = session.open(*node);
+        assert_eq!(
+            session.read((*node, handle), 0, 100).body,
+            n.to_string().as_bytes()
+        );
+        assert_eq!(session.release(Opcode::Release, (*node, handle)), 0);
+    }
+    // A file that is gone, and the next one, which may have got its inode number.
+    let gone = nodes[199];
+    fs::remove_file(share.directory.join("file-199")).unwrap();
+    for n in 0..50 {
+        let name = format!("new-{n}");
+        fs::write(share.directory.join(&name), "").unwrap();
+        assert_ne!(
+            session.lookup(&name).unwrap(),
+            gone,
+            "another file is another node"
+        );
+    }
+    let stale = session.call(Opcode::Getattr, gone, &[&[0; 16]], 104).error;
+    assert_eq!(stale, -libc::ESTALE);
+}
+
 /// READDIRPLUS to the end, in small steps: the nodes looked up.
 fn list_plus(session: &mut Session<'_>, handle: u64) -> Vec<u64> {
     let (mut nodes, mut offset) = (Vec::new(), 0);

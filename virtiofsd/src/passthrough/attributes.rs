@@ -21,7 +21,7 @@ impl Passthrough {
     pub(super) fn status(&self, inode: u64, handle: Option<u64>) -> io::Result<FileStatus> {
         match handle {
             Some(handle) => status_of(&*self.handles.any(inode, handle)?.file),
-            None => status_of(&self.inodes.get(inode)?.fd),
+            None => status_of(&self.inodes.get(inode)?.fd()?),
         }
     }
 
@@ -63,14 +63,15 @@ impl Passthrough {
         if valid.intersects(SetattrValid::ATIME | SetattrValid::MTIME) {
             change_times(&node, attributes, valid)?;
         }
-        status_of(&node.fd)
+        status_of(&node.fd()?)
     }
 
     fn change_mode(&self, node: &Inode, mode: u32) -> io::Result<()> {
         if node.kind == libc::S_IFLNK {
             return Err(errno(libc::EOPNOTSUPP));
         }
-        let (descriptors, number) = self.descriptors.name(&node.fd);
+        let fd = node.fd()?;
+        let (descriptors, number) = self.descriptors.name(&fd);
         let mode = Mode::from_raw_mode(mode & 0o7777);
         Ok(rustix::fs::chmodat(
             descriptors,
@@ -93,7 +94,7 @@ impl Passthrough {
         let file = match open {
             Some(file) => file,
             None => {
-                let fd = self.descriptors.reopen(&node.fd, OFlags::WRONLY)?;
+                let fd = self.descriptors.reopen(&node.fd()?, OFlags::WRONLY)?;
                 reopened = Arc::new(File::from(fd));
                 &reopened
             }
@@ -104,7 +105,7 @@ impl Passthrough {
 
     /// The guest's kernel checks permissions itself and does not ask; other front ends may.
     pub(super) fn check_access(&self, context: &Context, inode: u64, mask: u32) -> io::Result<()> {
-        let attributes = status_of(&self.inodes.get(inode)?.fd)?.attributes;
+        let attributes = status_of(&self.inodes.get(inode)?.fd()?)?.attributes;
         let mode = attributes.st_mode;
         if mask & libc::W_OK.unsigned_abs() != 0 {
             self.writable()?;
@@ -141,7 +142,7 @@ fn change_owner(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::R
     let owner = wanted(SetattrValid::UID, attributes.st_uid)?.map(Uid::from_raw);
     let group = wanted(SetattrValid::GID, attributes.st_gid)?.map(Gid::from_raw);
     Ok(rustix::fs::chownat(
-        &node.fd,
+        &node.fd()?,
         c"",
         owner,
         group,
@@ -182,7 +183,7 @@ fn change_times(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::R
         )?,
     };
     Ok(rustix::fs::utimensat(
-        &node.fd,
+        &node.fd()?,
         c"",
         &times,
         AtFlags::EMPTY_PATH,

@@ -63,6 +63,9 @@ pub struct Config {
     /// List directories with their entries' attributes where the guest's kernel thinks it is
     /// worth it.
     pub readdirplus: bool,
+    /// Most open files for nodes that guests cache; more are kept by file handle. Half of the limit
+    /// of open files, if `None`.
+    pub max_open: Option<usize>,
 }
 
 impl Config {
@@ -75,6 +78,7 @@ impl Config {
             read_only: false,
             xattr: true,
             readdirplus: true,
+            max_open: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -34,15 +34,17 @@ impl Passthrough {
         creator: &Creator,
         (parent, name): (u64, &CStr),
         umask: u32,
-        make: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+        make: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> io::Result<Entry> {
         self.writable()?;
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
         {
+            // Opened before the capabilities go that this may need.
+            let fd = directory.fd()?;
             let _umask = with_umask(umask)?;
             let _credentials = self.act_as(creator)?;
-            make(&directory.fd)?;
+            make(fd.as_fd())?;
         }
         self.look_up_in(&directory, name)
     }
@@ -107,9 +109,10 @@ impl Passthrough {
         let exclusive = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let created = {
+            let fd = directory.fd()?;
             let _umask = with_umask(args.umask)?;
             let _credentials = self.act_as(creator)?;
-            rustix::fs::openat2(&directory.fd, name, exclusive, mode, CONFINED)
+            rustix::fs::openat2(&fd, name, exclusive, mode, CONFINED)
         };
         match created {
             Ok(fd) => self.opened_new(fd),
@@ -146,9 +149,10 @@ impl Passthrough {
         let flags = self.open_flags(args.flags)? | OFlags::TMPFILE | OFlags::CLOEXEC | exclusive;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let fd = {
+            let directory = directory.fd()?;
             let _umask = with_umask(args.umask)?;
             let _credentials = self.act_as(creator)?;
-            rustix::fs::openat(&directory.fd, c".", flags, mode)?
+            rustix::fs::openat(&directory, c".", flags, mode)?
         };
         self.opened_new(fd)
     }

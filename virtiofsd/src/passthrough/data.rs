@@ -102,7 +102,7 @@ impl Passthrough {
         };
         let fd = self
             .descriptors
-            .reopen(&node.fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(rustix::fs::syncfs(fd)?)
     }
 

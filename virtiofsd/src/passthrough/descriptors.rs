@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -25,7 +26,7 @@ impl DescriptorDirectory {
     /// Opens the file behind `fd` again. The caller has made sure that it is a regular file or a
     /// directory: opening others may block, or do something.
     pub(super) fn reopen(&self, fd: impl AsFd, flags: OFlags) -> io::Result<OwnedFd> {
-        let name = DescriptorName::of(fd);
+        let name = DescriptorName::of(&fd);
         Ok(rustix::fs::openat(
             &self.0,
             name.as_c_str(),
@@ -35,26 +36,26 @@ impl DescriptorDirectory {
     }
 
     /// For system calls that take a directory and a name, and follow it.
-    pub(super) fn name(&self, fd: impl AsFd) -> (&OwnedFd, DescriptorName) {
+    pub(super) fn name<'f>(&self, fd: &'f impl AsFd) -> (&OwnedFd, DescriptorName<'f>) {
         (&self.0, DescriptorName::of(fd))
     }
 
     /// For system calls that take a path only: the path holds on this thread.
-    pub(super) fn path(&self, fd: impl AsFd) -> io::Result<DescriptorName> {
+    pub(super) fn path<'f>(&self, fd: &'f impl AsFd) -> io::Result<DescriptorName<'f>> {
         enter_descriptor_directory(&self.0)?;
         Ok(DescriptorName::of(fd))
     }
 }
 
-/// A descriptor's number in decimal.
-pub(super) struct DescriptorName([u8; 16]);
+/// A descriptor's number in decimal, for as long as it is open.
+pub(super) struct DescriptorName<'f>([u8; 16], PhantomData<&'f ()>);
 
-impl DescriptorName {
-    fn of(fd: impl AsFd) -> Self {
+impl<'f> DescriptorName<'f> {
+    fn of(fd: &'f impl AsFd) -> Self {
         let mut name = [0; 16];
         // Ten digits at most: there is room, and a NUL stays.
         let _ = write!(&mut name[..], "{}", fd.as_fd().as_raw_fd());
-        Self(name)
+        Self(name, PhantomData)
     }
 
     pub(super) fn as_c_str(&self) -> &CStr {

@@ -73,7 +73,7 @@ impl FileSystem for Passthrough {
 
     fn readlink(&self, _context: &Context, inode: u64) -> io::Result<Vec<u8>> {
         let node = self.inodes.get(inode)?;
-        Ok(rustix::fs::readlinkat(&node.fd, c"", Vec::new())?.into_bytes())
+        Ok(rustix::fs::readlinkat(&node.fd()?, c"", Vec::new())?.into_bytes())
     }
 
     fn symlink(
@@ -267,7 +267,7 @@ impl FileSystem for Passthrough {
     }
 
     fn statfs(&self, _context: &Context, inode: u64) -> io::Result<statvfs64> {
-        file_system_status(&self.inodes.get(inode)?.fd)
+        file_system_status(&self.inodes.get(inode)?.fd()?)
     }
 
     fn setxattr(

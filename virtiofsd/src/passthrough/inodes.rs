@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
+use super::place::{NodeFd, Place, Places};
 use crate::fuse::ROOT;
-use crate::sys::{FileStatus, status_of};
+use crate::sys::{FileHandle, FileStatus, status_of};
 
 /// What makes a file the same file, for as long as a descriptor keeps it from being deleted. The
 /// mount is part of it: one file seen through two mounts is two nodes, each with its own parent.
@@ -34,8 +35,7 @@ impl From<&FileStatus> for Identity {
 pub(super) struct Inode {
     /// The guest's number for it.
     pub(super) id: u64,
-    /// `O_PATH`.
-    pub(super) fd: OwnedFd,
+    place: Place,
     /// `S_IFMT` part of the mode, which never changes.
     pub(super) kind: u32,
     identity: Identity,
@@ -47,6 +47,14 @@ impl Inode {
     /// The inode number on the host.
     pub(super) fn host_number(&self) -> u64 {
         self.identity.inode
+    }
+
+    /// The file, open with `O_PATH`.
+    ///
+    /// # Errors
+    /// `ESTALE`: the file is gone.
+    pub(super) fn fd(&self) -> io::Result<NodeFd<'_>> {
+        self.place.fd()
     }
 
     /// Counts a lookup, unless the guest has just forgotten the last one.
@@ -90,13 +98,13 @@ pub(super) struct InodeTable {
 
 impl InodeTable {
     /// A table that knows the root only.
-    pub(super) fn new(root: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(root: OwnedFd, places: &Places) -> io::Result<Self> {
         let status = status_of(&root)?;
         let root = Arc::new(Inode {
             id: ROOT,
             kind: status.attributes.st_mode & libc::S_IFMT,
             identity: Identity::from(&status),
-            fd: root,
+            place: places.keep(root),
             lookups: AtomicU64::new(1),
         });
         Ok(Self {
@@ -123,39 +131,40 @@ impl InodeTable {
             .ok_or_else(|| errno(libc::ESTALE))
     }
 
-    /// The node of the file behind `fd`, with one more lookup. A new one takes `fd`.
-    pub(super) fn look_up(&self, fd: OwnedFd, status: &FileStatus) -> Arc<Inode> {
+    /// The node of a file that the guest knows, with one more lookup. `handle` is needed where the
+    /// node has no open file: another file may have got its inode number meanwhile.
+    pub(super) fn known(
+        &self,
+        status: &FileStatus,
+        handle: Option<&FileHandle>,
+    ) -> Option<Arc<Inode>> {
         let identity = Identity::from(status);
         if identity == self.root.identity {
-            return self.root.clone();
+            return Some(self.root.clone());
         }
-        let shard = self.shard_of_identity(&identity);
-        let known = read(shard, |nodes| {
-            nodes.get(&identity).filter(|node| node.acquire()).cloned()
-        });
-        if let Some(known) = known {
-            return known;
-        }
-        let node = Arc::new(Inode {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            fd,
-            kind: status.attributes.st_mode & libc::S_IFMT,
-            identity,
-            lookups: AtomicU64::new(1),
-        });
-        self.insert(node)
+        read(self.shard_of_identity(&identity), |nodes| {
+            same(nodes, &identity, handle)
+        })
     }
 
-    /// Inserts `node`, unless another queue was quicker: then it is that one's.
-    fn insert(&self, node: Arc<Inode>) -> Arc<Inode> {
+    /// A new node with one lookup, unless another queue was quicker: then it is that one's.
+    pub(super) fn add(
+        &self,
+        place: Place,
+        status: &FileStatus,
+        handle: Option<&FileHandle>,
+    ) -> Arc<Inode> {
+        let node = Arc::new(Inode {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            place,
+            kind: status.attributes.st_mode & libc::S_IFMT,
+            identity: Identity::from(status),
+            lookups: AtomicU64::new(1),
+        });
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.
         let (node, _replaced) = write(shard, |nodes| {
-            let known = nodes
-                .get(&node.identity)
-                .filter(|known| known.acquire())
-                .cloned();
-            if let Some(known) = known {
+            if let Some(known) = same(nodes, &node.identity, handle) {
                 return (known, Some(node.clone()));
             }
             write(self.shard_of_id(node.id), |by_id| {
@@ -213,6 +222,17 @@ impl InodeTable {
     }
 }
 
+/// The node of that identity, if it is the same file and the guest has not just forgotten it; with
+/// one more lookup.
+fn same(
+    nodes: &HashMap<Identity, Arc<Inode>>,
+    identity: &Identity,
+    handle: Option<&FileHandle>,
+) -> Option<Arc<Inode>> {
+    let node = nodes.get(identity)?;
+    (node.place.is_same_as(handle) && node.acquire()).then(|| node.clone())
+}
+
 /// Fibonacci hashing: neighbours go to different shards.
 fn spread(number: u64) -> usize {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SHARDS
@@ -233,7 +253,8 @@ mod tests {
     fn table() -> (tempfile::TempDir, InodeTable) {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::File::open(dir.path()).unwrap();
-        (dir, InodeTable::new(root.into()).unwrap())
+        let places = Places::with_max_open(1000);
+        (dir, InodeTable::new(root.into(), &places).unwrap())
     }
 
     fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode> {
@@ -241,7 +262,9 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let fd = OwnedFd::from(std::fs::File::open(path).unwrap());
         let status = status_of(&fd).unwrap();
-        table.look_up(fd, &status)
+        table
+            .known(&status, None)
+            .unwrap_or_else(|| table.add(Places::with_max_open(1000).keep(fd), &status, None))
     }
 
     #[test]

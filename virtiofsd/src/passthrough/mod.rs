@@ -16,6 +16,7 @@ mod handles;
 mod inodes;
 mod names;
 mod open;
+mod place;
 mod set_id;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::sys::FileStatus;
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
 use inodes::{Inode, InodeTable};
+use place::Places;
 
 pub use config::{CachePolicy, Config};
 
@@ -59,6 +61,7 @@ pub struct Passthrough {
     inodes: InodeTable,
     handles: HandleTable,
     descriptors: DescriptorDirectory,
+    places: Places,
     /// The daemon may create files for other users.
     privileged: bool,
     /// The guest's kernel writes back when it likes: agreed on in `INIT`.
@@ -83,12 +86,17 @@ impl Passthrough {
         descriptors
             .reopen(&root, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(failed)?;
-        let inodes = InodeTable::new(root).map_err(failed)?;
+        let places = match config.max_open {
+            Some(max_open) => Places::with_max_open(max_open),
+            None => Places::within_limits(),
+        };
+        let inodes = InodeTable::new(root, &places).map_err(failed)?;
         Ok(Self {
             config,
             inodes,
             handles: HandleTable::default(),
             descriptors,
+            places,
             privileged: rustix::process::geteuid().is_root(),
             writeback: AtomicBool::new(false),
         })

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use super::inodes::Inode;
 use super::{Passthrough, errno};
-use crate::sys::status_of;
+use crate::sys::{FileHandle, status_of};
 
 /// Nothing leaves the directory it starts from: no "..", no symbolic link, no /proc magic link.
 pub(super) const CONFINED: ResolveFlags = ResolveFlags::BENEATH
@@ -21,14 +21,33 @@ impl Passthrough {
     pub(super) fn look_up_in(&self, directory: &Inode, name: &CStr) -> io::Result<Entry> {
         check_name(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat2(&directory.fd, name, flags, Mode::empty(), CONFINED)?;
+        let fd = rustix::fs::openat2(&directory.fd()?, name, flags, Mode::empty(), CONFINED)?;
         self.entry_of(fd)
     }
 
     /// The entry of a file that is open with `O_PATH`; counts the lookup.
     pub(super) fn entry_of(&self, fd: OwnedFd) -> io::Result<Entry> {
         let status = status_of(&fd)?;
-        let inode = self.inodes.look_up(fd, &status);
+        if !self.places.is_crowded()
+            && let Some(inode) = self.inodes.known(&status, None)
+        {
+            return Ok(self.entry(&inode, &status));
+        }
+        // Nodes without an open file are told apart by handle, also once there is room again.
+        let handle = if self.places.uses_handles() {
+            FileHandle::of(&fd).ok()
+        } else {
+            None
+        };
+        let inode = self
+            .inodes
+            .known(&status, handle.as_ref())
+            .unwrap_or_else(|| {
+                let place = self
+                    .places
+                    .find(fd, handle.clone(), &status, &self.descriptors);
+                self.inodes.add(place, &status, handle.as_ref())
+            });
         Ok(self.entry(&inode, &status))
     }
 
@@ -36,7 +55,7 @@ impl Passthrough {
         self.writable()?;
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
-        Ok(rustix::fs::unlinkat(&directory.fd, name, flags)?)
+        Ok(rustix::fs::unlinkat(&directory.fd()?, name, flags)?)
     }
 
     pub(super) fn rename_entry(
@@ -52,7 +71,11 @@ impl Passthrough {
         let to = self.inodes.get(new_parent)?;
         let flags = RenameFlags::from_bits_retain(flags);
         Ok(rustix::fs::renameat_with(
-            &from.fd, old, &to.fd, new, flags,
+            &from.fd()?,
+            old,
+            &to.fd()?,
+            new,
+            flags,
         )?)
     }
 
@@ -63,9 +86,16 @@ impl Passthrough {
         let directory = self.inodes.get(parent)?;
         // By way of /proc: linking a descriptor directly needs CAP_DAC_READ_SEARCH. Following the
         // magic link leads to the file itself, even if that is a symbolic link.
-        let (descriptors, number) = self.descriptors.name(&target.fd);
+        let fd = target.fd()?;
+        let (descriptors, number) = self.descriptors.name(&fd);
         let follow = AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(descriptors, number.as_c_str(), &directory.fd, name, follow)?;
+        rustix::fs::linkat(
+            descriptors,
+            number.as_c_str(),
+            &directory.fd()?,
+            name,
+            follow,
+        )?;
         self.look_up_in(&directory, name)
     }
 }

@@ -54,11 +54,11 @@ impl Passthrough {
         let kill = flags.contains(OFlags::TRUNC) && open_flags & OPEN_KILL_SUIDGID != 0;
         let fd = {
             let _fsetid = if kill {
-                clearing_set_id(&node.fd)?
+                clearing_set_id(&node.fd()?)?
             } else {
                 None
             };
-            self.descriptors.reopen(&node.fd, flags)?
+            self.descriptors.reopen(&node.fd()?, flags)?
         };
         Ok((
             self.handles.add(node.id, fd, Opened::File),
@@ -70,7 +70,7 @@ impl Passthrough {
         let node = self.inodes.get(inode)?;
         let fd = self
             .descriptors
-            .reopen(&node.fd, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let handle = self
             .handles
             .add(node.id, fd, Opened::Directory(Default::default()));

@@ -46,7 +46,8 @@ impl Passthrough {
         self.writable()?;
         self.check_xattr(name)?;
         let node = self.inodes.get(inode)?;
-        let path = self.descriptors.path(&node.fd)?;
+        let fd = node.fd()?;
+        let path = self.descriptors.path(&fd)?;
         let flags = XattrFlags::from_bits_retain(flags);
         Ok(rustix::fs::setxattr(path.as_c_str(), name, value, flags)?)
     }
@@ -59,7 +60,8 @@ impl Passthrough {
     ) -> io::Result<GetxattrReply> {
         self.check_xattr(name)?;
         let node = self.inodes.get(inode)?;
-        let path = self.descriptors.path(&node.fd)?;
+        let fd = node.fd()?;
+        let path = self.descriptors.path(&fd)?;
         if size == 0 {
             let size = rustix::fs::getxattr_query(path.as_c_str(), name)?;
             return Ok(GetxattrReply::Count(
@@ -75,7 +77,8 @@ impl Passthrough {
     pub(super) fn list_xattrs(&self, inode: u64, size: u32) -> io::Result<ListxattrReply> {
         self.xattrs_wanted()?;
         let node = self.inodes.get(inode)?;
-        let path = self.descriptors.path(&node.fd)?;
+        let fd = node.fd()?;
+        let path = self.descriptors.path(&fd)?;
         if size == 0 {
             let size = rustix::fs::listxattr_query(path.as_c_str())?;
             return Ok(ListxattrReply::Count(
@@ -93,7 +96,8 @@ impl Passthrough {
         self.writable()?;
         self.check_xattr(name)?;
         let node = self.inodes.get(inode)?;
-        let path = self.descriptors.path(&node.fd)?;
+        let fd = node.fd()?;
+        let path = self.descriptors.path(&fd)?;
         Ok(rustix::fs::removexattr(path.as_c_str(), name)?)
     }
 }

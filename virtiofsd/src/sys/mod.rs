@@ -3,6 +3,7 @@
 
 mod credentials;
 mod descriptors;
+mod file_handle;
 mod pod;
 mod stat;
 mod thread_files;
@@ -10,6 +11,7 @@ mod volatile;
 
 pub(crate) use credentials::{CredentialsGuard, FsetidGuard, act_as, without_fsetid};
 pub(crate) use descriptors::close_reporting;
+pub(crate) use file_handle::FileHandle;
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};
 pub(crate) use stat::{FileStatus, file_system_status, status_of};
