@@ -112,13 +112,13 @@ impl Judge<'_> {
 
     fn cheaper_than_qsd(&self) -> Verdict {
         let pair = self.compare(self.qsd(|summary| summary.cpu_us.median));
-        let value = pair.map(|it| (it.cpu.median, it.with));
+        let value = pair.and_then(|it| Some((it.cpu?.median, it.with)));
         self.verdict("CPU per I/O over qsd's least", CHEAPER_THAN_QSD, value)
     }
 
     fn sooner_than_qsd(&self) -> Verdict {
         let pair = self.compare(self.qsd(|summary| summary.p50_us.median));
-        let value = pair.map(|it| (it.p50.median, it.with));
+        let value = pair.and_then(|it| Some((it.p50?.median, it.with)));
         self.verdict("p50 over qsd's best", SOONER_THAN_QSD, value)
     }
 
@@ -162,40 +162,7 @@ impl Judge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Latency, Method};
-    use crate::scenario::blk::results::{Sample, SystemCalls};
-    use crate::scenario::blk::workload::Workload;
-
-    fn row(contestant: &str, role: Role, mode: Mode, iops: f64, cpu_us: f64) -> Row {
-        let workload = Workload::ALL[2];
-        let sample = Sample {
-            requests: 1000,
-            iops,
-            latency: Latency::default(),
-            cpu_us,
-            switches: 0.0,
-            others_percent: 0.0,
-        };
-        Row {
-            target: Target::Tmpfs,
-            name: workload.name(),
-            workload,
-            mode,
-            contestant: contestant.into(),
-            role,
-            outcome: Outcome::Measured {
-                samples: vec![sample],
-                summary: Box::new(Summary::of(&[sample], workload.block).unwrap()),
-                system_calls: Some(SystemCalls {
-                    by: Method::Perf,
-                    per_request: 0.1,
-                    requests: 1000,
-                }),
-            },
-            against_peer: None,
-            against_fio: None,
-        }
-    }
+    use crate::scenario::blk::fixture::row;
 
     #[test]
     fn each_aim_meets_the_rival_that_is_best_at_it() {

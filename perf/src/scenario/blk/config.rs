@@ -57,6 +57,11 @@ pub struct BlkOptions {
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     pub seconds: f64,
 
+    /// On a busy host: wait up to 10 s before a turn until others use less than PERCENT of a core,
+    /// and take it again, up to 5 times, while they used more; the least disturbed counts
+    #[arg(long, value_name = "PERCENT")]
+    pub undisturbed: Option<f64>,
+
     /// Size of the disk in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     pub size: u64,
@@ -112,6 +117,8 @@ pub struct BlkConfig {
     pub duration: Duration,
     /// The part before it.
     pub warm_up: Duration,
+    /// Percent of a core that others may use before a turn is taken again.
+    pub undisturbed: Option<f64>,
     /// How long idle daemons are watched.
     pub idle: Duration,
     /// Bytes of the disk.
@@ -167,6 +174,7 @@ impl BlkOptions {
             rounds,
             duration: Duration::from_secs_f64(seconds),
             warm_up: Duration::from_secs_f64((seconds / 10.0).clamp(0.05, 0.5)),
+            undisturbed: self.undisturbed,
             idle: Duration::from_secs_f64((seconds * 2.0).clamp(0.2, 5.0)),
             bytes: size * MIB,
             scratch: self.scratch,

@@ -134,6 +134,7 @@ impl<'a> QueueDriver<'a> {
                 break;
             }
             now = self.wait(&mut load, now, interrupt)?;
+            interrupt.check()?;
         }
         load.elapsed = now - started;
         Ok(load)

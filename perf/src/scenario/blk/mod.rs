@@ -5,6 +5,8 @@ mod config;
 mod contestant;
 mod driver;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod group;
 mod idle;
 mod image;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::results::{Comparison, Outcome, Report, Row, Summary, Verdict};
+use super::results::{Comparison, Outcome, Report, Role, Row, Summary, Verdict};
+use super::workload::Mode;
 use crate::measure::Method;
 use crate::report::Table;
 use crate::statistics::Spread;
@@ -57,6 +58,12 @@ fn header(text: &mut String, report: &Report) {
         settings.warm_up_seconds,
         settings.bytes >> 20,
     );
+    if let Some(percent) = settings.undisturbed {
+        let _ = writeln!(
+            text,
+            "turns waited up to 10 s for a quiet host and were taken again, up to 5 times, while others used more than {percent} % of a core"
+        );
+    }
     for who in &report.contestants {
         let version = who.version.as_deref().unwrap_or("");
         let _ = match &who.skipped {
@@ -117,17 +124,16 @@ fn figures(summary: &Summary) -> [String; 9] {
 
 /// Our rate over this row's, by rounds: for a daemon in its mode, for fio in each mode.
 fn ratio(group: &[Row], row: &Row) -> String {
-    let ours = group.iter().filter(|it| {
-        it.role == super::results::Role::Ours
-            && (it.mode == row.mode || row.mode == super::Mode::Host)
-    });
+    let ours = group
+        .iter()
+        .filter(|it| it.role == Role::Ours && (it.mode == row.mode || row.mode == Mode::Host));
     let told = ours
         .filter(|it| !std::ptr::eq(*it, row))
         .filter_map(|ours| {
             let Comparison { iops, .. } = Comparison::of(ours.samples(), row)?;
             let ratio = format!("{:.2} ({:.2}..{:.2})", iops.median, iops.min, iops.max);
             Some(match row.mode {
-                super::Mode::Host => format!("{} {ratio}", ours.mode),
+                Mode::Host => format!("{} {ratio}", ours.mode),
                 _ => ratio,
             })
         });
@@ -184,4 +190,81 @@ fn verdicts(text: &mut String, verdicts: &[Verdict]) {
         count(Some(false)),
         count(None)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::blk::fixture::row;
+
+    #[test]
+    fn a_group_shows_figures_ratios_and_failures() {
+        let mut failed = row("qsd native", Role::Peer, Mode::Polling, 1.0, 1.0);
+        failed.outcome = Outcome::Failed {
+            reason: "no request\ncompleted".into(),
+        };
+        let group = [
+            row("ringside", Role::Ours, Mode::Polling, 600_000.0, 1.5),
+            row("qsd threads", Role::Peer, Mode::Polling, 300_000.0, 3.0),
+            row("qsd threads", Role::Peer, Mode::Eventfd, 300_000.0, 3.0),
+            row("fio io_uring", Role::Limit, Mode::Host, 800_000.0, 1.0),
+            failed,
+        ];
+        let text = group_table(&group).to_string();
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|it| it.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines[1][..4],
+            ["ringside", "polling", "600000", "600k..600k"]
+        );
+        assert!(
+            text.lines().nth(2).unwrap().ends_with("2.00 (2.00..2.00)"),
+            "{text}"
+        );
+        // We have no row with eventfds to set against it.
+        assert!(text.lines().nth(3).unwrap().ends_with('0'), "{text}");
+        assert!(
+            text.lines()
+                .nth(4)
+                .unwrap()
+                .ends_with("polling 0.75 (0.75..0.75)"),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .nth(5)
+                .unwrap()
+                .ends_with("FAILED: no request completed"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn verdicts_are_counted_and_none_is_hidden() {
+        let verdict = |met, measured| Verdict {
+            aim: "rate".into(),
+            place: "tmpfs".into(),
+            bound: ">= 1.5".into(),
+            measured,
+            met,
+            note: "qsd".into(),
+        };
+        let all = [
+            verdict(Some(true), Some(2.0)),
+            verdict(Some(false), Some(1.0)),
+            verdict(None, None),
+        ];
+        let mut text = String::new();
+        verdicts(&mut text, &all);
+        assert!(
+            text.contains("aims: 1 met, 1 missed, 1 not measured"),
+            "{text}"
+        );
+        assert!(
+            text.contains("MISSED") && text.contains("not measured  rate"),
+            "{text}"
+        );
+    }
 }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub seconds: f64,
     /// Seconds before them that do not.
     pub warm_up_seconds: f64,
+    /// Percent of a core that others could use before a turn was taken again.
+    pub undisturbed: Option<f64>,
     /// Bytes of the disk.
     pub bytes: u64,
     /// What counted system calls; nothing where neither tool works.
@@ -180,9 +182,9 @@ pub struct Comparison {
     /// Our rate over its rate.
     pub iops: Spread,
     /// Our median latency over its median latency.
-    pub p50: Spread,
-    /// Our processor time for each request over its.
-    pub cpu: Spread,
+    pub p50: Option<Spread>,
+    /// Our processor time for each request over its; nothing where its was too short to see.
+    pub cpu: Option<Spread>,
 }
 
 /// A daemon with a front end connected and nothing to do.
@@ -276,8 +278,8 @@ impl Comparison {
         Some(Self {
             with: with.contestant.clone(),
             iops: ratio(|it| it.iops)?,
-            p50: ratio(|it| it.latency.p50_ns)?,
-            cpu: ratio(|it| it.cpu_us)?,
+            p50: ratio(|it| it.latency.p50_ns),
+            cpu: ratio(|it| it.cpu_us),
         })
     }
 }

@@ -63,6 +63,7 @@ fn settings(config: &BlkConfig, counter: Option<&Counter>) -> Settings {
         rounds: config.rounds,
         seconds: config.duration.as_secs_f64(),
         warm_up_seconds: config.warm_up.as_secs_f64(),
+        undisturbed: config.undisturbed,
         bytes: config.bytes,
         system_calls_by: counter.map(Counter::method),
     }
