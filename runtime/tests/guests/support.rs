@@ -121,6 +121,17 @@ impl Bench {
     }
 }
 
+/// A failed test leaves nothing behind either: ringside's end takes the rest along.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for (id, _) in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(id) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 /// Waits until something is so.
 pub(crate) fn eventually(otherwise: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
