@@ -1,11 +1,13 @@
 //! The block device as the vhost-user session sees it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
+use vhost_daemon::queue::{InFlightFile, InFlightLog, LogError};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
@@ -26,6 +28,7 @@ pub struct BlockDevice<S> {
     /// The write cache, switched by the driver while the queues run (`VIRTIO_BLK_F_CONFIG_WCE`).
     write_cache: Arc<AtomicBool>,
     counts: Vec<OperationCounts>,
+    in_flight: Option<InFlightFile>,
 }
 
 impl<S: Storage> BlockDevice<S> {
@@ -46,7 +49,23 @@ impl<S: Storage> BlockDevice<S> {
             counts: (0..queues)
                 .map(|queue| OperationCounts::register(metrics, queue))
                 .collect(),
+            in_flight: None,
         }
+    }
+
+    /// Remembers requests in flight in `directory`, so that the next process does them once more if
+    /// this one is killed. To be called before the device is served.
+    ///
+    /// # Errors
+    /// When the file there cannot be used, or another daemon uses it.
+    pub fn remember_in(&mut self, directory: &Path) -> Result<(), LogError> {
+        let path = directory.join("in-flight");
+        self.in_flight = Some(InFlightFile::open(
+            &path,
+            self.queues,
+            self.max_queue_size(),
+        )?);
+        Ok(())
     }
 
     /// One log line: what is served.
@@ -94,6 +113,11 @@ impl<S: Storage> Device for BlockDevice<S> {
             features |= u64::from(offered) << bit;
         }
         features
+    }
+
+    /// Block requests may be done twice: a crash between doing and telling does no harm.
+    fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
+        self.in_flight.as_ref().map(|file| file.queue(index))
     }
 
     fn config(&self) -> Vec<u8> {

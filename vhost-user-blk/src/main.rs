@@ -1,5 +1,6 @@
 //! `vhost-user-blk`: serves a disk image or a block device to virtual machines.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use thiserror::Error;
 use vhost_daemon::daemon::{self, DaemonError};
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::options::CommonConfig;
+use vhost_daemon::queue::LogError;
 use vhost_user_blk::config_space::{BlockSizeError, Geometry};
 use vhost_user_blk::device::BlockDevice;
 use vhost_user_blk::options::{CAPABILITIES, Config, Medium, Options, OptionsError};
@@ -22,6 +24,8 @@ enum Error {
     LogLevel(String),
     #[error(transparent)]
     Image(#[from] OpenError),
+    #[error("--state-dir: {0}")]
+    State(#[source] LogError),
     #[error(transparent)]
     BlockSize(#[from] BlockSizeError),
     #[error(transparent)]
@@ -43,6 +47,7 @@ fn run(options: Options) -> Result<(), Error> {
     let Config {
         common,
         medium,
+        state_dir,
         block_size,
         serial,
         queues,
@@ -52,6 +57,7 @@ fn run(options: Options) -> Result<(), Error> {
         block_size,
         serial,
         queues,
+        state_dir,
     };
     match medium {
         Medium::Raw(image, options) => {
@@ -67,6 +73,7 @@ struct Shape {
     block_size: Option<u32>,
     serial: Serial,
     queues: usize,
+    state_dir: Option<PathBuf>,
 }
 
 fn serve(
@@ -77,7 +84,10 @@ fn serve(
     metrics: Arc<Metrics>,
 ) -> Result<(), Error> {
     let geometry = Geometry::choose(disk.block_size, storage.alignment())?;
-    let device = BlockDevice::new(storage, geometry, disk.serial, disk.queues, &metrics);
+    let mut device = BlockDevice::new(storage, geometry, disk.serial, disk.queues, &metrics);
+    if let Some(directory) = disk.state_dir {
+        device.remember_in(&directory).map_err(Error::State)?;
+    }
     device.announce(name);
     Ok(daemon::run(&Arc::new(device), common, metrics)?)
 }

@@ -43,6 +43,11 @@ pub struct Options {
     #[arg(long)]
     pub read_only: bool,
 
+    /// Directory (on tmpfs) that remembers requests in flight: after a crash they are done once
+    /// more when the front end reconnects
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// Logical block size the guest sees: 512 or 4096; with --direct what the image needs
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
     pub block_size: Option<u32>,
@@ -71,6 +76,8 @@ pub struct Config {
     pub common: CommonConfig,
     /// What is served.
     pub medium: Medium,
+    /// Where requests in flight are remembered.
+    pub state_dir: Option<PathBuf>,
     /// Logical block size the guest sees, if it was asked for.
     pub block_size: Option<u32>,
     /// Serial number the guest sees.
@@ -135,6 +142,7 @@ impl Options {
         Ok(Config {
             common,
             medium,
+            state_dir: self.state_dir,
             block_size: self.block_size,
             serial,
             queues,

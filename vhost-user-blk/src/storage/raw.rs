@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstatfs, statx,
 };
+use rustix::io::Errno;
 use thiserror::Error;
 use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::{Io, IoFile};
@@ -103,16 +106,7 @@ impl RawFile {
                 Some(libc::EINVAL) if direct => OpenError::NoDirectIo(path.to_owned()),
                 _ => failed(error),
             })?;
-        let lock = if read_only {
-            FlockOperation::NonBlockingLockShared
-        } else {
-            FlockOperation::NonBlockingLockExclusive
-        };
-        match flock(&file, lock) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
-            Err(error) => return Err(failed(error.into())),
-            Ok(()) => {}
-        }
+        lock(&file, path, read_only)?;
         let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let capacity = size - size % SECTOR;
         if capacity == 0 {
@@ -132,6 +126,37 @@ impl RawFile {
             no_zero_range: AtomicBool::new(false),
             file,
         })
+    }
+}
+
+/// How long to wait for another process to give an image up.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Locks the image: exclusively for writing, shared for reading.
+///
+/// A process that was killed holds its lock until the kernel has finished its last operations:
+/// waiting for them also keeps a late write of its from landing on a newer one of ours.
+fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
+    let kind = if read_only {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(file, kind) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
+            Err(error) => {
+                return Err(OpenError::Open {
+                    path: path.to_owned(),
+                    source: error.into(),
+                });
+            }
+        }
     }
 }
 

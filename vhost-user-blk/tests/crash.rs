@@ -1,0 +1,215 @@
+//! `kill -9` at any moment: the next process does what was in flight once more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod disk;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use disk::{ALL, Disk, PROGRAM, SOON, pattern};
+use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::frontend::{FrontEnd, GuestMemory, Ticket, features};
+use lab::guest::{QemuGuest, VhostUser};
+use lab::process::Daemon;
+
+const BLOCK: usize = 16384;
+const BLOCKS: u64 = 128;
+const ROUNDS: u64 = 50;
+
+/// Starts the daemon, or starts it again, on the disk's image and state directory.
+fn start(disk: &Disk) -> Daemon {
+    Daemon::builder(PROGRAM)
+        .args(["--direct", "--queues", "4", "--socket-path"])
+        .arg(&disk.socket)
+        .arg("--blk-file")
+        .arg(&disk.image)
+        .arg("--state-dir")
+        .arg(disk.scratch.path())
+        .spawn_listening(&disk.socket, SOON)
+        .unwrap()
+}
+
+fn disk(test: &str) -> Disk {
+    let mut disk = Disk::start(test, 16 << 20);
+    disk.daemon.terminate(SOON).unwrap();
+    disk.daemon = start(&disk);
+    disk
+}
+
+/// A guest that overwrites blocks again and again, many at a time, and knows what it wrote.
+struct Load {
+    blk: Blk,
+    in_flight: HashMap<Ticket, (u64, u64)>,
+    acknowledged: HashMap<u64, u64>,
+    version: u64,
+}
+
+impl Load {
+    /// Writes to every block that has no write in flight.
+    fn submit(&mut self) {
+        for block in 0..BLOCKS {
+            if self.in_flight.len() >= 40 {
+                break;
+            }
+            // Another order each time.
+            let block = (block * 37 + self.version) % BLOCKS;
+            if self.in_flight.values().any(|(busy, _)| *busy == block) {
+                continue;
+            }
+            self.version += 1;
+            let bytes = content(block, self.version);
+            let sector = block * (BLOCK as u64 / 512);
+            let ticket = self
+                .blk
+                .stage(kind::OUT, sector, Data::ToDevice(&bytes))
+                .unwrap();
+            self.in_flight.insert(ticket, (block, self.version));
+        }
+        self.blk.kick().unwrap();
+    }
+
+    /// Takes what is done, for at most `time`.
+    fn reap(&mut self, time: Duration) {
+        for (ticket, status, _) in self.blk.wait_any(time).unwrap() {
+            let (block, version) = self.in_flight.remove(&ticket).unwrap();
+            assert_eq!(status, status::OK, "block {block}, version {version}");
+            self.acknowledged.insert(block, version);
+        }
+    }
+}
+
+fn content(block: u64, version: u64) -> Vec<u8> {
+    let mut bytes = pattern(block << 32 | version, BLOCK);
+    bytes[..8].copy_from_slice(&version.to_le_bytes());
+    bytes
+}
+
+fn connect(disk: &Disk, memory: &GuestMemory, wanted: u64) -> FrontEnd {
+    disk.front_end(wanted, memory)
+}
+
+fn survive(test: &str, wanted: u64) {
+    let mut disk = disk(test);
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, wanted);
+    let blk = Blk::new(front_end.set_up_queue(0, 128).unwrap());
+    let mut load = Load {
+        blk,
+        in_flight: HashMap::new(),
+        acknowledged: HashMap::new(),
+        version: 0,
+    };
+    for round in 0..ROUNDS {
+        let until = Instant::now() + Duration::from_micros(500 + round * 397 % 20_000);
+        while Instant::now() < until {
+            load.submit();
+            load.reap(Duration::from_secs(1));
+        }
+        load.submit();
+        disk.daemon.kill().unwrap();
+        drop(front_end);
+        disk.daemon = start(&disk);
+        front_end = connect(&disk, &memory, wanted);
+        let base = load.blk.queue().used_idx().unwrap();
+        front_end.attach_queue(load.blk.queue(), base).unwrap();
+        let deadline = Instant::now() + SOON;
+        while !load.in_flight.is_empty() {
+            assert!(
+                Instant::now() < deadline,
+                "round {round}: {} lost",
+                load.in_flight.len()
+            );
+            load.reap(Duration::from_secs(1));
+        }
+    }
+    assert!(
+        load.version > ROUNDS * 40,
+        "hardly any load: {} writes",
+        load.version
+    );
+    for (block, version) in &load.acknowledged {
+        let (status, bytes) = load.blk.read(block * (BLOCK as u64 / 512), BLOCK).unwrap();
+        assert_eq!(status, status::OK);
+        assert!(
+            bytes == content(*block, *version),
+            "block {block} lost version {version}"
+        );
+    }
+}
+
+#[test]
+fn no_write_is_lost_over_fifty_kills() {
+    survive("blk-crash", ALL);
+}
+
+#[test]
+fn no_write_is_lost_over_fifty_kills_without_event_idx() {
+    survive("blk-crash-flags", ALL & !features::EVENT_IDX);
+}
+
+#[test]
+fn a_state_directory_has_one_user() {
+    let disk = disk("blk-state-lock");
+    let image = disk.scratch.image("other.img", 1 << 20).unwrap();
+    let mut second = Daemon::builder(PROGRAM)
+        .args(["--queues", "4", "--socket-path"])
+        .arg(disk.scratch.join("other.sock"))
+        .arg("--blk-file")
+        .arg(image)
+        .arg("--state-dir")
+        .arg(disk.scratch.path())
+        .spawn()
+        .unwrap();
+    let exit = second.wait_exit(SOON).unwrap();
+    assert!(!exit.status.success());
+    assert!(
+        exit.stderr.contains("is in use by another process"),
+        "{}",
+        exit.stderr
+    );
+}
+
+#[test]
+fn a_qemu_guest_sees_a_pause_and_no_error() {
+    let mut disk = disk("blk-crash-qemu");
+    let script = r#"
+set -e
+n=0
+echo ready
+while [ ! -e /tmp/stop ]; do
+    n=$((n + 1))
+    dd if=/dev/urandom of=/tmp/block bs=64k count=4 2>/dev/null
+    at=$((n % 50 * 4))
+    dd if=/tmp/block of=/dev/vda bs=64k seek=$at oflag=direct 2>/tmp/err || { cat /tmp/err; dmesg | tail; exit 1; }
+    dd if=/dev/vda of=/tmp/back bs=64k skip=$at count=4 iflag=direct 2>/tmp/err || { cat /tmp/err; exit 2; }
+    cmp /tmp/block /tmp/back || exit 3
+    if read -t 0 line; then break; fi
+done
+echo "rounds $n"
+dmesg | grep -i 'i/o error' && exit 4
+exit 0
+"#;
+    let guest = QemuGuest::new(script)
+        .blk(VhostUser::new(&disk.socket).reconnect())
+        .limit(Duration::from_secs(200));
+    let mut guest = guest.start().unwrap();
+    guest.wait_output("ready").unwrap();
+    for round in 0..ROUNDS {
+        std::thread::sleep(Duration::from_millis(150 + round * 53 % 300));
+        disk.daemon.kill().unwrap();
+        disk.daemon = start(&disk);
+        disk.daemon
+            .wait_stderr("front end connected", SOON)
+            .unwrap();
+    }
+    guest.write(b"stop\n").unwrap();
+    let outcome = guest.wait().unwrap();
+    assert_eq!(outcome.code, 0, "{}\n{}", outcome.output, outcome.console);
+    assert!(outcome.output.contains("rounds"), "{}", outcome.output);
+}
