@@ -62,6 +62,11 @@ pub struct BlkOptions {
     #[arg(long, value_name = "PERCENT")]
     pub undisturbed: Option<f64>,
 
+    /// Keep the processors from halting, by threads that run when nobody else does: in a virtual
+    /// machine, waking a halted processor can cost more than all that is measured here
+    #[arg(long)]
+    pub keep_awake: bool,
+
     /// Size of the disk in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     pub size: u64,
@@ -119,6 +124,8 @@ pub struct BlkConfig {
     pub warm_up: Duration,
     /// Percent of a core that others may use before a turn is taken again.
     pub undisturbed: Option<f64>,
+    /// Whether to keep the processors from halting.
+    pub keep_awake: bool,
     /// How long idle daemons are watched.
     pub idle: Duration,
     /// Bytes of the disk.
@@ -175,6 +182,7 @@ impl BlkOptions {
             duration: Duration::from_secs_f64(seconds),
             warm_up: Duration::from_secs_f64((seconds / 10.0).clamp(0.05, 0.5)),
             undisturbed: self.undisturbed,
+            keep_awake: self.keep_awake,
             idle: Duration::from_secs_f64((seconds * 2.0).clamp(0.2, 5.0)),
             bytes: size * MIB,
             scratch: self.scratch,

@@ -19,10 +19,12 @@ pub(super) const QSD: &str = "qsd ";
 /// The limit that aims speak of.
 pub(super) const FIO_IO_URING: &str = "fio io_uring";
 
-/// Starts everybody who can serve the disk; who cannot is there with the reason.
+/// Starts everybody who can serve the disk; who cannot is there with the reason. Our daemon locks
+/// its image, so that each other build has one of its own, in `copies`.
 pub(super) fn line_up(
     target: Target,
     disk: Result<&Disk, &str>,
+    copies: &[Result<Disk, String>],
     config: &BlkConfig,
     sockets: &Path,
 ) -> Vec<Contestant> {
@@ -33,7 +35,11 @@ pub(super) fn line_up(
         queues,
     };
     let mut all = vec![starter.ours(OURS, Role::Ours, &config.ours, &config.ours_arguments)];
-    for (name, program) in &config.other_builds {
+    for ((name, program), disk) in config.other_builds.iter().zip(copies) {
+        let starter = Starter {
+            disk: disk.as_ref().map_err(String::as_str),
+            ..starter
+        };
         all.push(starter.ours(name, Role::OtherBuild, program, &config.ours_arguments));
     }
     match target {
@@ -59,6 +65,7 @@ pub(super) fn line_up(
     all
 }
 
+#[derive(Clone, Copy)]
 struct Starter<'a> {
     disk: Result<&'a Disk, &'a str>,
     sockets: &'a Path,

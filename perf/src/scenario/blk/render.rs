@@ -64,10 +64,19 @@ fn header(text: &mut String, report: &Report) {
             "turns waited up to 10 s for a quiet host and were taken again, up to 5 times, while others used more than {percent} % of a core"
         );
     }
+    if settings.keep_awake {
+        let _ = writeln!(text, "processors were kept from halting");
+    }
     for who in &report.contestants {
         let version = who.version.as_deref().unwrap_or("");
         let _ = match &who.skipped {
-            Some(reason) => writeln!(text, "{}: {} skipped: {reason}", who.target, who.name),
+            Some(reason) => writeln!(
+                text,
+                "{}: {} skipped: {}",
+                who.target,
+                who.name,
+                one_line(reason)
+            ),
             None => writeln!(
                 text,
                 "{}: {}: {version} [{}]",
@@ -98,7 +107,7 @@ fn cells(group: &[Row], row: &Row) -> Vec<String> {
         }
         // A row of three cells: the remark runs on over the columns of figures.
         Outcome::Failed { reason } => cells.push(format!("FAILED: {}", one_line(reason))),
-        Outcome::Skipped { reason } => cells.push(format!("skipped: {}", one_line(reason))),
+        Outcome::Skipped { .. } => cells.push("skipped: see above".to_owned()),
     }
     cells
 }

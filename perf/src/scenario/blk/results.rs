@@ -40,6 +40,8 @@ pub struct Settings {
     pub warm_up_seconds: f64,
     /// Percent of a core that others could use before a turn was taken again.
     pub undisturbed: Option<f64>,
+    /// Whether threads of the lowest priority kept the processors from halting.
+    pub keep_awake: bool,
     /// Bytes of the disk.
     pub bytes: u64,
     /// What counted system calls; nothing where neither tool works.

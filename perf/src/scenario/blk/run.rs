@@ -17,6 +17,7 @@ use crate::host::{HostFacts, load_average};
 use crate::interrupt::Interrupt;
 use crate::measure::Counter;
 use crate::report::Progress;
+use crate::sys::keep_awake::KeepAwake;
 
 /// Contestants of a target and their modes, about: for the length of the progress bar.
 const SEATS: u64 = 10;
@@ -32,6 +33,7 @@ pub fn run(config: &BlkConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         source,
     })?;
     let counter = Counter::probe(scratch.path());
+    let _awake = config.keep_awake.then(KeepAwake::start);
     let mut report = Report {
         schema: SCHEMA.to_owned(),
         host: HostFacts::read(),
@@ -64,6 +66,7 @@ fn settings(config: &BlkConfig, counter: Option<&Counter>) -> Settings {
         seconds: config.duration.as_secs_f64(),
         warm_up_seconds: config.warm_up.as_secs_f64(),
         undisturbed: config.undisturbed,
+        keep_awake: config.keep_awake,
         bytes: config.bytes,
         system_calls_by: counter.map(Counter::method),
     }
@@ -107,10 +110,10 @@ impl TargetRun<'_> {
     ) -> Result<(), Error> {
         let (target, config, interrupt) = (self.target, self.config, self.interrupt);
         progress.say(&format!("{target}: preparing"), "");
-        let disk = match Disk::prepare(target, config, interrupt) {
-            Err(DiskError::Interrupted(interrupted)) => return Err(interrupted.into()),
-            disk => disk.map_err(|error| error.to_string()),
-        };
+        let disk = self.prepare()?;
+        let copies: Result<Vec<_>, Error> =
+            config.other_builds.iter().map(|_| self.prepare()).collect();
+        let copies = copies?;
         let disk = disk.as_ref().map_err(String::as_str);
         let sockets = scratch
             .dir(&target.to_string())
@@ -118,7 +121,7 @@ impl TargetRun<'_> {
                 path: scratch.join(&target.to_string()),
                 source,
             })?;
-        let contestants = line_up(target, disk, config, &sockets);
+        let contestants = line_up(target, disk, &copies, config, &sockets);
         report
             .contestants
             .extend(contestants.iter().map(|it| it.facts(target)));
@@ -136,6 +139,14 @@ impl TargetRun<'_> {
             report.rows.extend(group.rows());
         }
         self.watch_idle(&contestants, progress, report)
+    }
+
+    /// The target's disk, or why there is none.
+    fn prepare(&self) -> Result<Result<Disk, String>, Error> {
+        match Disk::prepare(self.target, self.config, self.interrupt) {
+            Err(DiskError::Interrupted(interrupted)) => Err(interrupted.into()),
+            disk => Ok(disk.map_err(|error| error.to_string())),
+        }
     }
 
     fn watch_idle(
