@@ -8,7 +8,10 @@
 
 mod network;
 
+use std::collections::HashMap;
 use std::time::Duration;
+
+use lab::frontend::{GuestAddress, GuestMemory, Segment};
 
 use network::{ALL, Network, SOON, next_udp, packet};
 use virtio_bindings::virtio_net::{
@@ -192,6 +195,37 @@ fn a_frame_waits_a_moment_for_more_buffers() {
         guest = network.guest(ALL, 4, 2048);
     }
     panic!("no frame waited for its buffers");
+}
+
+/// The kernel takes 1024 pieces at once; here a frame ends in the middle of a chain beyond that.
+#[test]
+fn a_frame_in_more_pieces_than_the_kernel_takes_arrives_whole() {
+    const PIECE: u32 = 40;
+    let mut network = Network::start("net-pieces");
+    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let mut front_end = network.front_end(ALL, &memory);
+    let mut queue = front_end.set_up_queue(0, 256).unwrap();
+    let mut chains = HashMap::new();
+    for _ in 0..10 {
+        let start = memory.alloc(200 * PIECE as usize, 64).unwrap();
+        let piece = |n| Segment::writable(GuestAddress(start.0 + n * u64::from(PIECE)), PIECE);
+        let pieces: Vec<Segment> = (0..200).map(piece).collect();
+        chains.insert(u32::from(queue.add_chain(&pieces, true).unwrap()), start);
+    }
+    queue.kick().unwrap();
+    let (header, frame) = packet::tcp_unsegmented(4013, 1400, &packet::pattern(3, BIG));
+    network.wire.send(header, &frame);
+    let mut received = Vec::new();
+    while received.len() < 12 + frame.len() {
+        let used = queue.wait_used(SOON).unwrap();
+        assert!(!used.is_empty(), "{} bytes came", received.len());
+        for used in used {
+            let len = used.len as usize;
+            received.extend(memory.read(chains[&used.id], len).unwrap());
+        }
+    }
+    assert_eq!(received[10..12], [8, 0], "buffers");
+    assert!(received[12..] == frame, "the frame differs");
 }
 
 #[test]
