@@ -115,10 +115,11 @@ fn no_guest_byte_changes_after_the_answer() {
             let sum = memory.checksum_all().unwrap();
             let used = receive.queue_mut().used_idx().unwrap();
             let returned = transmit.exchange().queue().used_idx().unwrap();
-            assert_eq!((base, sent), (used, returned), "taken and not completed");
             std::thread::sleep(Duration::from_millis(30));
             let now = memory.checksum_all().unwrap();
+            // Before anything can fail: the other thread ends only then.
             done.store(true, Ordering::Relaxed);
+            assert_eq!((base, sent), (used, returned), "taken and not completed");
             assert_eq!(now, sum, "guest memory changed after the answer");
         });
     }
