@@ -14,6 +14,7 @@ use crate::metrics::{Metrics, MetricsServer};
 use crate::options::CommonConfig;
 use crate::session::{Device, ServeError, Service, serve};
 use crate::shutdown::Shutdown;
+use crate::sys::Reactor;
 
 /// A daemon cannot run.
 #[derive(Debug, Error)]
@@ -22,8 +23,14 @@ pub enum DaemonError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The metrics socket.
-    #[error("metrics: {0}")]
+    #[error("the metrics cannot be served")]
     Metrics(#[source] ListenError),
+    /// io_uring as we use it is missing or forbidden.
+    #[error(
+        "io_uring is needed (Linux 6.1 or later; not forbidden by kernel.io_uring_disabled or a \
+         seccomp filter)"
+    )]
+    IoUring(#[source] io::Error),
     /// Signals or the stop event.
     #[error("cannot prepare for signals")]
     Signals(#[from] io::Error),
@@ -39,6 +46,7 @@ pub fn run<D: Device>(
     config: CommonConfig,
     metrics: Arc<Metrics>,
 ) -> Result<(), DaemonError> {
+    Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
     let shutdown = Arc::new(Shutdown::new()?);
     watch_signals(shutdown.clone(), metrics.clone())?;
     let _server = config

@@ -1,8 +1,11 @@
 //! Logs: one line per event on standard error.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::EnvFilter;
+/// A log filter that cannot be understood.
+pub use tracing_subscriber::filter::ParseError as FilterError;
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 /// Starts logging to standard error. `level` is a `tracing` filter: `info`, `debug`,
@@ -10,7 +13,7 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 ///
 /// # Errors
 /// When the filter cannot be understood.
-pub fn start(level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+pub fn start(level: &str) -> Result<(), FilterError> {
     let filter = EnvFilter::try_new(level)?;
     let writer = std::io::stderr.with_max_level(tracing::Level::TRACE);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -23,10 +26,14 @@ pub fn start(level: &str) -> Result<(), tracing_subscriber::filter::ParseError> 
     Ok(())
 }
 
-/// Lets through a few log lines per window of time: for lines that a guest can cause.
+/// Lets through a few log lines per window of time: for lines that a guest or a front end can
+/// cause. Shared by whoever writes such lines about one thing.
 #[derive(Debug, Default)]
-pub struct Limiter {
-    window_start: Option<Instant>,
+pub struct Limiter(Mutex<Window>);
+
+#[derive(Debug, Default)]
+struct Window {
+    start: Option<Instant>,
     passed: u32,
     suppressed: u64,
 }
@@ -36,20 +43,24 @@ impl Limiter {
     const WINDOW: Duration = Duration::from_secs(10);
 
     /// `Some(lines suppressed before this one)` if a line may be written now.
-    pub fn permit(&mut self) -> Option<u64> {
-        let now = Instant::now();
-        if self
-            .window_start
+    pub fn permit(&self) -> Option<u64> {
+        self.permit_at(Instant::now())
+    }
+
+    fn permit_at(&self, now: Instant) -> Option<u64> {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if window
+            .start
             .is_none_or(|start| now.duration_since(start) >= Self::WINDOW)
         {
-            self.window_start = Some(now);
-            self.passed = 0;
+            window.start = Some(now);
+            window.passed = 0;
         }
-        if self.passed < Self::LINES {
-            self.passed += 1;
-            return Some(std::mem::take(&mut self.suppressed));
+        if window.passed < Self::LINES {
+            window.passed += 1;
+            return Some(std::mem::take(&mut window.suppressed));
         }
-        self.suppressed += 1;
+        window.suppressed += 1;
         None
     }
 }
@@ -60,10 +71,13 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_to_a_few_lines() {
-        let mut limiter = Limiter::default();
-        let passed = (0..1000).filter(|_| limiter.permit().is_some()).count();
+        let limiter = Limiter::default();
+        let start = Instant::now();
+        let passed = (0..1000)
+            .filter(|_| limiter.permit_at(start).is_some())
+            .count();
         assert_eq!(passed, Limiter::LINES as usize);
-        limiter.window_start = Instant::now().checked_sub(Limiter::WINDOW);
-        assert_eq!(limiter.permit(), Some(1000 - u64::from(Limiter::LINES)));
+        let suppressed = 1000 - u64::from(Limiter::LINES);
+        assert_eq!(limiter.permit_at(start + Limiter::WINDOW), Some(suppressed));
     }
 }

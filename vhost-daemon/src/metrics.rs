@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::log::Limiter;
+
 mod server;
 pub use server::MetricsServer;
 
@@ -17,12 +19,6 @@ impl Counter {
     pub fn add(&self, count: u64) {
         self.0
             .store(self.get().wrapping_add(count), Ordering::Relaxed);
-    }
-
-    /// Takes back `count` that was added too much.
-    pub fn sub(&self, count: u64) {
-        self.0
-            .store(self.get().wrapping_sub(count), Ordering::Relaxed);
     }
 
     /// Sets a gauge.
@@ -39,8 +35,8 @@ impl Counter {
 /// Latencies in power-of-two buckets from 1 µs to about 8.4 s.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [Counter; Histogram::BUCKETS],
-    count: Counter,
+    /// The last one holds what is longer than all bounds.
+    buckets: [Counter; Histogram::BUCKETS + 1],
     nanoseconds: Counter,
 }
 
@@ -53,43 +49,34 @@ impl Histogram {
         let microseconds = nanoseconds.div_ceil(1000);
         // Bucket n holds latencies up to 2^n µs.
         let bucket = microseconds.max(1).next_power_of_two().trailing_zeros() as usize;
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.add(1);
-        }
-        self.count.add(1);
+        self.buckets[bucket.min(Self::BUCKETS)].add(1);
         self.nanoseconds.add(nanoseconds);
-    }
-
-    /// How many latencies were recorded.
-    pub fn count(&self) -> u64 {
-        self.count.get()
     }
 
     fn render(&self, name: &str, labels: &str, out: &mut String) {
         let mut below = 0;
         for (power, bucket) in self.buckets.iter().enumerate() {
             below += bucket.get();
-            let bound = (1_u64 << power) as f64 / 1e6;
+            let bound = if power < Self::BUCKETS {
+                ((1_u64 << power) as f64 / 1e6).to_string()
+            } else {
+                "+Inf".to_owned()
+            };
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
         }
-        let _ = writeln!(
-            out,
-            "{name}_bucket{{{labels},le=\"+Inf\"}} {}",
-            self.count.get()
-        );
         let _ = writeln!(
             out,
             "{name}_sum{{{labels}}} {}",
             self.nanoseconds.get() as f64 / 1e9
         );
-        let _ = writeln!(out, "{name}_count{{{labels}}} {}", self.count.get());
+        let _ = writeln!(out, "{name}_count{{{labels}}} {}", below);
     }
 }
 
 /// What every queue of every device counts. One thread writes: the queue's.
 #[derive(Debug, Default)]
 pub struct QueueMetrics {
-    /// Requests taken from the available ring.
+    /// Requests put into the used ring.
     pub requests: Counter,
     /// Bytes read by the guest (from disk, file or network into guest memory).
     pub bytes_in: Counter,
@@ -107,6 +94,8 @@ pub struct QueueMetrics {
     pub in_flight: Counter,
     /// Time from the available ring to the used ring.
     pub latency: Histogram,
+    /// For log lines that this queue's guest can cause, over all connections.
+    pub limiter: Limiter,
 }
 
 /// A further series of one device, beyond those of [`QueueMetrics`].
@@ -167,7 +156,7 @@ impl Metrics {
             (
                 "requests_total",
                 "counter",
-                "Requests taken from the available ring",
+                "Requests put into the used ring",
                 |q| q.requests.get(),
             ),
             (

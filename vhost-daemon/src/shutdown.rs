@@ -13,7 +13,7 @@ use crate::wakeup::Wakeup;
 /// the next one.
 pub struct Shutdown {
     event: Wakeup,
-    connection: Mutex<State>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
@@ -31,16 +31,13 @@ impl Shutdown {
         let event = Wakeup::new()?;
         Ok(Self {
             event,
-            connection: Mutex::default(),
+            state: Mutex::default(),
         })
     }
 
     /// Requests the stop.
     pub fn request(&self) {
-        let mut state = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.requested = true;
         if let Some(connection) = state.connection.take() {
             connection.shutdown();
@@ -50,7 +47,7 @@ impl Shutdown {
 
     /// Whether the stop was requested.
     pub fn requested(&self) -> bool {
-        self.connection
+        self.state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .requested
@@ -58,10 +55,7 @@ impl Shutdown {
 
     /// Has [`request`](Self::request) end this connection too.
     pub(crate) fn attach(&self, connection: ShutdownHandle) {
-        let mut state = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.requested {
             connection.shutdown();
         } else {
@@ -71,17 +65,17 @@ impl Shutdown {
 
     /// The connection is over.
     pub(crate) fn detach(&self) {
-        self.connection
+        self.state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .connection = None;
     }
 
-    /// Waits until `listener` has a connection (`true`) or the stop is requested (`false`).
-    pub(crate) fn wait_for_connection(&self, listener: &impl AsFd) -> io::Result<bool> {
+    /// Waits until `source` has input (`true`) or the stop is requested (`false`).
+    pub(crate) fn wait_for_input(&self, source: &impl AsFd) -> io::Result<bool> {
         loop {
             let mut waiting = [
-                PollFd::new(listener, PollFlags::IN),
+                PollFd::new(source, PollFlags::IN),
                 PollFd::new(&self.event, PollFlags::IN),
             ];
             match rustix::event::poll(&mut waiting, None) {

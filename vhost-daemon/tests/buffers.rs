@@ -155,7 +155,7 @@ proptest! {
         let mut content = vec![0; buffers.len()];
         buffers.peek(&mut content);
 
-        let Some(aligned) = buffers.aligned(512) else {
+        let Some(aligned) = buffers.aligned(512).unwrap() else {
             let parts = buffers.iovecs();
             prop_assert!(parts.iter().all(|p| (p.iov_base as usize | p.iov_len).is_multiple_of(512)));
             return Ok(());

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
@@ -15,18 +14,19 @@ use virtio_bindings::virtio_blk::{
 };
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
-use crate::request::Serial;
+use crate::request::{Disk, Serial};
 use crate::storage::Storage;
 use crate::worker::{BlockWorker, OperationCounts};
+use crate::write_cache::WriteCache;
 
 /// One disk: its storage and what its queues share.
 pub struct BlockDevice<S> {
     storage: Arc<S>,
+    disk: Disk,
     geometry: Geometry,
     serial: Serial,
     queues: usize,
-    /// The write cache, switched by the driver while the queues run (`VIRTIO_BLK_F_CONFIG_WCE`).
-    write_cache: Arc<AtomicBool>,
+    write_cache: Arc<WriteCache>,
     counts: Vec<OperationCounts>,
     in_flight: Option<InFlightFile>,
 }
@@ -40,12 +40,21 @@ impl<S: Storage> BlockDevice<S> {
         queues: usize,
         metrics: &Metrics,
     ) -> Self {
+        let block_size = u64::from(geometry.block_size);
+        let disk = Disk {
+            // A partial block at the end could not be accessed.
+            capacity: storage.capacity() / block_size * block_size,
+            read_only: storage.read_only(),
+            can_discard: storage.can_discard(),
+            can_write_zeroes: storage.can_write_zeroes(),
+        };
         Self {
+            disk,
             storage: Arc::new(storage),
             geometry,
             serial,
             queues,
-            write_cache: Arc::new(AtomicBool::new(true)),
+            write_cache: Arc::default(),
             counts: (0..queues)
                 .map(|queue| OperationCounts::register(metrics, queue))
                 .collect(),
@@ -73,11 +82,11 @@ impl<S: Storage> BlockDevice<S> {
         let Geometry { block_size, .. } = self.geometry;
         tracing::info!(
             disk = name,
-            bytes = self.storage.capacity(),
+            bytes = self.disk.capacity,
             block_size,
-            read_only = self.storage.read_only(),
+            read_only = self.disk.read_only,
             queues = self.queues,
-            discard = self.storage.can_discard(),
+            discard = self.disk.can_discard,
             "serving disk"
         );
     }
@@ -105,9 +114,9 @@ impl<S: Storage> Device for BlockDevice<S> {
         ]);
         let optional = [
             (self.queues > 1, VIRTIO_BLK_F_MQ),
-            (self.storage.read_only(), VIRTIO_BLK_F_RO),
-            (self.storage.can_discard(), VIRTIO_BLK_F_DISCARD),
-            (self.storage.can_write_zeroes(), VIRTIO_BLK_F_WRITE_ZEROES),
+            (self.disk.read_only, VIRTIO_BLK_F_RO),
+            (self.disk.can_discard, VIRTIO_BLK_F_DISCARD),
+            (self.disk.can_write_zeroes, VIRTIO_BLK_F_WRITE_ZEROES),
         ];
         for (offered, bit) in optional {
             features |= u64::from(offered) << bit;
@@ -122,10 +131,10 @@ impl<S: Storage> Device for BlockDevice<S> {
 
     fn config(&self) -> Vec<u8> {
         let contents = Contents {
-            capacity: self.storage.capacity(),
+            capacity: self.disk.capacity,
             geometry: self.geometry,
             queues: u16::try_from(self.queues).unwrap_or(u16::MAX),
-            writeback: self.write_cache.load(Ordering::Relaxed),
+            writeback: self.write_cache.is_on(),
         };
         contents.bytes()
     }
@@ -133,8 +142,8 @@ impl<S: Storage> Device for BlockDevice<S> {
     fn write_config(&self, offset: usize, data: &[u8]) -> io::Result<()> {
         match (offset, data) {
             (WRITEBACK_OFFSET, [value @ (0 | 1)]) => {
-                tracing::info!(write_cache = value, "the guest switched the write cache");
-                self.write_cache.store(*value == 1, Ordering::Relaxed);
+                tracing::debug!(write_cache = value, "the guest switched the write cache");
+                self.write_cache.choose(*value == 1);
                 Ok(())
             }
             _ => Err(io::Error::new(
@@ -144,11 +153,13 @@ impl<S: Storage> Device for BlockDevice<S> {
         }
     }
 
-    /// virtio 1.2, 5.2.5.2: with FLUSH the cache starts as writeback; a driver that knows neither
-    /// FLUSH nor CONFIG_WCE gets writethrough.
     fn acknowledged(&self, features: u64) {
-        let flushes = features & mask(&[VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_CONFIG_WCE]) != 0;
-        self.write_cache.store(flushes, Ordering::Relaxed);
+        self.write_cache
+            .set_flushes(features & mask(&[VIRTIO_BLK_F_FLUSH]) != 0);
+    }
+
+    fn disconnected(&self) {
+        self.write_cache.choose(true);
     }
 
     fn worker(&self, index: usize, _features: u64) -> io::Result<BlockWorker<S>> {
@@ -159,6 +170,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             .ok_or(io::ErrorKind::NotFound)?;
         Ok(BlockWorker::new(
             self.storage.clone(),
+            self.disk,
             self.serial,
             self.write_cache.clone(),
             counts,

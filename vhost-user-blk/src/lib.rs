@@ -10,3 +10,4 @@ pub mod options;
 pub mod request;
 pub mod storage;
 pub mod worker;
+pub mod write_cache;

@@ -20,11 +20,11 @@ use vhost_user_blk::storage::{NullStorage, OpenError, RawFile, Storage};
 enum Error {
     #[error(transparent)]
     Options(#[from] OptionsError),
-    #[error("--log-level: {0}")]
-    LogLevel(String),
+    #[error("--log-level is not a level or filter")]
+    LogLevel(#[from] vhost_daemon::log::FilterError),
     #[error(transparent)]
     Image(#[from] OpenError),
-    #[error("--state-dir: {0}")]
+    #[error("--state-dir cannot be used")]
     State(#[source] LogError),
     #[error(transparent)]
     BlockSize(#[from] BlockSizeError),
@@ -42,8 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
-    vhost_daemon::log::start(&options.common.log_level)
-        .map_err(|error| Error::LogLevel(error.to_string()))?;
+    vhost_daemon::log::start(&options.common.log_level)?;
     let Config {
         common,
         medium,

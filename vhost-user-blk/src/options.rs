@@ -36,8 +36,8 @@ pub struct Options {
     pub direct: bool,
 
     /// Whether a discard gives space back to the host
-    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
-    pub discard: String,
+    #[arg(long, value_name = "on|off", default_value = "on", value_enum)]
+    pub discard: Discard,
 
     /// Refuse writes
     #[arg(long)]
@@ -59,6 +59,15 @@ pub struct Options {
     /// Number of queues offered; one for each CPU of the host (at most 16) by default
     #[arg(long, value_name = "N")]
     pub queues: Option<usize>,
+}
+
+/// What becomes of a guest's discards.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum Discard {
+    /// Their space goes back to the host.
+    On,
+    /// Discard is not offered.
+    Off,
 }
 
 fn block_size(text: &str) -> Result<u32, String> {
@@ -121,7 +130,7 @@ impl Options {
         let raw = RawOptions {
             read_only: self.read_only,
             direct: self.direct,
-            discard: self.discard == "on",
+            discard: matches!(self.discard, Discard::On),
         };
         let medium = match (self.blk_file, self.null) {
             (Some(image), _) => Medium::Raw(image, raw),

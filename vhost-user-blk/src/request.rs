@@ -118,15 +118,25 @@ pub enum Malformed {
     NoStatus,
 }
 
-/// The one writable byte where a request's status goes, and how much was written before it.
+/// The one writable byte where a request's status goes, behind the writable data.
 #[derive(Debug)]
-pub struct StatusByte(Buffers);
+pub struct StatusByte {
+    byte: Buffers,
+    data: usize,
+}
 
 impl StatusByte {
-    /// Answers the request.
-    pub fn write(mut self, status: Status) {
+    /// Answers the request, the first `written` of whose writable data bytes were filled. Returns
+    /// the used length: how many bytes were written without a gap (virtio 1.2, 2.7.8.2).
+    pub fn write(mut self, status: Status, written: u32) -> u32 {
         // One byte of room is what this type stands for.
-        let _ = self.0.write(&[status as u8]);
+        let _ = self.byte.write(&[status as u8]);
+        let gapless = usize::try_from(written).is_ok_and(|written| written == self.data);
+        if gapless {
+            written.saturating_add(1)
+        } else {
+            written
+        }
     }
 }
 
@@ -137,6 +147,10 @@ pub struct Disk {
     pub capacity: u64,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Whether discard is offered, and write-zeroes may give space back.
+    pub can_discard: bool,
+    /// Whether write-zeroes is offered.
+    pub can_write_zeroes: bool,
 }
 
 /// `struct virtio_blk_req` up to the data: le32 type, le32 reserved, le64 sector.
@@ -164,8 +178,11 @@ pub fn parse(
     let header: [u8; 16] =
         read_array(&mut chain.readable).ok_or(Malformed::ShortHeader(readable))?;
     let status = chain.writable.split_back(1).ok_or(Malformed::NoStatus)?;
-    let header = Header::decode(&header);
-    Ok((header.request(chain, disk), StatusByte(status)))
+    let status = StatusByte {
+        byte: status,
+        data: chain.writable.len(),
+    };
+    Ok((Header::decode(&header).request(chain, disk), status))
 }
 
 fn read_array<const N: usize>(buffers: &mut Buffers) -> Option<[u8; N]> {
@@ -209,7 +226,7 @@ impl Header {
             }
             VIRTIO_BLK_T_FLUSH => Ok(Request::Flush),
             VIRTIO_BLK_T_GET_ID => Ok(Request::GetId(chain.writable)),
-            VIRTIO_BLK_T_DISCARD => {
+            VIRTIO_BLK_T_DISCARD if disk.can_discard => {
                 let ranges = segments(chain.readable, disk)?;
                 // virtio 1.2, 5.2.6.2: a discard must not carry the unmap flag.
                 let flagged = ranges.iter().any(|range| range.unmap);
@@ -219,7 +236,13 @@ impl Header {
                     Ok(Request::Discard(ranges))
                 }
             }
-            VIRTIO_BLK_T_WRITE_ZEROES => Ok(Request::WriteZeroes(segments(chain.readable, disk)?)),
+            VIRTIO_BLK_T_WRITE_ZEROES if disk.can_write_zeroes => {
+                let mut ranges = segments(chain.readable, disk)?;
+                ranges
+                    .iter_mut()
+                    .for_each(|range| range.unmap &= disk.can_discard);
+                Ok(Request::WriteZeroes(ranges))
+            }
             VIRTIO_BLK_T_SECURE_ERASE => Err(Refusal::SecureErase),
             other => Err(Refusal::UnknownType(other)),
         }

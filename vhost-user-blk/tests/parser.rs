@@ -63,7 +63,7 @@ proptest! {
         writable in prop_oneof![0_usize..40, (0_usize..9).prop_map(|sectors| sectors * 512 + 1)],
         read_only in any::<bool>(),
     ) {
-        let disk = Disk { capacity: CAPACITY, read_only };
+        let disk = Disk { capacity: CAPACITY, read_only, can_discard: true, can_write_zeroes: true };
         let bytes = [header, data].concat();
         let Ok((request, _status)) = parse(chain(&bytes, writable), &disk) else {
             prop_assert!(writable == 0, "a request that could be answered was not");
@@ -90,7 +90,12 @@ proptest! {
 
     #[test]
     fn short_headers_are_told_apart(len in 0_usize..16, writable in 0_usize..3) {
-        let disk = Disk { capacity: CAPACITY, read_only: false };
+        let disk = Disk {
+            capacity: CAPACITY,
+            read_only: false,
+            can_discard: true,
+            can_write_zeroes: true,
+        };
         let refused = parse(chain(&vec![0; len], writable), &disk).err();
         prop_assert_eq!(refused, Some(Malformed::ShortHeader(len)));
     }

@@ -283,26 +283,52 @@ fn a_truncated_image_gives_an_error_and_the_disk_goes_on() {
 
 #[test]
 fn the_metrics_socket_tells_what_was_done() {
-    use std::io::Read;
-    let disk = Disk::start_with("blk-metrics", 1 << 20, |d| {
-        let socket = std::env::temp_dir().join(format!("blk-metrics-{}", std::process::id()));
-        d.arg("--metrics-socket").arg(socket)
-    });
-    let socket = std::env::temp_dir().join(format!("blk-metrics-{}", std::process::id()));
+    let disk = Disk::start("blk-metrics", 1 << 20);
     let (_front_end, mut blk) = disk.driver(ALL);
     for _ in 0..3 {
         assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
     }
-    let mut text = String::new();
-    std::os::unix::net::UnixStream::connect(&socket)
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    let text = disk.metrics();
     let has = |line: &str| assert!(text.contains(line), "no '{line}' in:\n{text}");
     has("ringside_block_operations_total{queue=\"0\",op=\"write\"} 3\n");
     has("ringside_requests_total{queue=\"0\"} 3\n");
     has("ringside_bytes_out_total{queue=\"0\"} 12288\n");
     has("ringside_request_seconds_count{queue=\"0\"} 3\n");
+}
+
+#[test]
+fn the_write_cache_stays_off_when_features_are_acknowledged_again() {
+    let disk = Disk::start("blk-wce-again", 1 << 20);
+    let (mut front_end, mut blk) = disk.driver(ALL);
+    front_end.set_config(32, &[0]).unwrap();
+    let features = front_end.negotiated().unwrap().features;
+    front_end
+        .request("SET_FEATURES", |vhost| {
+            vhost::VhostBackend::set_features(vhost, features)
+        })
+        .unwrap();
+    assert_eq!(front_end.get_config(32, 1).unwrap(), [0]);
+    assert_eq!(blk.write(0, &[9; 512]).unwrap(), status::OK);
+}
+
+#[test]
+fn a_disk_without_discard_does_not_serve_it() {
+    let disk = Disk::start_with("blk-no-discard", 1 << 20, |d| d.args(["--discard", "off"]));
+    let (front_end, mut blk) = disk.driver(ALL);
+    assert_eq!(
+        front_end.negotiated().unwrap().offered & 1 << 13,
+        0,
+        "VIRTIO_BLK_F_DISCARD"
+    );
+    let range = [Range {
+        sector: 0,
+        sectors: 8,
+        flags: 0,
+    }];
+    assert_eq!(blk.discard(&range).unwrap(), status::UNSUPP);
+    assert_eq!(blk.write(0, &[7; 4096]).unwrap(), status::OK);
+    assert_eq!(blk.write_zeroes(&range).unwrap(), status::OK);
+    assert_eq!(blk.read(0, 4096).unwrap(), (status::OK, vec![0; 4096]));
 }
 
 #[test]

@@ -223,6 +223,39 @@ fn one_front_end_after_another_is_served() {
 }
 
 #[test]
+fn connections_leave_no_descriptor_and_no_thread_behind() {
+    let disk = Disk::start("blk-leak", 1 << 20);
+    let count = |what: &str| {
+        std::fs::read_dir(format!("/proc/{}/{what}", disk.daemon.pid()))
+            .unwrap()
+            .count()
+    };
+    // The metrics socket answers when the daemon is done with the connection before.
+    let settled = || {
+        disk.assert_serves();
+        std::thread::sleep(Duration::from_millis(200));
+        (count("fd"), count("task"))
+    };
+    let before = settled();
+    for _ in 0..100 {
+        disk.assert_serves();
+    }
+    assert_eq!(settled(), before);
+}
+
+#[test]
+fn a_look_at_the_socket_is_no_front_end() {
+    let mut disk = Disk::start_with("blk-look", 1 << 20, |d| d.arg("--once"));
+    for _ in 0..3 {
+        drop(UnixStream::connect(&disk.socket).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(disk.daemon.is_running());
+    disk.assert_serves();
+    assert!(disk.daemon.wait_exit(SOON).unwrap().status.success());
+}
+
+#[test]
 fn once_means_one_front_end() {
     let mut disk = Disk::start_with("blk-once", 1 << 20, |d| d.arg("--once"));
     disk.assert_serves();

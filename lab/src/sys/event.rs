@@ -24,6 +24,17 @@ impl Event {
         })
     }
 
+    /// Makes one that is full and blocks whoever signals it: what a front end must not be able to
+    /// stop a daemon with.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn full_and_blocking() -> io::Result<Self> {
+        let eventfd = EventFd::new(EFD_CLOEXEC)?;
+        eventfd.write(u64::MAX - 1)?;
+        Ok(Self { eventfd })
+    }
+
     /// Adds one to the count.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! The device side of one virtqueue (virtio 1.2, 2.7 split virtqueues).
 
+mod call;
 mod chain;
 mod in_flight_log;
 mod running;
 mod token;
 
 pub use crate::sys::{Buffers, OutOfGuestMemory};
+pub use call::Call;
 pub use chain::{Chain, ChainError};
 pub use in_flight_log::{InFlightFile, InFlightLog, LogError};
 pub use running::{Popped, QueueError, RunningQueue};

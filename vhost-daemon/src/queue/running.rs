@@ -7,9 +7,8 @@ use std::time::Instant;
 use thiserror::Error;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use virtio_queue::QueueState;
-use vmm_sys_util::event::EventNotifier;
 
-use super::{Chain, ChainError, InFlightLog, Token};
+use super::{Call, Chain, ChainError, InFlightLog, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
 use crate::sys::SplitRing;
@@ -52,7 +51,7 @@ pub type Popped = (Token, Result<Chain, ChainError>);
 pub struct RunningQueue {
     ring: SplitRing,
     memory: PinnedMemory,
-    call: Option<EventNotifier>,
+    call: Option<Call>,
     event_idx: bool,
     next_avail: Wrapping<u16>,
     /// Used entries written, published or not.
@@ -63,6 +62,8 @@ pub struct RunningQueue {
     in_flight_count: usize,
     /// Requests that an earlier process left in flight, newest first.
     left_over: Vec<u16>,
+    /// Whether the request popped last was one of these.
+    popped_left_over: bool,
     log: Option<InFlightLog>,
     /// Time of the current loop turn: one clock read for a batch.
     now: Instant,
@@ -79,7 +80,7 @@ impl RunningQueue {
     pub fn new(
         state: &QueueState,
         memory: PinnedMemory,
-        call: Option<EventNotifier>,
+        call: Option<Call>,
         metrics: Arc<QueueMetrics>,
         mut log: Option<InFlightLog>,
     ) -> Result<Self, QueueError> {
@@ -99,6 +100,7 @@ impl RunningQueue {
             event_idx: state.event_idx_enabled,
             next_avail,
             left_over,
+            popped_left_over: false,
             log,
             next_used: Wrapping(state.next_used),
             published: Wrapping(state.next_used),
@@ -117,8 +119,10 @@ impl RunningQueue {
     /// When the ring itself is broken: nothing more can be taken from it.
     pub fn pop(&mut self) -> Result<Option<Popped>, QueueError> {
         if let Some(head) = self.left_over.pop() {
+            self.popped_left_over = true;
             return self.take(head).map(Some);
         }
+        self.popped_left_over = false;
         let available = self.ring.available_index();
         let waiting = (Wrapping(available) - self.next_avail).0;
         if waiting == 0 {
@@ -151,7 +155,6 @@ impl RunningQueue {
             log.taken(head);
         }
         self.in_flight_count += 1;
-        self.metrics.requests.add(1);
         let chain = Chain::walk(&self.ring, head, &self.memory);
         Ok((Token::new(head, self.now), chain))
     }
@@ -160,24 +163,30 @@ impl RunningQueue {
     /// popped last can be given back, and its chain is walked again by the next pop.
     pub fn unpop(&mut self, token: Token) {
         let head = token.redeem();
-        debug_assert_eq!(
-            head,
-            self.ring.available_head((self.next_avail - Wrapping(1)).0)
-        );
         self.release(head);
         if let Some(log) = &mut self.log {
             log.given_back(head);
         }
-        self.metrics.requests.sub(1);
-        self.next_avail -= 1;
+        if self.popped_left_over {
+            self.left_over.push(head);
+        } else {
+            self.next_avail -= 1;
+        }
     }
 
     /// Puts a request into the used ring: `written` bytes of its writable buffers were filled. The
     /// guest sees it with the next [`publish`](Self::publish).
     pub fn complete(&mut self, token: Token, written: u32) {
+        // Done within its turn: the turn's time tells nothing of it.
+        let now = if token.popped() == self.now {
+            Instant::now()
+        } else {
+            self.now
+        };
         self.metrics
             .latency
-            .record(self.now.saturating_duration_since(token.popped()));
+            .record(now.saturating_duration_since(token.popped()));
+        self.metrics.requests.add(1);
         let head = token.redeem();
         self.release(head);
         self.ring.write_used(self.next_used.0, head, written);
@@ -221,7 +230,7 @@ impl RunningQueue {
     pub fn interrupt(&self) {
         if let Some(call) = &self.call {
             self.metrics.interrupts.add(1);
-            if let Err(error) = call.notify() {
+            if let Err(error) = call.signal() {
                 tracing::debug!(%error, "the call descriptor cannot be signalled");
             }
         }
@@ -299,7 +308,7 @@ impl RunningQueue {
 
     /// Replaces the call descriptor. The new one is signalled once: an interrupt that went to the
     /// old one while the front end swapped them must not be lost.
-    pub(crate) fn set_call(&mut self, call: Option<EventNotifier>) {
+    pub(crate) fn set_call(&mut self, call: Option<Call>) {
         self.call = call;
         self.interrupt();
     }

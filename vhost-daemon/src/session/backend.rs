@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,17 +11,20 @@ use vhost::vhost_user::{Backend as FrontEndChannel, VhostUserProtocolFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
 use super::Device;
-use super::ring::{Ring, Taken};
-use crate::memory::{Memory, SharedMemory};
+use super::StopFlag;
+use super::ring::{Panicked, Ring, Take, check_backing};
+use crate::log::Limiter;
+use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
-use crate::sys::name_current_thread;
+use crate::queue::RunningQueue;
+use crate::sys::{close_abandoned, name_current_thread};
 use crate::worker::{self, Outcome, PollPolicy};
 
 /// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
@@ -33,6 +37,16 @@ pub(super) struct Backend<D> {
     poll: PollPolicy,
     acknowledged: AtomicU64,
     rings: Mutex<Rings>,
+    exits: Mutex<Exits>,
+    limiter: Limiter,
+}
+
+/// The exit events of the queues' threads. The library takes a consumer of each for good and never
+/// closes it: that is done here.
+#[derive(Default)]
+struct Exits {
+    waiting: Vec<Option<(EventConsumer, EventNotifier)>>,
+    handed_over: Vec<RawFd>,
 }
 
 #[derive(Default)]
@@ -46,14 +60,35 @@ struct Rings {
 }
 
 impl<D: Device> Backend<D> {
-    pub(super) fn new(device: Arc<D>, metrics: Arc<Metrics>, poll: PollPolicy) -> Self {
-        Self {
+    /// # Errors
+    /// When descriptors are short.
+    pub(super) fn new(device: Arc<D>, metrics: Arc<Metrics>, poll: PollPolicy) -> io::Result<Self> {
+        let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
+        let exit = |_| new_event_consumer_and_notifier(flags).map(Some);
+        let waiting = (0..device.queues()).map(exit).collect::<io::Result<_>>()?;
+        Ok(Self {
             device,
             metrics,
             poll,
             acknowledged: AtomicU64::new(0),
             rings: Mutex::default(),
-        }
+            exits: Mutex::new(Exits {
+                waiting,
+                handed_over: Vec::new(),
+            }),
+            limiter: Limiter::default(),
+        })
+    }
+
+    /// Closes what the library leaves open. To be called when it is gone.
+    pub(super) fn clean_up(&self) {
+        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        exits.handed_over.drain(..).for_each(close_abandoned);
+    }
+
+    fn known_rings(&self) -> Vec<Ring> {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.known.iter().flatten().cloned().collect()
     }
 
     /// Stops and drains every queue, now and for ever: the connection is over.
@@ -90,17 +125,25 @@ impl<D: Device> Backend<D> {
         }
         loop {
             match ring.take(&queue_metrics, || self.device.in_flight_log(index)) {
-                Ok(Some(taken)) => self.run(index, ring, taken, &name),
-                Ok(None) => return,
-                Err(fault) => {
-                    tracing::error!(queue = name, fault, "queue cannot be started");
+                Ok(Take::Run(queue, stop)) => self.run(index, ring, queue, &stop, &name),
+                Ok(Take::Rest) => return,
+                Ok(Take::Refuse(why, stop)) => {
+                    if let Some(suppressed) = queue_metrics.limiter.permit() {
+                        let why: &dyn std::error::Error = &why;
+                        tracing::error!(queue = name, why, suppressed, "queue cannot run");
+                    }
+                    stop.wait_until_raised();
+                    ring.give_back(Ok(None));
+                }
+                Err(error) => {
+                    tracing::error!(queue = name, %error, "queue cannot be started");
                     return;
                 }
             }
         }
     }
 
-    fn run(&self, index: usize, ring: &Ring, taken: Taken, name: &str) {
+    fn run(&self, index: usize, ring: &Ring, queue: RunningQueue, stop: &StopFlag, name: &str) {
         let mut lease = Lease {
             ring,
             outcome: None,
@@ -108,35 +151,13 @@ impl<D: Device> Backend<D> {
         let features = self.acknowledged.load(Ordering::Acquire);
         match self.device.worker(index, features) {
             Ok(worker) => {
-                let outcome = worker::run(worker, taken.queue, &taken.stop, self.poll, name);
-                lease.outcome = Some(outcome);
+                lease.outcome = Some(worker::run(worker, queue, stop, self.poll, name));
             }
             Err(error) => tracing::error!(queue = name, %error, "queue cannot be started"),
         }
         // A worker that gave up by itself must not be started again and again: wait to be told.
-        taken.stop.wait_until_raised();
+        stop.wait_until_raised();
     }
-}
-
-/// Refuses a table with a region that reaches beyond its file: touching it would be a SIGBUS.
-fn check_backing(memory: &Memory) -> io::Result<()> {
-    for region in memory.iter() {
-        let Some(backing) = region.file_offset() else {
-            continue;
-        };
-        let metadata = backing.file().metadata()?;
-        let end = backing.start().checked_add(region.len());
-        if metadata.is_file() && end.is_none_or(|end| end > metadata.len()) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "memory region at {:#x} reaches beyond its file",
-                    region.start_addr().0
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Gives the ring back even when the worker panics: the control thread must never wait for ever.
@@ -147,7 +168,12 @@ struct Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.ring.give_back(self.outcome);
+        let panicked = std::thread::panicking();
+        self.ring.give_back(if panicked {
+            Err(Panicked)
+        } else {
+            Ok(self.outcome)
+        });
     }
 }
 
@@ -172,8 +198,14 @@ impl<D: Device> VhostUserBackend for Backend<D> {
     }
 
     fn acked_features(&self, features: u64) {
-        self.acknowledged.store(features, Ordering::Release);
+        let before = self.acknowledged.swap(features, Ordering::AcqRel);
         self.device.acknowledged(features);
+        if before != features {
+            // Workers that run already start again with the new ones.
+            self.known_rings()
+                .iter()
+                .for_each(|ring| ring.change(|_| ()));
+        }
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
@@ -202,21 +234,23 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             .unwrap_or_default()
     }
 
+    /// A driver's bad write must not end the connection of its whole machine.
     fn set_config(&self, offset: u32, data: &[u8]) -> io::Result<()> {
-        self.device.write_config(offset as usize, data)
+        if let Err(error) = self.device.write_config(offset as usize, data)
+            && let Some(suppressed) = self.limiter.permit()
+        {
+            tracing::warn!(%error, offset, suppressed, "a write to the configuration is ignored");
+        }
+        Ok(())
     }
 
     /// Makes every running worker drain and go on with the new table: after the answer, nothing
     /// uses the old one.
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
         check_backing(&memory.memory())?;
-        let rings: Vec<Ring> = {
-            let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-            rings.known.iter().flatten().cloned().collect()
-        };
-        for ring in rings {
-            ring.change(|_| ());
-        }
+        self.known_rings()
+            .iter()
+            .for_each(|ring| ring.change(|_| ()));
         Ok(())
     }
 
@@ -224,8 +258,11 @@ impl<D: Device> VhostUserBackend for Backend<D> {
         (0..self.num_queues()).map(|index| 1 << index).collect()
     }
 
-    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+    fn exit_event(&self, thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
+        let (consumer, notifier) = exits.waiting.get_mut(thread)?.take()?;
+        exits.handed_over.push(consumer.as_raw_fd());
+        Some((consumer, notifier))
     }
 
     /// Runs on the library's thread of queue `thread`, when its ring is enabled or kicked. The

@@ -15,8 +15,8 @@ use std::thread;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept,
-    bind, connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind,
+    connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
 
 use super::lenient::{EarlyEnables, HEADER, trim_memory_table};
@@ -25,22 +25,54 @@ use super::lenient::{EarlyEnables, HEADER, trim_memory_table};
 /// vhost crate accepts 32.
 const MAX_FDS: usize = 32;
 
-/// Starts to relay `front_end` to the one connection that waits at the returned listener.
-pub(super) fn join(front_end: OwnedFd) -> io::Result<UnixListener> {
-    let (listener, inner) = private_connection()?;
-    let (front_end_2, inner_2) = (front_end.try_clone()?, inner.try_clone()?);
-    let spawn = |name: &str, from: OwnedFd, to: OwnedFd, mut early: EarlyEnables| {
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
+/// A front end's connection on its way to the vhost crate. Dropping it ends the connection.
+pub(super) struct Relay {
+    listener: Option<UnixListener>,
+    front_end: OwnedFd,
+}
+
+impl Relay {
+    /// Starts to relay `front_end` to the one connection that waits at [`listener`](Self::listener).
+    pub(super) fn start(front_end: OwnedFd) -> io::Result<Self> {
+        let (listener, inner) = private_connection()?;
+        let held = EarlyEnables::holding();
+        spawn("relay-in", front_end.try_clone()?, inner.try_clone()?, held)?;
+        spawn(
+            "relay-out",
+            inner,
+            front_end.try_clone()?,
+            EarlyEnables::Over,
+        )?;
+        Ok(Self {
+            listener: Some(listener),
+            front_end,
+        })
+    }
+
+    /// The listener; it is handed out once, and nothing listens any more when it is dropped.
+    pub(super) fn listener(&mut self) -> io::Result<UnixListener> {
+        self.listener.take().ok_or(io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Ends both threads, whatever they wait for.
+        let _ = shutdown(&self.front_end, Shutdown::Both);
+    }
+}
+
+fn spawn(name: &str, from: OwnedFd, to: OwnedFd, mut early: EarlyEnables) -> io::Result<()> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
             if let Err(error) = pass_on(&from, &to, &mut early) {
                 tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);
             let _ = shutdown(&from, Shutdown::Both);
-        })
-    };
-    spawn("relay-in", front_end, inner, EarlyEnables::holding())?;
-    spawn("relay-out", inner_2, front_end_2, EarlyEnables::Over)?;
-    Ok(listener)
+        })?;
+    Ok(())
 }
 
 /// A listener at an address that the kernel chooses (unix(7), autobind), with our connection as
@@ -48,37 +80,28 @@ pub(super) fn join(front_end: OwnedFd) -> io::Result<UnixListener> {
 ///
 /// Anyone on the host may connect to such an address. With a backlog of zero at most one
 /// connection waits: ours is taken only if no other is there, and while it waits no other is
-/// taken. Strangers that came before are dropped.
+/// taken. If a stranger came before, another address is tried.
 fn private_connection() -> io::Result<(UnixListener, OwnedFd)> {
+    const TRIES: usize = 1000;
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
-    let listener = socket_with(
-        family,
-        kind,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    bind(&listener, &SocketAddrUnix::new_unnamed())?;
-    listen(&listener, 0)?;
-    let address = getsockname(&listener)?;
-    let inner = socket_with(
-        family,
-        kind,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    loop {
-        match connect(&inner, &address) {
-            Ok(()) => break,
-            Err(Errno::AGAIN) => match accept(&listener) {
-                Ok(_) | Err(Errno::AGAIN) => {}
-                Err(error) => return Err(error.into()),
-            },
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    for _ in 0..TRIES {
+        let listener = socket_with(family, kind, flags, None)?;
+        bind(&listener, &SocketAddrUnix::new_unnamed())?;
+        listen(&listener, 0)?;
+        let inner = socket_with(family, kind, flags, None)?;
+        match connect(&inner, &getsockname(&listener)?) {
+            Ok(()) => {
+                rustix::io::ioctl_fionbio(&inner, false)?;
+                rustix::io::ioctl_fionbio(&listener, false)?;
+                return Ok((listener.into(), inner));
+            }
+            // A stranger was there first: another address.
+            Err(Errno::AGAIN) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    rustix::io::ioctl_fionbio(&inner, false)?;
-    rustix::io::ioctl_fionbio(&listener, false)?;
-    Ok((listener.into(), inner))
+    Err(io::ErrorKind::ConnectionRefused.into())
 }
 
 /// No message is longer: the vhost crate takes 4 KiB.

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use thiserror::Error;
 use vhost_user_backend::{VringRwLock, VringStateGuard, VringStateMutGuard, VringT};
-use virtio_queue::{Error as VirtQueueError, QueueT};
-use vmm_sys_util::event::{EventConsumer, EventNotifier};
+use virtio_queue::{Error as VirtQueueError, QueueState, QueueT};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::event::EventConsumer;
 
 use super::StopFlag;
-use crate::memory::{PinnedMemory, SharedMemory};
+use crate::memory::{Memory, PinnedMemory, SharedMemory};
 use crate::metrics::QueueMetrics;
-use crate::queue::{InFlightLog, RunningQueue};
-use crate::sys::eventfd_notifier;
+use crate::queue::{Call, InFlightLog, QueueError, RunningQueue};
+use crate::sys::is_readable;
 use crate::worker::Outcome;
 
 /// A vring whose owner is either the control thread or the queue's thread, never both.
@@ -33,18 +35,40 @@ struct Shared {
 
 #[derive(Default)]
 struct Owner {
-    /// The worker's mailbox while it runs.
+    /// The worker's mailbox while it runs, or while a ring that cannot run waits to be changed.
     running: Option<Arc<StopFlag>>,
     /// Control threads that are changing the ring.
     changing: usize,
+    call: Option<Call>,
+    /// The front end told where the rings are.
+    has_addresses: bool,
     /// The front end sent a size that is no power of two.
-    bad_size: bool,
+    has_bad_size: bool,
+    /// The worker panicked: what it had taken is unknown.
+    failed: bool,
 }
 
 /// What [`Ring::take`] hands to the queue's thread.
-pub(crate) struct Taken {
-    pub(crate) queue: RunningQueue,
-    pub(crate) stop: Arc<StopFlag>,
+pub(crate) enum Take {
+    /// The ring may not run now.
+    Rest,
+    /// It runs: the thread owns it until it is given back.
+    Run(RunningQueue, Arc<StopFlag>),
+    /// It should run and cannot. To be given back once the control thread asks for it.
+    Refuse(CannotRun, Arc<StopFlag>),
+}
+
+/// Why a ring that is started and enabled cannot run.
+#[derive(Debug, Error)]
+pub(crate) enum CannotRun {
+    #[error("the front end set a queue size that is no power of two")]
+    BadSize,
+    #[error("the worker of this queue panicked")]
+    Failed,
+    #[error("its descriptors cannot be duplicated")]
+    Descriptors(#[from] io::Error),
+    #[error(transparent)]
+    Ring(#[from] QueueError),
 }
 
 impl Ring {
@@ -55,6 +79,13 @@ impl Ring {
     /// Stops the worker if one runs, waits until it has drained, applies `change`, and lets it go
     /// on if the ring may still run.
     pub(crate) fn change<R>(&self, change: impl FnOnce(&VringRwLock<SharedMemory>) -> R) -> R {
+        self.change_owned(|state, _| change(state))
+    }
+
+    fn change_owned<R>(
+        &self,
+        change: impl FnOnce(&VringRwLock<SharedMemory>, &mut Owner) -> R,
+    ) -> R {
         let mut owner = self.owner();
         owner.changing += 1;
         if let Some(stop) = &owner.running {
@@ -67,22 +98,22 @@ impl Ring {
                 .wait(owner)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let result = change(&self.0.state);
+        let result = change(&self.0.state, &mut owner);
         owner.changing -= 1;
         self.0.returned.notify_all();
         result
     }
 
-    /// Takes the ring for the calling thread, if it may run: started, enabled, kick known. Waits
-    /// while a control thread is changing it.
+    /// Takes the ring for the calling thread, if it may run: started, enabled, addresses known.
+    /// Waits while a control thread is changing it.
     ///
     /// # Errors
-    /// One sentence for the log when the ring cannot run although it should.
+    /// When not even a descriptor to wait on can be made.
     pub(crate) fn take(
         &self,
         metrics: &Arc<QueueMetrics>,
         log: impl FnOnce() -> Option<InFlightLog>,
-    ) -> Result<Option<Taken>, String> {
+    ) -> io::Result<Take> {
         let mut owner = self.owner();
         while owner.changing > 0 {
             owner = self
@@ -92,40 +123,62 @@ impl Ring {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let state = self.0.state.get_ref();
-        if !state.get_queue().ready() || !state.is_enabled() {
-            return Ok(None);
+        if !state.get_queue().ready() || !state.is_enabled() || !owner.has_addresses {
+            return Ok(Take::Rest);
         }
-        if owner.bad_size {
-            return Err("queue size is no power of two".to_owned());
+        let kick = state
+            .get_kick()
+            .as_ref()
+            .map(EventConsumer::try_clone)
+            .transpose()?;
+        let ring = state.get_queue().state();
+        drop(state);
+        let stop = Arc::new(StopFlag::new(kick)?);
+        let queue = self.queue(&owner, &ring, metrics, log);
+        owner.running = Some(stop.clone());
+        Ok(match queue {
+            Ok(queue) => Take::Run(queue, stop),
+            Err(why) => Take::Refuse(why, stop),
+        })
+    }
+
+    fn queue(
+        &self,
+        owner: &Owner,
+        ring: &QueueState,
+        metrics: &Arc<QueueMetrics>,
+        log: impl FnOnce() -> Option<InFlightLog>,
+    ) -> Result<RunningQueue, CannotRun> {
+        if owner.failed {
+            return Err(CannotRun::Failed);
         }
-        let kick = state.get_kick().as_ref().map(EventConsumer::try_clone);
-        let call = state.get_call().as_ref().map(EventNotifier::try_clone);
-        let (kick, call) = (kick.transpose(), call.transpose());
-        let (kick, call) = (
-            kick.map_err(|e| e.to_string())?,
-            call.map_err(|e| e.to_string())?,
-        );
-        let queue = RunningQueue::new(
-            &state.get_queue().state(),
-            PinnedMemory::current(&self.0.memory),
+        if owner.has_bad_size {
+            return Err(CannotRun::BadSize);
+        }
+        let memory = PinnedMemory::current(&self.0.memory);
+        check_backing(&memory)?;
+        let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
+        Ok(RunningQueue::new(
+            ring,
+            memory,
             call,
             metrics.clone(),
             log(),
-        )
-        .map_err(|error| error.to_string())?;
-        drop(state);
-        let stop = Arc::new(StopFlag::new(kick).map_err(|error| error.to_string())?);
-        owner.running = Some(stop.clone());
-        Ok(Some(Taken { queue, stop }))
+        )?)
     }
 
-    /// Gives the ring back to the control thread.
-    pub(crate) fn give_back(&self, outcome: Option<Outcome>) {
-        if let Some(outcome) = outcome {
-            self.0.state.set_queue_next_avail(outcome.next_avail);
-            self.0.state.set_queue_next_used(outcome.next_used);
+    /// Gives the ring back to the control thread; without an outcome the worker panicked.
+    pub(crate) fn give_back(&self, outcome: Result<Option<Outcome>, Panicked>) {
+        let mut owner = self.owner();
+        match outcome {
+            Ok(Some(outcome)) => {
+                self.0.state.set_queue_next_avail(outcome.next_avail);
+                self.0.state.set_queue_next_used(outcome.next_used);
+            }
+            Ok(None) => {}
+            Err(Panicked) => owner.failed = true,
         }
-        self.owner().running = None;
+        owner.running = None;
         self.0.returned.notify_all();
     }
 
@@ -133,6 +186,29 @@ impl Ring {
     pub(crate) fn shut(&self) {
         self.change(|state| state.set_queue_ready(false));
     }
+}
+
+/// A worker's panic, which is a bug of ours.
+#[derive(Debug)]
+pub(crate) struct Panicked;
+
+/// Refuses a table with a region that reaches beyond its file: touching it would be a SIGBUS.
+pub(super) fn check_backing(memory: &Memory) -> io::Result<()> {
+    for region in memory.iter() {
+        let Some(backing) = region.file_offset() else {
+            continue;
+        };
+        let metadata = backing.file().metadata()?;
+        let end = backing.start().checked_add(region.len());
+        if metadata.is_file() && end.is_none_or(|end| end > metadata.len()) {
+            let message = format!(
+                "memory region at {:#x} reaches beyond its file",
+                region.start_addr().0
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+    }
+    Ok(())
 }
 
 impl<'a> VringStateGuard<'a, SharedMemory> for Ring {
@@ -187,8 +263,15 @@ impl VringT<SharedMemory> for Ring {
         }
     }
 
+    /// The used index comes from guest memory, at the moment the ring rests: the library reads and
+    /// sets it later, when the worker may have moved it already.
     fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), VirtQueueError> {
-        self.change(|state| state.set_queue_info(desc, avail, used))
+        self.change_owned(|state, owner| {
+            state.set_queue_info(desc, avail, used)?;
+            state.set_queue_next_used(state.queue_used_idx()?);
+            owner.has_addresses = true;
+            Ok(())
+        })
     }
 
     fn queue_next_avail(&self) -> u16 {
@@ -199,17 +282,18 @@ impl VringT<SharedMemory> for Ring {
         self.change(|state| state.set_queue_next_avail(base));
     }
 
-    fn set_queue_next_used(&self, idx: u16) {
-        self.change(|state| state.set_queue_next_used(idx));
-    }
+    /// See [`set_queue_info`](Self::set_queue_info).
+    fn set_queue_next_used(&self, _idx: u16) {}
 
     fn queue_used_idx(&self) -> Result<u16, VirtQueueError> {
         self.0.state.queue_used_idx()
     }
 
     fn set_queue_size(&self, num: u16) {
-        self.change(|state| state.set_queue_size(num));
-        self.owner().bad_size = !num.is_power_of_two();
+        self.change_owned(|state, owner| {
+            state.set_queue_size(num);
+            owner.has_bad_size = !num.is_power_of_two();
+        });
     }
 
     fn set_queue_event_idx(&self, enabled: bool) {
@@ -223,28 +307,53 @@ impl VringT<SharedMemory> for Ring {
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.change(|state| state.set_kick(file));
+        if file.is_none() && self.0.state.get_ref().get_kick().is_none() {
+            tracing::warn!("a front end that wants its ring polled without kicks is not supported");
+        }
+        self.change(|state| {
+            // The library's epoll may go on watching the old one: leave it unreadable.
+            drain(state.get_ref().get_kick().as_ref());
+            state.set_kick(file);
+        });
     }
 
-    /// The queue's thread watches the kick by itself: there is nothing to read here.
+    /// The queue's thread watches the kick by itself. The library's loop sees it only while the
+    /// ring rests, and must not see it again and again.
     fn read_kick(&self) -> io::Result<bool> {
-        Ok(self.0.state.get_ref().is_enabled())
+        let state = self.0.state.get_ref();
+        drain(state.get_kick().as_ref());
+        Ok(state.is_enabled())
     }
 
     fn set_call(&self, file: Option<File>) {
-        let copy = file.as_ref().map(File::try_clone).transpose();
-        self.0.state.set_call(file);
+        let call = file.map(Call::new).transpose();
+        let copy = call.and_then(|call| {
+            let copy = call.as_ref().map(Call::try_clone).transpose()?;
+            Ok((call, copy))
+        });
         match copy {
-            Ok(copy) => {
-                if let Some(running) = &self.owner().running {
-                    running.replace_call(copy.map(eventfd_notifier));
+            Ok((call, copy)) => {
+                let mut owner = self.owner();
+                owner.call = call;
+                if let Some(running) = &owner.running {
+                    running.replace_call(copy);
                 }
             }
-            Err(error) => tracing::error!(%error, "the call descriptor cannot be duplicated"),
+            Err(error) => tracing::error!(%error, "the call descriptor cannot be used"),
         }
     }
 
     fn set_err(&self, file: Option<File>) {
         self.0.state.set_err(file);
+    }
+}
+
+/// Takes what a kick descriptor has to read, without waiting.
+fn drain(kick: Option<&EventConsumer>) {
+    let Some(kick) = kick else { return };
+    if is_readable(kick)
+        && let Err(error) = kick.consume()
+    {
+        tracing::debug!(%error, "the kick descriptor cannot be read");
     }
 }

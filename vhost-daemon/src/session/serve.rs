@@ -1,7 +1,7 @@
 //! Accepting front ends, one after another.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,13 +9,16 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{RecvFlags, recv};
 use thiserror::Error;
 use vhost::vhost_user::{Error as ProtocolError, Listener};
 use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 
+use super::Device;
 use super::backend::Backend;
-use super::{Device, relay};
+use super::relay::Relay;
 use crate::listen::{self, Endpoint, ListenError};
+use crate::log::Limiter;
 use crate::memory::{Memory, SharedMemory};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -30,6 +33,9 @@ pub enum ServeError {
     /// The inherited descriptor is no unix socket.
     #[error("the inherited descriptor cannot be used as a socket")]
     Inherited(#[source] io::Error),
+    /// More queues than can be served.
+    #[error("a device of {0} queues: at most {MAX_QUEUES} can be served")]
+    TooManyQueues(usize),
     /// Waiting for connections failed.
     #[error("cannot wait for front ends")]
     Accept(#[source] io::Error),
@@ -59,32 +65,41 @@ pub fn serve<D: Device>(
     service: Service,
     shutdown: &Shutdown,
 ) -> Result<(), ServeError> {
-    let mut source = Source::open(service.endpoint)?;
+    let Service {
+        endpoint,
+        once,
+        poll,
+        metrics,
+    } = service;
+    let queues = device.queues();
+    if queues > MAX_QUEUES {
+        return Err(ServeError::TooManyQueues(queues));
+    }
+    let mut source = Source::open(endpoint)?;
     while let Some(front_end) = source.next(shutdown)? {
-        let backend = Arc::new(Backend::new(
-            device.clone(),
-            service.metrics.clone(),
-            service.poll,
-        ));
-        match relay::join(front_end) {
-            Ok(joint) => {
-                serve_one(&backend, &joint, shutdown);
-                device.disconnected();
+        match serve_one(device, (poll, &metrics), front_end, shutdown) {
+            Ok(()) => device.disconnected(),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the front end cannot be served");
             }
-            Err(error) => tracing::error!(%error, "cannot take the front end's connection"),
         }
-        if service.once || shutdown.requested() {
+        if once || shutdown.requested() {
             break;
         }
     }
     Ok(())
 }
 
+/// vhost-user-backend keeps the queues of a thread in the bits of a word.
+const MAX_QUEUES: usize = 64;
+
 /// Where front ends come from, and what to clean up at the end.
 enum Source {
     Listening {
         listener: UnixListener,
         remove: Option<PathBuf>,
+        limiter: Limiter,
     },
     /// There is one front end and will be no other.
     Connected(Option<OwnedFd>),
@@ -99,6 +114,7 @@ impl Source {
                 Ok(Self::Listening {
                     listener,
                     remove: Some(path),
+                    limiter: Limiter::default(),
                 })
             }
             Endpoint::Inherited(fd) => {
@@ -106,6 +122,7 @@ impl Source {
                     Ok(Self::Listening {
                         listener: fd.into(),
                         remove: None,
+                        limiter: Limiter::default(),
                     })
                 } else {
                     Ok(Self::Connected(Some(fd)))
@@ -118,22 +135,47 @@ impl Source {
     fn next(&mut self, shutdown: &Shutdown) -> Result<Option<OwnedFd>, ServeError> {
         match self {
             Self::Connected(front_end) => Ok(front_end.take()),
-            Self::Listening { listener, .. } => loop {
+            Self::Listening {
+                listener, limiter, ..
+            } => loop {
                 if !shutdown
-                    .wait_for_connection(listener)
+                    .wait_for_input(listener)
                     .map_err(ServeError::Accept)?
                 {
                     return Ok(None);
                 }
                 match listener.accept() {
-                    Ok((stream, _)) => return Ok(Some(stream.into())),
-                    // It went away again, or descriptors are short for the moment.
-                    Err(error) => tracing::warn!(%error, "a front end could not be accepted"),
+                    Ok((stream, _)) => {
+                        let front_end = OwnedFd::from(stream);
+                        if speaks(&front_end, shutdown)? {
+                            return Ok(Some(front_end));
+                        }
+                    }
+                    Err(error) => {
+                        // It went away again, or descriptors are short for the moment.
+                        if let Some(suppressed) = limiter.permit() {
+                            tracing::warn!(%error, suppressed, "a front end was not accepted");
+                        }
+                        thread::sleep(Duration::from_millis(100));
+                    }
                 }
-                thread::sleep(Duration::from_millis(10));
             },
         }
     }
+}
+
+/// Whether the other side says something. One that only looks whether the socket is in use (as
+/// [`listen::bind`] does) is no front end.
+fn speaks(front_end: &OwnedFd, shutdown: &Shutdown) -> Result<bool, ServeError> {
+    if !shutdown
+        .wait_for_input(front_end)
+        .map_err(ServeError::Accept)?
+    {
+        return Ok(false);
+    }
+    let mut first = [0; 1];
+    let peeked = recv(front_end, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    Ok(matches!(peeked, Ok((1, _))))
 }
 
 impl Drop for Source {
@@ -147,16 +189,43 @@ impl Drop for Source {
     }
 }
 
-fn serve_one<D: Device>(backend: &Arc<Backend<D>>, listener: &UnixListener, shutdown: &Shutdown) {
+/// Serves one front end until it goes; then every queue is drained and everything of the
+/// connection is given back.
+fn serve_one<D: Device>(
+    device: &Arc<D>,
+    (poll, metrics): (PollPolicy, &Arc<Metrics>),
+    front_end: OwnedFd,
+    shutdown: &Shutdown,
+) -> Result<(), ConnectionError> {
+    let mut relay = Relay::start(front_end)?;
+    let backend = Arc::new(Backend::new(device.clone(), metrics.clone(), poll)?);
+    let served = run_session(&backend, relay.listener()?, shutdown);
+    // The library is gone with its threads; so is the front end, heard or not.
+    backend.clean_up();
+    drop(relay);
+    served
+}
+
+/// A front end's connection cannot be served: something of the host's is short.
+#[derive(Debug, Error)]
+enum ConnectionError {
+    #[error("descriptors or threads are short")]
+    Resources(#[from] io::Error),
+    #[error("the session cannot be started: {0}")]
+    Session(DaemonError),
+}
+
+fn run_session<D: Device>(
+    backend: &Arc<Backend<D>>,
+    listener: UnixListener,
+    shutdown: &Shutdown,
+) -> Result<(), ConnectionError> {
     let memory = SharedMemory::new(Memory::new());
-    let name = "session".to_owned();
-    let mut daemon = match VhostUserDaemon::new(name, backend.clone(), memory) {
-        Ok(daemon) => daemon,
-        Err(error) => return tracing::error!(%error, "cannot start the queues' threads"),
-    };
-    if let Err(error) = connect(&mut daemon, listener) {
-        return tracing::error!(%error, "cannot start the session's thread");
-    }
+    let mut daemon = VhostUserDaemon::new("session".to_owned(), backend.clone(), memory)
+        .map_err(ConnectionError::Session)?;
+    daemon
+        .start(&mut Listener::from(listener))
+        .map_err(ConnectionError::Session)?;
     tracing::info!("front end connected");
     if let Some(handle) = daemon.shutdown_handle() {
         shutdown.attach(handle);
@@ -169,17 +238,8 @@ fn serve_one<D: Device>(backend: &Arc<Backend<D>>, listener: &UnixListener, shut
         Ok(()) | Err(DaemonError::HandleRequest(ProtocolError::Disconnected)) => {
             tracing::info!("front end disconnected");
         }
+        Err(DaemonError::WaitDaemon(_)) => tracing::error!("the session's thread panicked"),
         Err(error) => tracing::warn!(%error, "connection ended: the front end broke the protocol"),
     }
-}
-
-fn connect<D: Device>(
-    daemon: &mut VhostUserDaemon<Arc<Backend<D>>>,
-    listener: &UnixListener,
-) -> Result<(), DaemonError> {
-    let listener: OwnedFd = listener
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(DaemonError::StartDaemon)?;
-    daemon.start(&mut Listener::from(UnixListener::from(listener)))
+    Ok(())
 }

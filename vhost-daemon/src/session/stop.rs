@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
-use vmm_sys_util::event::{EventConsumer, EventNotifier};
+use vmm_sys_util::event::EventConsumer;
+
+use crate::queue::Call;
 
 use crate::wakeup::Wakeup;
 
@@ -14,7 +16,7 @@ use crate::wakeup::Wakeup;
 pub(crate) struct StopFlag {
     raised: AtomicBool,
     call_changed: AtomicBool,
-    new_call: Mutex<Option<EventNotifier>>,
+    new_call: Mutex<Option<Option<Call>>>,
     wakeup: Wakeup,
     kick: Option<EventConsumer>,
 }
@@ -54,24 +56,23 @@ impl StopFlag {
     }
 
     /// Gives the worker another call descriptor, or none.
-    pub(crate) fn replace_call(&self, call: Option<EventNotifier>) {
-        *self.new_call.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    pub(crate) fn replace_call(&self, call: Option<Call>) {
+        let mut new_call = self.new_call.lock().unwrap_or_else(PoisonError::into_inner);
+        *new_call = Some(call);
+        // Set under the lock, as it is cleared: value and flag change together.
         self.call_changed.store(true, Ordering::Release);
+        drop(new_call);
         self.wakeup.wake();
     }
 
     /// The call descriptor that [`replace_call`](Self::replace_call) left, if it was called since.
-    pub(crate) fn take_new_call(&self) -> Option<Option<EventNotifier>> {
+    pub(crate) fn take_new_call(&self) -> Option<Option<Call>> {
         if !self.call_changed.load(Ordering::Relaxed) {
             return None;
         }
+        let mut new_call = self.new_call.lock().unwrap_or_else(PoisonError::into_inner);
         self.call_changed.store(false, Ordering::Relaxed);
-        Some(
-            self.new_call
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        )
+        new_call.take()
     }
 
     /// Readable once the worker has something to look at.
@@ -82,5 +83,36 @@ impl StopFlag {
     /// The front end's kick descriptor.
     pub(crate) fn kick(&self) -> Option<&EventConsumer> {
         self.kick.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_last_of_many_call_descriptors_arrives() {
+        for _ in 0..2000 {
+            let mailbox = Arc::new(StopFlag::new(None).unwrap());
+            let control = mailbox.clone();
+            let swaps = std::thread::spawn(move || {
+                for _ in 0..2 {
+                    let flags = rustix::event::EventfdFlags::NONBLOCK;
+                    let file = rustix::event::eventfd(0, flags).unwrap().into();
+                    control.replace_call(Some(Call::new(file).unwrap()));
+                }
+            });
+            let mut last = None;
+            while !swaps.is_finished() {
+                last = mailbox.take_new_call().or(last);
+            }
+            swaps.join().unwrap();
+            last = mailbox.take_new_call().or(last);
+            assert!(
+                matches!(last, Some(Some(_))),
+                "the queue is left without a call descriptor"
+            );
+        }
     }
 }

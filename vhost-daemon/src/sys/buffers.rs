@@ -228,17 +228,20 @@ impl Buffers {
         }
     }
 
+    /// Whether the address and length of every range are multiples of `align` (a power of two).
+    pub fn is_aligned(&self, align: usize) -> bool {
+        self.iovecs.iter().all(|part| is_aligned(part, align))
+    }
+
     /// The same bytes as direct I/O can use them: ranges whose address and length are multiples of
     /// `align` (a power of two) stay, the others are replaced by memory of ours of the same length.
-    /// `None` if nothing needs to be replaced.
+    /// `Some(None)` if nothing needs to be replaced, `None` if memory is short.
     ///
     /// The replacement starts with zeroes: [`copy_to`](Self::copy_to) it before a write, and back
     /// after a read.
-    pub fn aligned(&self, align: usize) -> Option<Self> {
-        let is_aligned =
-            |part: &libc::iovec| (part.iov_base as usize | part.iov_len).is_multiple_of(align);
-        if self.iovecs.iter().all(is_aligned) {
-            return None;
+    pub fn aligned(&self, align: usize) -> Option<Option<Self>> {
+        if self.is_aligned(align) {
+            return Some(None);
         }
         // Runs of parts that only together are a multiple of `align` become one part of ours.
         let mut runs: SmallVec<[(libc::iovec, bool); 4]> = SmallVec::new();
@@ -246,7 +249,7 @@ impl Buffers {
         for part in &self.iovecs {
             match runs.last_mut() {
                 Some((run, true)) if open > 0 => run.iov_len += part.iov_len,
-                _ => runs.push((*part, !is_aligned(part))),
+                _ => runs.push((*part, !is_aligned(part, align))),
             }
             open = match runs.last() {
                 Some((run, true)) => run.iov_len % align,
@@ -269,7 +272,7 @@ impl Buffers {
         }
         aligned.bounce = Some(bounce);
         aligned.len = self.len;
-        Some(aligned)
+        Some(Some(aligned))
     }
 
     fn copy_out(&mut self, out: &mut [u8]) -> usize {
@@ -307,6 +310,10 @@ impl io::Write for Buffers {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn is_aligned(part: &libc::iovec, align: usize) -> bool {
+    (part.iov_base as usize | part.iov_len).is_multiple_of(align)
 }
 
 /// What is left of `part` behind its first `step` bytes, if anything.

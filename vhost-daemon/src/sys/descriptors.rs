@@ -1,10 +1,7 @@
 //! File descriptors that come from outside.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
-
-use vmm_sys_util::event::EventNotifier;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes over a descriptor that the parent process handed down (`--fd N`, `--tap-fd N`) and sets
 /// close-on-exec on it.
@@ -24,8 +21,21 @@ pub fn adopt_fd(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a notifier out of an eventfd (or pipe) that the front end sent.
-pub fn eventfd_notifier(file: File) -> EventNotifier {
-    // SAFETY: `file` is the sole owner of its descriptor and gives it up here.
-    unsafe { EventNotifier::from_raw_fd(file.into_raw_fd()) }
+/// Whether `fd` has something to read now.
+pub fn is_readable(fd: &impl AsRawFd) -> bool {
+    let mut waiting = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd is passed and counted; a timeout of zero does not wait.
+    let ready = unsafe { libc::poll(&raw mut waiting, 1, 0) };
+    ready == 1 && waiting.revents & libc::POLLIN != 0
+}
+
+/// Closes a descriptor that a library gave up without closing it.
+pub(crate) fn close_abandoned(fd: RawFd) {
+    // SAFETY: the caller names a descriptor that it handed to the library for good, and that the
+    // library, being gone, uses no more.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }

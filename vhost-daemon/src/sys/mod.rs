@@ -14,7 +14,8 @@ mod thread;
 mod uring;
 
 pub use buffers::{Buffers, OutOfGuestMemory};
-pub use descriptors::{adopt_fd, eventfd_notifier};
+pub(crate) use descriptors::close_abandoned;
+pub use descriptors::{adopt_fd, is_readable};
 pub use shared_words::SharedWords;
 pub use split_ring::{DESCRIPTOR_BYTES, Descriptor, SplitRing};
 pub use thread::name_current_thread;

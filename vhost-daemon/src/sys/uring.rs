@@ -103,6 +103,8 @@ pub struct Reactor<T> {
     free: Vec<u32>,
     watches: Vec<RawFd>,
     in_flight: usize,
+    /// A watched descriptor cannot be watched any more: nobody would wake the thread.
+    lost_watch: Option<i32>,
 }
 
 impl<T> Reactor<T> {
@@ -124,6 +126,7 @@ impl<T> Reactor<T> {
             free: Vec::new(),
             watches: Vec::new(),
             in_flight: 0,
+            lost_watch: None,
         })
     }
 
@@ -207,6 +210,11 @@ impl<T> Reactor<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             other => other,
         }
+    }
+
+    /// Why a descriptor is no longer watched, if one is not: what it tells would be missed.
+    pub fn lost_watch(&self) -> Option<io::Error> {
+        self.lost_watch.map(io::Error::from_raw_os_error)
     }
 
     /// Whether an event is there without a system call.

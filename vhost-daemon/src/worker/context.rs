@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Io, WatchId};
-use crate::log::Limiter;
 use crate::queue::{Chain, QueueError, RunningQueue, Token};
 use crate::sys::Reactor;
 
@@ -25,7 +24,6 @@ pub struct Context<T> {
     pub(super) reactor: Reactor<T>,
     /// Set when the guest broke the ring: the queue takes no more requests until it is restarted.
     pub(super) broken: bool,
-    limiter: Limiter,
     name: String,
 }
 
@@ -38,15 +36,20 @@ impl<T> Context<T> {
             queue,
             reactor,
             broken: false,
-            limiter: Limiter::default(),
             name,
         }
     }
 
     /// The next available request with a sound chain. Broken chains are counted, logged (rate
     /// limited) and given back to the guest with length 0; a broken ring stops the queue.
+    ///
+    /// `None` also after a batch of broken chains: a guest that keeps making more must not keep the
+    /// worker from anything else.
     pub fn pop(&mut self) -> Option<(Token, Chain)> {
-        while !self.broken {
+        for _ in 0..Self::BATCH {
+            if self.broken {
+                break;
+            }
             match self.queue.pop() {
                 Ok(None) => break,
                 Ok(Some((token, Ok(chain)))) => return Some((token, chain)),
@@ -96,8 +99,10 @@ impl<T> Context<T> {
 
     /// Counts and logs a request that broke the device's rules; the caller still answers it.
     pub fn guest_fault(&mut self, fault: &dyn std::fmt::Display) {
-        self.queue.metrics().guest_faults.add(1);
-        if let Some(suppressed) = self.limiter.permit() {
+        let metrics = self.queue.metrics();
+        metrics.guest_faults.add(1);
+        metrics.errors.add(1);
+        if let Some(suppressed) = metrics.limiter.permit() {
             tracing::warn!(queue = %self.name, %fault, suppressed, "the guest broke a rule");
         }
     }
@@ -105,7 +110,7 @@ impl<T> Context<T> {
     /// Counts and logs a back-end error that a request was answered with.
     pub fn backend_error(&mut self, what: &str, error: &io::Error) {
         self.queue.metrics().errors.add(1);
-        if let Some(suppressed) = self.limiter.permit() {
+        if let Some(suppressed) = self.queue.metrics().limiter.permit() {
             tracing::warn!(queue = %self.name, what, %error, suppressed, "answered with an error");
         }
     }
@@ -123,8 +128,12 @@ impl<T> Context<T> {
     pub(super) fn break_queue(&mut self, fault: &QueueError) {
         if !self.broken {
             self.broken = true;
-            self.queue.metrics().guest_faults.add(1);
-            tracing::error!(queue = %self.name, %fault, "queue stopped until it is set up again");
+            let metrics = self.queue.metrics();
+            metrics.guest_faults.add(1);
+            if let Some(suppressed) = metrics.limiter.permit() {
+                let queue = &self.name;
+                tracing::error!(queue, %fault, suppressed, "queue stopped until it is set up again");
+            }
         }
     }
 }

@@ -84,12 +84,17 @@ fn serve<W: QueueWorker>(
 ) -> io::Result<()> {
     let mut poll = PollWindow::new(policy);
     let mut idle_since: Option<Instant> = None;
-    while !stop.is_raised() {
+    // What an earlier process left is taken even when the ring stops at once: the index that the
+    // stop answers with lies behind it.
+    while !stop.is_raised() || (cx.queue.left_over() > 0 && !cx.broken) {
         cx.queue.set_now(Instant::now());
         if let Some(call) = stop.take_new_call() {
             cx.queue.set_call(call);
         }
         let reaped = reap(worker, cx);
+        if let Some(error) = cx.reactor.lost_watch() {
+            return Err(error);
+        }
         let taken = worker.turn(cx);
         cx.queue
             .metrics()

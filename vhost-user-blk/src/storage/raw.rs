@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstatfs, statx,
+    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstat, fstatfs, statx,
 };
 use rustix::io::Errno;
 use thiserror::Error;
@@ -51,8 +51,12 @@ pub struct RawFile {
     file: File,
     capacity: u64,
     read_only: bool,
+    /// Whether space may be given back: it is wanted, and the file system or device can.
     can_punch: bool,
-    /// Whether the file is kept in memory (tmpfs, ramfs): it never makes a reader or writer wait.
+    /// Whether a range can be zeroed at least one way.
+    can_zero: bool,
+    /// Whether the file is kept in memory (tmpfs, ramfs): nothing but swapping makes a reader or writer
+    /// wait.
     /// The io_uring would hand every operation on it to a thread of the kernel, because such file
     /// systems know no operation without waiting.
     in_memory: bool,
@@ -115,12 +119,18 @@ impl RawFile {
         if size != capacity {
             tracing::warn!(image = %path.display(), size, "the last partial sector is not served");
         }
-        // Punching behind the end changes nothing, but tells whether the file system can do it.
-        let can_punch = kind.is_block_device() || fallocate(&file, PUNCH, size, 4096).is_ok();
+        let can_punch = if kind.is_block_device() {
+            can_zero_without_writing(&file)
+        } else {
+            // Punching behind the end changes nothing, but tells whether the file system can.
+            fallocate(&file, PUNCH, size, 4096).is_ok()
+        };
         Ok(Self {
             capacity,
             read_only,
             can_punch: can_punch && discard && !read_only,
+            // A block device zeroes by writing, if it must; a file system that punches holes too.
+            can_zero: can_punch || kind.is_block_device(),
             in_memory: !direct && is_in_memory(&file),
             alignment: if direct { direct_alignment(&file) } else { 1 },
             no_zero_range: AtomicBool::new(false),
@@ -158,6 +168,21 @@ fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
             }
         }
     }
+}
+
+/// Whether a block device zeroes ranges by itself. Without that the kernel refuses to punch holes
+/// in it (`BLKDEV_ZERO_NOFALLBACK`).
+fn can_zero_without_writing(device: &File) -> bool {
+    let Ok(stat) = fstat(device) else {
+        return false;
+    };
+    let (major, minor) = (
+        rustix::fs::major(stat.st_rdev),
+        rustix::fs::minor(stat.st_rdev),
+    );
+    let limit = format!("/sys/dev/block/{major}:{minor}/queue/write_zeroes_max_bytes");
+    let limit = std::fs::read_to_string(limit).unwrap_or_default();
+    limit.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0)
 }
 
 /// Whether the file's system keeps all of it in memory (statfs(2), `f_type`).
@@ -199,7 +224,7 @@ impl Storage for RawFile {
     }
 
     fn can_write_zeroes(&self) -> bool {
-        self.can_punch
+        !self.read_only && (self.can_punch || self.can_zero)
     }
 
     fn files(&self) -> Vec<BorrowedFd<'_>> {

@@ -5,23 +5,23 @@ mod in_flight;
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use vhost_daemon::queue::{Buffers, Chain, Token};
+use vhost_daemon::queue::{Chain, Token};
 use vhost_daemon::worker::{Context, Io, QueueWorker, Submission};
 
 use crate::request::{Disk, Request, Serial, Status, StatusByte, parse};
 use crate::storage::Storage;
+use crate::write_cache::WriteCache;
 pub use counts::OperationCounts;
 pub use in_flight::InFlight;
-use in_flight::Work;
+use in_flight::{Transfer, Work};
 
 /// Serves one queue of a disk.
 pub struct BlockWorker<S> {
     storage: Arc<S>,
     disk: Disk,
     serial: Serial,
-    write_cache: Arc<AtomicBool>,
+    write_cache: Arc<WriteCache>,
     counts: OperationCounts,
     alignment: usize,
 }
@@ -31,14 +31,11 @@ type Cx = Context<InFlight>;
 impl<S: Storage> BlockWorker<S> {
     pub(crate) fn new(
         storage: Arc<S>,
+        disk: Disk,
         serial: Serial,
-        write_cache: Arc<AtomicBool>,
+        write_cache: Arc<WriteCache>,
         counts: OperationCounts,
     ) -> Self {
-        let disk = Disk {
-            capacity: storage.capacity(),
-            read_only: storage.read_only(),
-        };
         let alignment = storage.alignment();
         Self {
             storage,
@@ -50,97 +47,61 @@ impl<S: Storage> BlockWorker<S> {
         }
     }
 
-    fn begin(&mut self, cx: &mut Cx, token: Token, status: StatusByte, request: Request) {
-        let (work, io) = match request {
-            Request::Read { offset, data } => self.read(cx, offset, data),
-            Request::Write { offset, data } => self.write(cx, offset, data),
-            Request::Flush => {
-                self.counts.flush.add(1);
-                (Work::Flush, self.storage.flush())
+    fn begin(&self, cx: &mut Cx, token: Token, status: StatusByte, request: Request) {
+        let counts = &self.counts;
+        let (count, work) = match request {
+            Request::Read { offset, data } => {
+                (&counts.read, Work::Read(Transfer::new(offset, data)))
             }
-            Request::Discard(ranges) => {
-                self.counts.discard.add(1);
-                let work = Work::Discard(ranges);
-                return self.next_range(
-                    cx,
-                    InFlight {
-                        token,
-                        status,
-                        work,
-                    },
-                );
+            Request::Write { offset, data } => {
+                (&counts.write, Work::Write(Transfer::new(offset, data)))
             }
-            Request::WriteZeroes(ranges) => {
-                self.counts.write_zeroes.add(1);
-                let work = Work::WriteZeroes(ranges);
-                return self.next_range(
-                    cx,
-                    InFlight {
-                        token,
-                        status,
-                        work,
-                    },
-                );
-            }
+            Request::Flush => (&counts.flush, Work::Flush),
+            Request::Discard(ranges) => (&counts.discard, Work::Discard(ranges)),
+            Request::WriteZeroes(ranges) => (&counts.write_zeroes, Work::WriteZeroes(ranges)),
             Request::GetId(mut data) => {
                 let written = data.write(self.serial.bytes()).unwrap_or(0);
-                return finish(
-                    cx,
-                    token,
-                    status,
-                    Status::Ok,
-                    u32::try_from(written).unwrap_or(0),
-                );
+                let written = u32::try_from(written).unwrap_or(0);
+                return finish(cx, token, status, Status::Ok, written);
             }
         };
-        self.start_io(
-            cx,
-            InFlight {
-                token,
-                status,
-                work,
-            },
-            io,
-        );
+        count.add(1);
+        let request = InFlight {
+            token,
+            status,
+            work,
+        };
+        if matches!(request.work, Work::Flush) {
+            return self.start_io(cx, request, self.storage.flush());
+        }
+        self.go_on(cx, request);
     }
 
-    fn read(&self, cx: &mut Cx, offset: u64, data: Buffers) -> (Work, Io) {
-        self.counts.read.add(1);
-        cx.queue().metrics().bytes_in.add(data.len() as u64);
-        match self.bounce(&data) {
-            None => (
-                Work::Read {
-                    done: 0,
-                    bounced: None,
-                },
-                self.storage.read(offset, data),
-            ),
-            Some(ours) => {
-                let work = Work::Read {
-                    done: 0,
-                    bounced: Some(data),
-                };
-                (work, self.storage.read(offset, ours))
+    /// Starts the request's next operation, or answers it if there is none.
+    fn go_on(&self, cx: &mut Cx, mut request: InFlight) {
+        let io = match &mut request.work {
+            Work::Read(transfer) if !transfer.rest.is_empty() => {
+                let buffers = transfer.next(self.alignment, false);
+                buffers.map(|buffers| self.storage.read(transfer.offset, buffers))
             }
+            Work::Write(transfer) if !transfer.rest.is_empty() => {
+                let durable = !self.write_cache.is_on();
+                let buffers = transfer.next(self.alignment, true);
+                buffers.map(|buffers| self.storage.write(transfer.offset, buffers, durable))
+            }
+            Work::Discard(ranges) if !ranges.is_empty() => ranges
+                .pop()
+                .map(|range| self.storage.discard(range.offset, range.len)),
+            Work::WriteZeroes(ranges) if !ranges.is_empty() => ranges.pop().map(|range| {
+                self.storage
+                    .write_zeroes(range.offset, range.len, range.unmap)
+            }),
+            _ => return succeed(cx, request),
+        };
+        match io {
+            Some(io) => self.start_io(cx, request, io),
+            None => fail(cx, request, &io::ErrorKind::OutOfMemory.into()),
         }
-    }
-
-    fn write(&self, cx: &mut Cx, offset: u64, mut data: Buffers) -> (Work, Io) {
-        self.counts.write.add(1);
-        cx.queue().metrics().bytes_out.add(data.len() as u64);
-        if let Some(ours) = self.bounce(&data) {
-            data.copy_to(&ours, data.len());
-            data = ours;
-        }
-        let durable = !self.write_cache.load(Ordering::Relaxed);
-        (Work::Write, self.storage.write(offset, data, durable))
-    }
-
-    /// Memory of ours in place of the parts of `data` that the storage cannot use as they are.
-    fn bounce(&self, data: &Buffers) -> Option<Buffers> {
-        (self.alignment > 1)
-            .then(|| data.aligned(self.alignment))
-            .flatten()
     }
 
     fn start_io(&self, cx: &mut Cx, request: InFlight, io: Io) {
@@ -154,31 +115,16 @@ impl<S: Storage> BlockWorker<S> {
         }
     }
 
-    /// Begins the next range of a discard or write-zeroes, or ends the request.
-    fn next_range(&self, cx: &mut Cx, mut request: InFlight) {
-        let io = match &mut request.work {
-            Work::Discard(ranges) => ranges
-                .pop()
-                .map(|range| self.storage.discard(range.offset, range.len)),
-            Work::WriteZeroes(ranges) => ranges.pop().map(|range| {
-                self.storage
-                    .write_zeroes(range.offset, range.len, range.unmap)
-            }),
-            _ => None,
-        };
-        match io {
-            Some(io) => self.start_io(cx, request, io),
-            None => finish(cx, request.token, request.status, Status::Ok, 0),
-        }
-    }
-
     fn done(&self, cx: &mut Cx, request: InFlight, io: Io, result: io::Result<u32>) {
         match result {
             Ok(count) => self.advance(cx, request, io, count),
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 match self.storage.instead_of(&io) {
                     Some(io) => self.start_io(cx, request, io),
-                    None => finish(cx, request.token, request.status, Status::Unsupported, 0),
+                    None => {
+                        cx.backend_error(request.work.name(), &error);
+                        finish(cx, request.token, request.status, Status::Unsupported, 0);
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
@@ -190,58 +136,36 @@ impl<S: Storage> BlockWorker<S> {
 
     /// Goes on after an operation that moved `count` bytes.
     fn advance(&self, cx: &mut Cx, mut request: InFlight, io: Io, count: u32) {
+        let (Work::Read(transfer) | Work::Write(transfer)) = &mut request.work else {
+            return self.go_on(cx, request);
+        };
         match io {
-            Io::Read {
-                file,
-                mut buffers,
-                offset,
-            } => {
-                let total = request.work.read_more(&buffers, count);
+            Io::Read { mut buffers, .. } => {
+                transfer.moved(&buffers, count);
                 buffers.advance(count as usize);
-                if buffers.is_empty() {
-                    finish(cx, request.token, request.status, Status::Ok, total);
-                } else if count == 0 {
-                    fail(cx, request, &truncated());
-                } else {
-                    let offset = offset + u64::from(count);
-                    self.start_io(
-                        cx,
-                        request,
-                        Io::Read {
-                            file,
-                            buffers,
-                            offset,
-                        },
-                    );
+                let offset = transfer.offset;
+                match buffers.is_empty() {
+                    true => {
+                        transfer.bounced = None;
+                        self.go_on(cx, request);
+                    }
+                    false if count == 0 => fail(cx, request, &truncated()),
+                    false => self.start_io(cx, request, self.storage.read(offset, buffers)),
                 }
             }
-            Io::Write {
-                file,
-                mut buffers,
-                offset,
-                flags,
-            } => {
+            Io::Write { mut buffers, .. } => {
+                transfer.moved(&buffers, count);
                 buffers.advance(count as usize);
-                if buffers.is_empty() {
-                    finish(cx, request.token, request.status, Status::Ok, 0);
-                } else if count == 0 {
-                    fail(cx, request, &io::ErrorKind::WriteZero.into());
-                } else {
-                    let offset = offset + u64::from(count);
-                    self.start_io(
-                        cx,
-                        request,
-                        Io::Write {
-                            file,
-                            buffers,
-                            offset,
-                            flags,
-                        },
-                    );
+                let (offset, durable) = (transfer.offset, !self.write_cache.is_on());
+                match buffers.is_empty() {
+                    true => self.go_on(cx, request),
+                    false if count == 0 => fail(cx, request, &io::ErrorKind::WriteZero.into()),
+                    false => {
+                        self.start_io(cx, request, self.storage.write(offset, buffers, durable));
+                    }
                 }
             }
-            Io::Fsync { .. } => finish(cx, request.token, request.status, Status::Ok, 0),
-            Io::Fallocate { .. } => self.next_range(cx, request),
+            Io::Fsync { .. } | Io::Fallocate { .. } => self.go_on(cx, request),
         }
     }
 }
@@ -262,7 +186,6 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
         match parse(chain, &self.disk) {
             Ok((Ok(request), status)) => self.begin(cx, token, status, request),
             Ok((Err(refusal), status)) => {
-                cx.queue().metrics().errors.add(1);
                 cx.guest_fault(&refusal);
                 finish(cx, token, status, refusal.status(), 0);
             }
@@ -290,8 +213,24 @@ fn fail(cx: &mut Cx, request: InFlight, error: &io::Error) {
     finish(cx, request.token, request.status, Status::IoError, 0);
 }
 
-/// Answers a request: `data` bytes were written before the status byte.
-fn finish(cx: &mut Cx, token: Token, status: StatusByte, answer: Status, data: u32) {
-    status.write(answer);
-    cx.complete(token, data.saturating_add(1));
+fn succeed(cx: &mut Cx, request: InFlight) {
+    let metrics = cx.queue().metrics();
+    let written = match &request.work {
+        Work::Read(transfer) => {
+            metrics.bytes_in.add(u64::from(transfer.done));
+            transfer.done
+        }
+        Work::Write(transfer) => {
+            metrics.bytes_out.add(u64::from(transfer.done));
+            0
+        }
+        _ => 0,
+    };
+    finish(cx, request.token, request.status, Status::Ok, written);
+}
+
+/// Answers a request: `written` bytes of its writable data were filled.
+fn finish(cx: &mut Cx, token: Token, status: StatusByte, answer: Status, written: u32) {
+    let used = status.write(answer, written);
+    cx.complete(token, used);
 }

@@ -70,7 +70,9 @@ impl Disk {
     ) -> Self {
         let socket = scratch.join("blk.sock");
         let builder = Daemon::builder(PROGRAM)
-            .args(["--queues", "4", "--socket-path"])
+            .args(["--queues", "4", "--metrics-socket"])
+            .arg(scratch.join("metrics.sock"))
+            .arg("--socket-path")
             .arg(&socket);
         let daemon = options(builder).spawn_listening(&socket, SOON).unwrap();
         Self {
@@ -78,6 +80,34 @@ impl Disk {
             socket,
             image,
             scratch,
+        }
+    }
+
+    /// The daemon's metrics.
+    pub fn metrics(&self) -> String {
+        use std::io::Read;
+        let mut text = String::new();
+        let socket = self.scratch.join("metrics.sock");
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Waits until the metric `name` is at least `value`.
+    pub fn wait_metric(&self, name: &str, value: u64) {
+        let deadline = std::time::Instant::now() + SOON;
+        loop {
+            let metrics = self.metrics();
+            let line = metrics.lines().find(|line| line.contains(name));
+            let now = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            if now.is_some_and(|now| now >= value) {
+                return;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{name} is {now:?}, not yet {value}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
