@@ -150,46 +150,25 @@ impl<'a> QueueDriver<'a> {
         }
     }
 
+    /// Waits for the next completions; the time when they were seen.
     fn wait(
         &mut self,
         load: &mut Load,
         since: Instant,
         interrupt: &Interrupt,
     ) -> Result<Instant, DriveError> {
-        let Self {
-            queue,
-            submitted,
-            free,
-            ..
-        } = self;
         let mut spins = 0_u32;
-        let mut failed = None;
         loop {
-            let before = free.len();
-            let taken = queue.take(PATIENCE, |Done { slot, result }| {
-                free.push(slot);
-                if result != 0 {
-                    failed = Some(result);
-                }
-            })?;
-            if let Some(result) = failed {
-                return Err(DriveError::Request(std::io::Error::from_raw_os_error(
-                    -result,
-                )));
-            }
-            if taken > 0 {
+            let before = self.free.len();
+            if self.take()? > 0 {
                 let now = Instant::now();
-                load.requests += taken as u64;
-                for slot in &free[before..] {
-                    let latency = now - submitted[usize::from(*slot)];
-                    load.latency.record(
-                        u64::from(latency.subsec_nanos()) + latency.as_secs() * 1_000_000_000,
-                    );
+                for slot in &self.free[before..] {
+                    load.count(now - self.submitted[usize::from(*slot)]);
                 }
                 return Ok(now);
             }
             spins += 1;
-            if spins.is_multiple_of(SPINS) || !queue.is_polling() {
+            if spins.is_multiple_of(SPINS) || !self.queue.is_polling() {
                 interrupt.check()?;
                 if since.elapsed() > LOST {
                     return Err(DriveError::Lost(LOST));
@@ -197,6 +176,29 @@ impl<'a> QueueDriver<'a> {
             }
             std::hint::spin_loop();
         }
+    }
+
+    /// Frees the slots of what has completed.
+    fn take(&mut self) -> Result<usize, DriveError> {
+        let mut failed = None;
+        let taken = self.queue.take(PATIENCE, |Done { slot, result }| {
+            self.free.push(slot);
+            if result != 0 {
+                failed = Some(std::io::Error::from_raw_os_error(-result));
+            }
+        })?;
+        match failed {
+            Some(error) => Err(DriveError::Request(error)),
+            None => Ok(taken),
+        }
+    }
+}
+
+impl Load {
+    fn count(&mut self, latency: Duration) {
+        self.requests += 1;
+        let nanoseconds = latency.as_secs() * 1_000_000_000 + u64::from(latency.subsec_nanos());
+        self.latency.record(nanoseconds);
     }
 }
 

@@ -68,14 +68,7 @@ impl Disk {
             .tempfile_in(dir);
         let (mut file, path) = builder.map_err(failed)?.into_parts();
         if direct {
-            let opened = OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_DIRECT)
-                .open(&path);
-            opened.map_err(|source| DiskError::NoDirect {
-                dir: dir.clone(),
-                source,
-            })?;
+            probe_direct(&path, dir)?;
         }
         write(&mut file, config.bytes, interrupt)?.map_err(failed)?;
         Ok(Self {
@@ -105,6 +98,15 @@ impl Disk {
             None => Backing::Null { bytes: self.bytes },
         }
     }
+}
+
+fn probe_direct(file: &Path, dir: &Path) -> Result<(), DiskError> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(libc::O_DIRECT).open(file);
+    opened.map(drop).map_err(|source| DiskError::NoDirect {
+        dir: dir.to_owned(),
+        source,
+    })
 }
 
 fn is_tmpfs(dir: &Path) -> io::Result<bool> {

@@ -10,7 +10,7 @@ use super::image::Disk;
 use super::results::Role;
 use super::workload::{Target, Workload};
 use crate::peer::fio::Engine;
-use crate::peer::{Aio, OurBuild, Qsd, RunningDaemon, version};
+use crate::peer::{Aio, ExternalPeer, OurBuild, Qsd, RunningDaemon, version};
 
 /// The name of our daemon in reports.
 pub(super) const OURS: &str = "ringside";
@@ -46,23 +46,26 @@ pub(super) fn line_up(
         Target::Null => all.push(starter.qsd("null-co", Aio::Threads)),
         _ => all.extend(Aio::ALL.map(|aio| starter.qsd(aio.name(), aio))),
     }
-    for peer in config.peers.iter().filter(|peer| peer.target == target) {
-        let adopted = RunningDaemon::adopt(&peer.socket, peer.pid);
-        all.push(Contestant {
-            name: peer.name.clone(),
-            role: Role::Peer,
-            version: None,
-            entry: adopted
-                .map(Entry::Daemon)
-                .map_err(|error| error.to_string()),
-        });
-    }
+    let peers = config.peers.iter().filter(|peer| peer.target == target);
+    all.extend(peers.map(adopt));
     match target {
         Target::Tmpfs => all.extend([Engine::IoUring, Engine::Psync].map(|it| starter.fio(it))),
         Target::Disk => all.push(starter.fio(Engine::IoUring)),
         Target::Null => {}
     }
     all
+}
+
+fn adopt(peer: &ExternalPeer) -> Contestant {
+    let adopted = RunningDaemon::adopt(&peer.socket, peer.pid);
+    Contestant {
+        name: peer.name.clone(),
+        role: Role::Peer,
+        version: None,
+        entry: adopted
+            .map(Entry::Daemon)
+            .map_err(|error| error.to_string()),
+    }
 }
 
 #[derive(Clone, Copy)]
