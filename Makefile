@@ -44,10 +44,10 @@ agent: ## Build the guest's agent (static, for debug builds of the rest)
 	$(STATIC) cargo build --quiet --target $(AGENT_TARGET) -p ringside-agent
 
 build: agent ## Build everything for debugging
-	cargo build --workspace
+	cargo build --workspace --exclude ringside-agent
 
 release: ## Build everything for use
-	cargo build --release --workspace
+	cargo build --release --workspace --exclude ringside-agent
 	$(STATIC) cargo build --release --target $(AGENT_TARGET) -p ringside-agent
 
 demo: release ## Boot nginx twice on the three daemons and check what it did

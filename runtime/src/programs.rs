@@ -1,5 +1,7 @@
 //! Finds the programs a run is made of.
 
+mod elf;
+
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -10,32 +12,39 @@ pub struct Program {
     pub name: &'static str,
     /// The environment variable that overrides the search.
     pub variable: &'static str,
+    /// It runs where there are no shared libraries: a dynamically linked one is passed over.
+    pub must_be_static: bool,
 }
 
 /// The file daemon.
 pub const VIRTIOFSD: Program = Program {
     name: "virtiofsd",
     variable: "RINGSIDE_VIRTIOFSD",
+    must_be_static: false,
 };
 /// The disk daemon.
 pub const BLOCK: Program = Program {
     name: "vhost-user-blk",
     variable: "RINGSIDE_BLK",
+    must_be_static: false,
 };
 /// The network daemon.
 pub const NETWORK: Program = Program {
     name: "vhost-user-net",
     variable: "RINGSIDE_NET",
+    must_be_static: false,
 };
 /// The guest's first process.
 pub const AGENT: Program = Program {
     name: "ringside-agent",
     variable: "RINGSIDE_AGENT",
+    must_be_static: true,
 };
 /// QEMU.
 pub const QEMU: Program = Program {
     name: "qemu-system-x86_64",
     variable: "RINGSIDE_QEMU",
+    must_be_static: false,
 };
 
 /// Why a program cannot be used.
@@ -51,11 +60,13 @@ pub enum ProgramError {
     },
     /// It is nowhere.
     #[error(
-        "cannot find {name}: it is neither beside ringside ({beside}) nor in PATH; set {variable} to its path"
+        "cannot find {name}{kind}: it is neither beside ringside ({beside}) nor in PATH; set {variable} to its path"
     )]
     Missing {
         /// The program.
         name: &'static str,
+        /// What it must be, if anything special.
+        kind: &'static str,
         /// Folder of this executable.
         beside: PathBuf,
         /// The variable that helps.
@@ -81,9 +92,14 @@ impl Program {
         let found = candidates(&beside).chain(env::split_paths(&search).collect::<Vec<_>>());
         found
             .map(|folder| folder.join(self.name))
-            .find(|path| path.is_file())
+            .find(|path| path.is_file() && !(self.must_be_static && elf::is_dynamic(path)))
             .ok_or(ProgramError::Missing {
                 name: self.name,
+                kind: if self.must_be_static {
+                    " (statically linked)"
+                } else {
+                    ""
+                },
                 beside,
                 variable: self.variable,
             })
@@ -127,6 +143,7 @@ mod tests {
         let program = Program {
             name: "no-such-program",
             variable: "RINGSIDE_NO_SUCH",
+            must_be_static: false,
         };
         let error = program.find().unwrap_err().to_string();
         assert!(
