@@ -37,5 +37,6 @@ fn run_blk(options: BlkOptions) -> anyhow::Result<()> {
         file.flush().context("--json")?;
     }
     print!("{}", blk::render(&report));
+    anyhow::ensure!(report.complete, "interrupted: the report is not complete");
     Ok(())
 }

@@ -134,7 +134,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             capacity: self.disk.capacity,
             geometry: self.geometry,
             queues: u16::try_from(self.queues).unwrap_or(u16::MAX),
-            writeback: self.write_cache.is_on(),
+            writeback: self.write_cache.chosen(),
         };
         contents.bytes()
     }

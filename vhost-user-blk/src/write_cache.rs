@@ -25,6 +25,12 @@ impl WriteCache {
         self.chosen.load(Ordering::Relaxed) && self.driver_flushes.load(Ordering::Relaxed)
     }
 
+    /// What the configuration space shows: the driver's choice. Front ends read it before the
+    /// driver says whether it can flush.
+    pub fn chosen(&self) -> bool {
+        self.chosen.load(Ordering::Relaxed)
+    }
+
     /// What the driver wants.
     pub fn choose(&self, on: bool) {
         self.chosen.store(on, Ordering::Relaxed);

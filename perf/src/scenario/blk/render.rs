@@ -67,6 +67,9 @@ fn header(text: &mut String, report: &Report) {
     if settings.keep_awake {
         let _ = writeln!(text, "processors were kept from halting");
     }
+    if !report.complete {
+        let _ = writeln!(text, "INTERRUPTED: workloads are missing");
+    }
     contestants(text, report);
 }
 

@@ -19,6 +19,8 @@ pub struct Report {
     pub host: HostFacts,
     /// How it was measured.
     pub settings: Settings,
+    /// Whether the run came to its end; if not, the workload under way is missing and all after it.
+    pub complete: bool,
     /// Who took part in which target, and who could not.
     pub contestants: Vec<ContestantFacts>,
     /// One row for each contestant, target, workload and mode.

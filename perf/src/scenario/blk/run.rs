@@ -25,8 +25,8 @@ const SEATS: u64 = 10;
 /// Measures what the options ask for.
 ///
 /// # Errors
-/// When nothing is left to measure, a directory cannot be made, or the user asks to stop; what
-/// goes wrong with one contestant is in the report.
+/// When nothing is left to measure or a directory cannot be made. What goes wrong with one
+/// contestant is in the report, and so is what was measured when the user asks to stop.
 pub fn run(config: &BlkConfig, interrupt: &Interrupt) -> Result<Report, Error> {
     let scratch = Scratch::new("perf").map_err(|source| Error::Image {
         path: std::env::temp_dir(),
@@ -34,15 +34,7 @@ pub fn run(config: &BlkConfig, interrupt: &Interrupt) -> Result<Report, Error> {
     })?;
     let counter = Counter::probe(scratch.path());
     let _awake = config.keep_awake.then(KeepAwake::start);
-    let mut report = Report {
-        schema: SCHEMA.to_owned(),
-        host: HostFacts::read(),
-        settings: settings(config, counter.as_ref()),
-        contestants: Vec::new(),
-        rows: Vec::new(),
-        idle: Vec::new(),
-        verdicts: Vec::new(),
-    };
+    let mut report = empty_report(config, counter.as_ref());
     let plan = plan(config)?;
     let groups: usize = plan.iter().map(|(_, workloads)| workloads.len()).sum();
     let mut progress = Progress::new(groups as u64 * u64::from(config.rounds) * SEATS);
@@ -53,11 +45,31 @@ pub fn run(config: &BlkConfig, interrupt: &Interrupt) -> Result<Report, Error> {
             interrupt,
             counter: counter.as_ref(),
         };
-        run.measure(&workloads, &scratch, &mut progress, &mut report)?;
+        match run.measure(&workloads, &scratch, &mut progress, &mut report) {
+            // What is measured so far is worth telling.
+            Err(Error::Interrupted(_)) => {
+                report.complete = false;
+                break;
+            }
+            done => done?,
+        }
     }
     report.verdicts = aims::verdicts(&report.rows, &report.idle);
     report.host.load_after = Some(load_average());
     Ok(report)
+}
+
+fn empty_report(config: &BlkConfig, counter: Option<&Counter>) -> Report {
+    Report {
+        schema: SCHEMA.to_owned(),
+        host: HostFacts::read(),
+        settings: settings(config, counter),
+        complete: true,
+        contestants: Vec::new(),
+        rows: Vec::new(),
+        idle: Vec::new(),
+        verdicts: Vec::new(),
+    }
 }
 
 fn settings(config: &BlkConfig, counter: Option<&Counter>) -> Settings {
