@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::log::Limiter;
 
+mod histogram;
 mod server;
+pub use histogram::Histogram;
 pub use server::MetricsServer;
 
 /// A number that only one thread changes and any thread reads.
@@ -29,47 +30,6 @@ impl Counter {
     /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Latencies in power-of-two buckets from 1 µs to about 8.4 s.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    /// The last one holds what is longer than all bounds.
-    buckets: [Counter; Histogram::BUCKETS + 1],
-    nanoseconds: Counter,
-}
-
-impl Histogram {
-    const BUCKETS: usize = 24;
-
-    /// Counts one latency.
-    pub fn record(&self, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        let microseconds = nanoseconds.div_ceil(1000);
-        // Bucket n holds latencies up to 2^n µs.
-        let bucket = microseconds.max(1).next_power_of_two().trailing_zeros() as usize;
-        self.buckets[bucket.min(Self::BUCKETS)].add(1);
-        self.nanoseconds.add(nanoseconds);
-    }
-
-    fn render(&self, name: &str, labels: &str, out: &mut String) {
-        let mut below = 0;
-        for (power, bucket) in self.buckets.iter().enumerate() {
-            below += bucket.get();
-            let bound = if power < Self::BUCKETS {
-                ((1_u64 << power) as f64 / 1e6).to_string()
-            } else {
-                "+Inf".to_owned()
-            };
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
-        }
-        let _ = writeln!(
-            out,
-            "{name}_sum{{{labels}}} {}",
-            self.nanoseconds.get() as f64 / 1e9
-        );
-        let _ = writeln!(out, "{name}_count{{{labels}}} {}", below);
     }
 }
 
@@ -254,6 +214,8 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

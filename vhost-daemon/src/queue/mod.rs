@@ -2,6 +2,7 @@
 
 mod call;
 mod chain;
+mod fault;
 mod in_flight_log;
 mod running;
 mod token;
@@ -9,6 +10,7 @@ mod token;
 pub use crate::sys::{Buffers, OutOfGuestMemory};
 pub use call::Call;
 pub use chain::{Chain, ChainError};
+pub use fault::QueueError;
 pub use in_flight_log::{InFlightFile, InFlightLog, LogError};
-pub use running::{Popped, QueueError, RunningQueue};
+pub use running::{Popped, RunningQueue};
 pub use token::Token;

@@ -1,0 +1,161 @@
+//! The library's calls on a vring, on the control thread.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+
+use vhost_user_backend::{VringRwLock, VringStateGuard, VringStateMutGuard, VringT};
+use virtio_queue::{Error as VirtQueueError, QueueT};
+use vmm_sys_util::event::EventConsumer;
+
+use super::{Ring, Shared};
+use crate::memory::SharedMemory;
+use crate::queue::Call;
+use crate::sys::is_readable;
+
+impl<'a> VringStateGuard<'a, SharedMemory> for Ring {
+    type G = <VringRwLock<SharedMemory> as VringStateGuard<'a, SharedMemory>>::G;
+}
+
+impl<'a> VringStateMutGuard<'a, SharedMemory> for Ring {
+    type G = <VringRwLock<SharedMemory> as VringStateMutGuard<'a, SharedMemory>>::G;
+}
+
+impl VringT<SharedMemory> for Ring {
+    fn new(memory: SharedMemory, max_queue_size: u16) -> Result<Self, VirtQueueError> {
+        Ok(Self(Arc::new(Shared {
+            state: VringRwLock::new(memory.clone(), max_queue_size)?,
+            memory,
+            owner: Mutex::default(),
+            returned: Condvar::new(),
+        })))
+    }
+
+    fn get_ref(&self) -> <Self as VringStateGuard<'_, SharedMemory>>::G {
+        self.0.state.get_ref()
+    }
+
+    fn get_mut(&self) -> <Self as VringStateMutGuard<'_, SharedMemory>>::G {
+        self.0.state.get_mut()
+    }
+
+    fn add_used(&self, desc_index: u16, len: u32) -> Result<(), VirtQueueError> {
+        self.change(|state| state.add_used(desc_index, len))
+    }
+
+    fn signal_used_queue(&self) -> io::Result<()> {
+        self.0.state.signal_used_queue()
+    }
+
+    fn enable_notification(&self) -> Result<bool, VirtQueueError> {
+        self.change(VringT::enable_notification)
+    }
+
+    fn disable_notification(&self) -> Result<(), VirtQueueError> {
+        self.change(VringT::disable_notification)
+    }
+
+    fn needs_notification(&self) -> Result<bool, VirtQueueError> {
+        self.change(VringT::needs_notification)
+    }
+
+    fn set_enabled(&self, enabled: bool) {
+        if self.0.state.get_ref().is_enabled() != enabled {
+            self.change(|state| state.set_enabled(enabled));
+        }
+    }
+
+    /// The used index comes from guest memory, at the moment the ring rests: the library reads and
+    /// sets it later, when the worker may have moved it already.
+    fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), VirtQueueError> {
+        self.change_owned(|state, owner| {
+            state.set_queue_info(desc, avail, used)?;
+            state.set_queue_next_used(state.queue_used_idx()?);
+            owner.has_addresses = true;
+            Ok(())
+        })
+    }
+
+    fn queue_next_avail(&self) -> u16 {
+        self.0.state.queue_next_avail()
+    }
+
+    fn set_queue_next_avail(&self, base: u16) {
+        self.change(|state| state.set_queue_next_avail(base));
+    }
+
+    /// See [`set_queue_info`](Self::set_queue_info).
+    fn set_queue_next_used(&self, _idx: u16) {}
+
+    fn queue_used_idx(&self) -> Result<u16, VirtQueueError> {
+        self.0.state.queue_used_idx()
+    }
+
+    fn set_queue_size(&self, num: u16) {
+        self.change_owned(|state, owner| {
+            state.set_queue_size(num);
+            owner.has_bad_size = !num.is_power_of_two();
+        });
+    }
+
+    fn set_queue_event_idx(&self, enabled: bool) {
+        if self.0.state.get_ref().get_queue().event_idx_enabled() != enabled {
+            self.change(|state| state.set_queue_event_idx(enabled));
+        }
+    }
+
+    fn set_queue_ready(&self, ready: bool) {
+        self.change(|state| state.set_queue_ready(ready));
+    }
+
+    fn set_kick(&self, file: Option<File>) {
+        if file.is_none() && self.0.state.get_ref().get_kick().is_none() {
+            tracing::warn!("a front end that wants its ring polled without kicks is not supported");
+        }
+        self.change(|state| {
+            // The library's epoll may go on watching the old one: leave it unreadable.
+            drain(state.get_ref().get_kick().as_ref());
+            state.set_kick(file);
+        });
+    }
+
+    /// The queue's thread watches the kick by itself. The library's loop sees it only while the
+    /// ring rests, and must not see it again and again.
+    fn read_kick(&self) -> io::Result<bool> {
+        let state = self.0.state.get_ref();
+        drain(state.get_kick().as_ref());
+        Ok(state.is_enabled())
+    }
+
+    fn set_call(&self, file: Option<File>) {
+        let call = file.map(Call::new).transpose();
+        let copy = call.and_then(|call| {
+            let copy = call.as_ref().map(Call::try_clone).transpose()?;
+            Ok((call, copy))
+        });
+        match copy {
+            Ok((call, copy)) => {
+                let mut owner = self.owner();
+                owner.call = call;
+                if let Some(running) = &owner.running {
+                    running.replace_call(copy);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the call descriptor cannot be used"),
+        }
+    }
+
+    fn set_err(&self, file: Option<File>) {
+        self.0.state.set_err(file);
+    }
+}
+
+/// Takes what a kick descriptor has to read, without waiting.
+fn drain(kick: Option<&EventConsumer>) {
+    let Some(kick) = kick else { return };
+    if is_readable(kick)
+        && let Err(error) = kick.consume()
+    {
+        tracing::debug!(%error, "the kick descriptor cannot be read");
+    }
+}
