@@ -28,37 +28,46 @@ impl EarlyEnables {
         Self::Holding(Vec::new())
     }
 
-    /// Keeps `message` back if it comes too early. One that awaits an answer is not kept: nobody
-    /// would answer.
-    pub(super) fn hold(&mut self, message: &[u8]) -> io::Result<bool> {
+    /// What becomes of `message`. One that awaits an answer is not held: nobody would answer.
+    pub(super) fn pass(&mut self, message: &[u8]) -> io::Result<Passage> {
         let Self::Holding(held) = self else {
-            return Ok(false);
+            return Ok(Passage::Alone);
         };
-        let asks = word(message, 4).is_some_and(|flags| flags & NEED_REPLY != 0);
-        if word(message, 0) != Some(SET_VRING_ENABLE) || asks {
-            return Ok(false);
-        }
-        if held.len() == Self::MOST {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        held.push(message.to_vec());
-        Ok(true)
-    }
-
-    /// What has to follow `message`.
-    pub(super) fn release(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
-        match self {
-            Self::Holding(held) if word(message, 0) == Some(SET_FEATURES) => {
+        match word(message, 0) {
+            Some(SET_FEATURES) => {
                 let held = std::mem::take(held);
                 *self = Self::Over;
-                held
+                Ok(Passage::Before(held))
             }
-            _ => Vec::new(),
+            Some(SET_VRING_ENABLE) if !asks_for_reply(message) => {
+                if held.len() == Self::MOST {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                held.push(message.to_vec());
+                Ok(Passage::Held)
+            }
+            _ => Ok(Passage::Alone),
         }
     }
 }
 
-fn word(message: &[u8], at: usize) -> Option<u32> {
+/// What becomes of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// It goes on.
+    Alone,
+    /// It waits.
+    Held,
+    /// It goes on, and these that waited follow.
+    Before(Vec<Vec<u8>>),
+}
+
+fn asks_for_reply(message: &[u8]) -> bool {
+    word(message, 4).is_some_and(|flags| flags & NEED_REPLY != 0)
+}
+
+/// The word of the host's byte order at byte `at`, if the message is that long.
+pub(super) fn word(message: &[u8], at: usize) -> Option<u32> {
     let bytes = message.get(at..at + 4)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
@@ -125,26 +134,29 @@ mod tests {
 
     #[test]
     fn rings_enabled_too_early_are_enabled_after_the_features() {
-        let mut early = EarlyEnables::Holding(Vec::new());
-        assert!(early.hold(&message(SET_VRING_ENABLE, 1)).unwrap());
-        assert!(
-            !early
-                .hold(&message(SET_VRING_ENABLE, 1 | NEED_REPLY))
-                .unwrap()
+        let mut early = EarlyEnables::holding();
+        let enable = message(SET_VRING_ENABLE, 1);
+        assert_eq!(early.pass(&enable).unwrap(), Passage::Held);
+        let asking = message(SET_VRING_ENABLE, 1 | NEED_REPLY);
+        assert_eq!(early.pass(&asking).unwrap(), Passage::Alone);
+        assert_eq!(early.pass(&message(1, 1)).unwrap(), Passage::Alone);
+        let features = message(SET_FEATURES, 1);
+        assert_eq!(
+            early.pass(&features).unwrap(),
+            Passage::Before(vec![enable.clone()])
         );
-        assert!(!early.hold(&message(SET_FEATURES, 1)).unwrap());
-        assert!(early.release(&message(1, 1)).is_empty());
-        let released = early.release(&message(SET_FEATURES, 1));
-        assert_eq!(released, [message(SET_VRING_ENABLE, 1)]);
-        assert!(!early.hold(&message(SET_VRING_ENABLE, 1)).unwrap());
+        assert_eq!(early.pass(&enable).unwrap(), Passage::Alone);
     }
 
     #[test]
     fn a_flood_of_early_enables_ends_the_connection() {
-        let mut early = EarlyEnables::Holding(Vec::new());
+        let mut early = EarlyEnables::holding();
         for _ in 0..EarlyEnables::MOST {
-            assert!(early.hold(&message(SET_VRING_ENABLE, 1)).unwrap());
+            assert_eq!(
+                early.pass(&message(SET_VRING_ENABLE, 1)).unwrap(),
+                Passage::Held
+            );
         }
-        assert!(early.hold(&message(SET_VRING_ENABLE, 1)).is_err());
+        assert!(early.pass(&message(SET_VRING_ENABLE, 1)).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The vhost-user protocol session: one front end after another.
 
 mod backend;
+mod front_end;
 mod lenient;
 mod relay;
 mod ring;
@@ -11,6 +12,7 @@ use std::io;
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
 
+pub use front_end::FrontEnd;
 pub use serve::{ServeError, Service, serve};
 pub(crate) use stop::StopFlag;
 
@@ -69,6 +71,11 @@ pub trait Device: Send + Sync + 'static {
     /// The driver acknowledged `features`.
     fn acknowledged(&self, features: u64) {
         let _ = features;
+    }
+
+    /// A front end is about to be served; `front_end` is the way to it until it disconnects.
+    fn connected(&self, front_end: &FrontEnd) {
+        let _ = front_end;
     }
 
     /// A front end disconnected; every queue has been drained.

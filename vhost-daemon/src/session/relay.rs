@@ -19,7 +19,8 @@ use rustix::net::{
     connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
 };
 
-use super::lenient::{EarlyEnables, HEADER, trim_memory_table};
+use super::FrontEnd;
+use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
 
 /// vhost-user sends at most 8 descriptors with a message (`VHOST_MEMORY_BASELINE_NREGIONS`); the
 /// vhost crate accepts 32.
@@ -29,24 +30,38 @@ const MAX_FDS: usize = 32;
 pub(super) struct Relay {
     listener: Option<UnixListener>,
     front_end: OwnedFd,
+    channel: FrontEnd,
 }
 
 impl Relay {
     /// Starts to relay `front_end` to the one connection that waits at [`listener`](Self::listener).
     pub(super) fn start(front_end: OwnedFd) -> io::Result<Self> {
         let (listener, inner) = private_connection()?;
-        let held = EarlyEnables::holding();
-        spawn("relay-in", front_end.try_clone()?, inner.try_clone()?, held)?;
+        let channel = FrontEnd::default();
+        let (mut early, seen) = (EarlyEnables::holding(), channel.clone());
         spawn(
-            "relay-out",
-            inner,
+            "relay-in",
             front_end.try_clone()?,
-            EarlyEnables::Over,
+            inner.try_clone()?,
+            move |message| {
+                watch_for_channel(message, &seen)?;
+                trim_memory_table(&mut message.bytes);
+                early.pass(&message.bytes)
+            },
         )?;
+        spawn("relay-out", inner, front_end.try_clone()?, |_| {
+            Ok(Passage::Alone)
+        })?;
         Ok(Self {
             listener: Some(listener),
             front_end,
+            channel,
         })
+    }
+
+    /// The way to the front end for what it did not ask for.
+    pub(super) fn channel(&self) -> &FrontEnd {
+        &self.channel
     }
 
     /// The listener; it is handed out once, and nothing listens any more when it is dropped.
@@ -57,22 +72,45 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        self.channel.close();
         // Ends both threads, whatever they wait for.
         let _ = shutdown(&self.front_end, Shutdown::Both);
     }
 }
 
-fn spawn(name: &str, from: OwnedFd, to: OwnedFd, mut early: EarlyEnables) -> io::Result<()> {
+/// One message with the descriptors that came with it.
+struct Message {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+/// Passes on what `from` says to `to` in a thread of its own; `inspect` sees each message first.
+fn spawn(
+    name: &str,
+    from: OwnedFd,
+    to: OwnedFd,
+    mut inspect: impl FnMut(&mut Message) -> io::Result<Passage> + Send + 'static,
+) -> io::Result<()> {
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            if let Err(error) = pass_on(&from, &to, &mut early) {
+            if let Err(error) = pass_on(&from, &to, &mut inspect) {
                 tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);
             let _ = shutdown(&from, Shutdown::Both);
         })?;
     Ok(())
+}
+
+/// `VHOST_USER_SET_BACKEND_REQ_FD`
+const SET_BACKEND_REQ_FD: u32 = 21;
+
+fn watch_for_channel(message: &Message, channel: &FrontEnd) -> io::Result<()> {
+    match (word(&message.bytes, 0), message.fds.as_slice()) {
+        (Some(SET_BACKEND_REQ_FD), [fd]) => channel.open(fd),
+        _ => Ok(()),
+    }
 }
 
 /// A listener at an address that the kernel chooses (unix(7), autobind), with our connection as
@@ -109,24 +147,32 @@ const MAX_PAYLOAD: usize = 0x1_0000;
 
 /// Passes message after message on. The boundaries are kept because descriptors belong to the
 /// message they came with: a read of more could join them to the one before.
-fn pass_on(from: &OwnedFd, to: &OwnedFd, early: &mut EarlyEnables) -> io::Result<()> {
+fn pass_on(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    inspect: &mut impl FnMut(&mut Message) -> io::Result<Passage>,
+) -> io::Result<()> {
     loop {
-        let mut message = vec![0; HEADER];
-        let mut fds = Vec::new();
-        receive(from, &mut message, &mut fds)?;
-        let size = u32::from_ne_bytes([message[8], message[9], message[10], message[11]]) as usize;
+        let mut message = Message {
+            bytes: vec![0; HEADER],
+            fds: Vec::new(),
+        };
+        receive(from, &mut message.bytes, &mut message.fds)?;
+        let size = word(&message.bytes, 8).unwrap_or(0) as usize;
         if size > MAX_PAYLOAD {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        message.resize(HEADER + size, 0);
-        receive(from, &mut message[HEADER..], &mut fds)?;
-        trim_memory_table(&mut message);
-        if early.hold(&message)? {
-            continue;
-        }
-        send_all(to, &message, &fds)?;
-        for held in early.release(&message) {
-            send_all(to, &held, &[])?;
+        message.bytes.resize(HEADER + size, 0);
+        receive(from, &mut message.bytes[HEADER..], &mut message.fds)?;
+        match inspect(&mut message)? {
+            Passage::Held => {}
+            Passage::Alone => send_all(to, &message.bytes, &message.fds)?,
+            Passage::Before(held) => {
+                send_all(to, &message.bytes, &message.fds)?;
+                for bytes in held {
+                    send_all(to, &bytes, &[])?;
+                }
+            }
         }
     }
 }

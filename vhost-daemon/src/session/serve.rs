@@ -199,6 +199,7 @@ fn serve_one<D: Device>(
 ) -> Result<(), ConnectionError> {
     let mut relay = Relay::start(front_end)?;
     let backend = Arc::new(Backend::new(device.clone(), metrics.clone(), poll)?);
+    device.connected(relay.channel());
     let served = run_session(&backend, relay.listener()?, shutdown);
     // The library is gone with its threads; so is the front end, heard or not.
     backend.clean_up();
