@@ -17,6 +17,7 @@
 //! ```
 
 pub mod blk;
+mod channel;
 mod connect;
 mod error;
 mod exchange;
@@ -33,6 +34,7 @@ mod tests;
 mod used;
 mod watchdog;
 
+pub use channel::BackendChannel;
 pub use error::{Error, Result};
 pub use exchange::{Exchange, Reply, Ticket};
 pub use memory::{GuestAddress, GuestMemory};

@@ -10,7 +10,10 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
 use super::connect::connect_stream;
 use super::watchdog::Watchdog;
-use super::{DriverQueue, Error, GuestMemory, ProtocolFeatures, Result, RingAddresses, features};
+use super::{
+    BackendChannel, DriverQueue, Error, GuestMemory, ProtocolFeatures, Result, RingAddresses,
+    features,
+};
 
 /// The `vhost` crate checks queue indexes against this until GET_QUEUE_NUM says better.
 const MAX_QUEUES: u64 = 64;
@@ -276,6 +279,18 @@ impl FrontEnd {
             });
         }
         outcome.map_err(|source| Error::Request { request, source })
+    }
+
+    /// Opens the channel on which the daemon may speak unasked (`SET_BACKEND_REQ_FD`).
+    ///
+    /// # Errors
+    /// When the daemon refuses; the protocol feature `BACKEND_REQ` must be negotiated.
+    pub fn open_backend_channel(&mut self) -> Result<BackendChannel> {
+        let (ours, theirs) = UnixStream::pair().map_err(Error::os("cannot make a channel"))?;
+        self.request("SET_BACKEND_REQ_FD", |vhost| {
+            vhost.set_backend_request_fd(&theirs)
+        })?;
+        Ok(BackendChannel { stream: ours })
     }
 
     /// Changes the time limit of requests.
