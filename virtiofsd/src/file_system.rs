@@ -37,6 +37,13 @@ pub enum Access {
     Allocate,
 }
 
+/// Whether a write goes to the end of the file, wherever that is by now, and not to its offset:
+/// its file has `O_APPEND`, in `flags` of the moment. A page that the guest's kernel writes back
+/// (`delayed`) has its place, and with the write-back cache the kernel itself knows where the end is.
+pub(crate) fn appends(flags: u32, delayed: bool, writeback: bool) -> bool {
+    flags & libc::O_APPEND.cast_unsigned() != 0 && !delayed && !writeback
+}
+
 /// An entry, and a handle on it that is open.
 pub type Opened = (Entry, Option<u64>, OpenOptions, Option<u32>);
 

@@ -10,11 +10,12 @@
 mod share;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use lab::frontend::fs::{Caller, Fs, REQUEST_QUEUE};
 use lab::frontend::{GuestMemory, features};
 use share::Share;
-use share::session::{ENTRY, ROOT, Session, number, words};
+use share::session::{ENTRY, OPEN, ROOT, Session, number, transfer, words};
 use virtiofsd::fuse::Opcode;
 
 const MIB: u32 = 1 << 20;
@@ -76,6 +77,42 @@ fn data_arrive_as_they_were_sent_however_they_are_cut() {
             .unwrap();
         assert_eq!(fs.wait(ticket).unwrap().body, content[1..10_001]);
         assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
+    }
+}
+
+/// A guest's kernel writes dirty pages back by whatever handle it finds, one that appends included.
+#[test]
+fn only_writes_that_append_go_to_the_end() {
+    const CACHE: u32 = 1;
+    let append = libc::O_APPEND.cast_unsigned();
+    for (mode, kill) in [(0o644, 0), (0o4755, 4)] {
+        let share = Share::start("fs-append");
+        let path = share.directory.join("file");
+        fs::write(&path, "0123456789").unwrap();
+        let set_mode = || fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        set_mode();
+        let (_front_end, mut fs) = share.mounted();
+        let mut session = Session(&mut fs);
+        let node = session.lookup("file").unwrap();
+        let flags = words(&[append | libc::O_RDWR.cast_unsigned(), 0]);
+        let opened = session.call(Opcode::Open, node, &[&flags], OPEN);
+        let handle = number(&opened.body, 0);
+        let mut write = |data: &[u8], how: u32, flags: u32| {
+            let head = transfer(handle, 2, data.len() as u32);
+            let tail = words(&[how, 0, 0, flags, 0]);
+            let body: &[&[u8]] = &[&head[..20], &tail, data];
+            let reply = session.call(Opcode::Write, node, body, 8);
+            assert_eq!(
+                (reply.error, number(&reply.body, 0)),
+                (0, data.len() as u64)
+            );
+        };
+        write(b"ab", CACHE | kill, append);
+        set_mode();
+        write(b"end", kill, append);
+        write(b"cd", 0, 0);
+        let content = fs::read(&path).unwrap();
+        assert_eq!(content, b"01cd456789end", "{}", content.escape_ascii());
     }
 }
 

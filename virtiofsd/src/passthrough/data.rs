@@ -18,6 +18,15 @@ use crate::sys::close_reporting;
 /// requests behind it get their turn.
 const COPY_MAX: u64 = 64 << 20;
 
+/// What a write does besides writing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteHow {
+    /// Clear set-id bits.
+    pub(super) kill_privileges: bool,
+    /// Go to the end of the file, wherever that is.
+    pub(super) append: bool,
+}
+
 impl Passthrough {
     /// The file that the io_uring works on.
     pub(super) fn file_for(
@@ -62,14 +71,16 @@ impl Passthrough {
         range: FileRange,
         data: &mut dyn ZeroCopyReader,
         size: u32,
-        kill_privileges: bool,
+        how: WriteHow,
     ) -> io::Result<usize> {
-        let mut file = self
-            .handles
-            .file(range.inode, range.handle)?
-            .file
-            .try_clone()?;
-        let _fsetid = if kill_privileges {
+        let open = self.handles.file(range.inode, range.handle)?;
+        let mut file = if how.append {
+            let flags = OFlags::WRONLY | OFlags::APPEND;
+            File::from(self.descriptors.reopen(&open.file, flags)?)
+        } else {
+            open.file.try_clone()?
+        };
+        let _fsetid = if how.kill_privileges {
             clearing_set_id(&file)?
         } else {
             None

@@ -12,7 +12,8 @@ use fuse_backend_rs::api::filesystem::{
 use rustix::fs::AtFlags;
 
 use super::Passthrough;
-use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened};
+use super::data::WriteHow;
+use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened, appends};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, WRITE_KILL_SUIDGID};
 use crate::sys::file_system_status;
@@ -196,11 +197,14 @@ impl FileSystem for Passthrough {
         size: u32,
         offset: u64,
         _lock_owner: Option<u64>,
-        _delayed_write: bool,
-        _flags: u32,
+        delayed_write: bool,
+        flags: u32,
         write_flags: u32,
     ) -> io::Result<usize> {
-        let kill_privileges = write_flags & WRITE_KILL_SUIDGID != 0;
+        let how = WriteHow {
+            kill_privileges: write_flags & WRITE_KILL_SUIDGID != 0,
+            append: appends(flags, delayed_write, self.writeback()),
+        };
         self.write_from(
             FileRange {
                 inode,
@@ -209,7 +213,7 @@ impl FileSystem for Passthrough {
             },
             data,
             size,
-            kill_privileges,
+            how,
         )
     }
 

@@ -12,10 +12,11 @@ use super::{Passthrough, errno};
 use crate::fuse::abi::OPEN_KILL_SUIDGID;
 
 /// What a guest may ask for in open(2). Not in it: what creates or resolves names (done already),
-/// `O_NONBLOCK` (it would fail reads instead of letting them wait), and `O_DIRECT` (the guest
-/// bypasses its own cache anyway, and its buffers are aligned to nothing the host promises).
+/// `O_NONBLOCK` (it would fail reads instead of letting them wait), `O_DIRECT` (the guest
+/// bypasses its own cache anyway, and its buffers are aligned to nothing the host promises), and
+/// `O_APPEND`: a guest's kernel writes pages back, and writes after `F_SETFL`, by the same handle at
+/// an offset. Each write says whether it appends.
 const GUESTS_FLAGS: OFlags = OFlags::RWMODE
-    .union(OFlags::APPEND)
     .union(OFlags::TRUNC)
     .union(OFlags::DSYNC)
     .union(OFlags::SYNC)
@@ -32,12 +33,9 @@ impl Passthrough {
         if mode != OFlags::RDONLY || flags.contains(OFlags::TRUNC) {
             self.writable()?;
         }
-        if self.writeback() {
-            // The kernel fills pages before it writes parts of them, and knows where the end is.
-            if mode == OFlags::WRONLY {
-                flags = flags.difference(OFlags::RWMODE) | OFlags::RDWR;
-            }
-            flags.remove(OFlags::APPEND);
+        // The guest's kernel fills pages before it writes parts of them.
+        if self.writeback() && mode == OFlags::WRONLY {
+            flags = flags.difference(OFlags::RWMODE) | OFlags::RDWR;
         }
         Ok(flags)
     }

@@ -14,7 +14,8 @@ use super::entry::open_out;
 use super::reply::Reply;
 use super::request::Request;
 use super::{MAX_IO, Server};
-use crate::file_system::{Access, FileRange, GuestFileSystem};
+use crate::file_system::{Access, FileRange, GuestFileSystem, appends};
+use crate::fuse::Features;
 use crate::fuse::abi::{
     CopyFileRangeIn, FallocateIn, LseekIn, LseekOut, OpenIn, ReadIn, ReleaseIn, WRITE_KILL_SUIDGID,
     WriteIn, WriteOut,
@@ -44,6 +45,8 @@ pub enum Work {
         offset: u64,
         /// How many bytes.
         size: u32,
+        /// To the end of the file instead, wherever that is.
+        append: bool,
     },
     /// Bring the file to stable storage.
     Sync {
@@ -207,6 +210,11 @@ pub(super) fn write<F: GuestFileSystem>(
                 file,
                 offset: input.offset,
                 size: input.size,
+                append: appends(
+                    input.flags,
+                    input.fuse_flags & WRITE_CACHE != 0,
+                    server.features().contains(Features::WRITEBACK_CACHE),
+                ),
             },
             None => Work::CopyIn(CopyIn {
                 context: *request.context(),

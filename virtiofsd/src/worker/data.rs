@@ -71,7 +71,13 @@ impl Started {
         );
     }
 
-    pub(super) fn write(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+    pub(super) fn write(
+        mut self,
+        cx: &mut Cx,
+        file: Arc<File>,
+        (offset, size): (u64, u32),
+        flags: i32,
+    ) {
         let Some(buffers) = self.chain.readable.split_front(size as usize) else {
             cx.guest_fault(&Malformed::Truncated);
             return self.refuse(cx, &Malformed::Truncated.into());
@@ -93,7 +99,7 @@ impl Started {
                 file: IoFile::Open(file),
                 buffers,
                 offset,
-                flags: 0,
+                flags,
             },
         );
     }

@@ -82,7 +82,15 @@ impl<F: GuestFileSystem> FsWorker<F> {
         };
         match work {
             Work::Read { file, offset, size } => request.read(cx, file, offset, size),
-            Work::Write { file, offset, size } => request.write(cx, file, offset, size),
+            Work::Write {
+                file,
+                offset,
+                size,
+                append,
+            } => {
+                let flags = if append { libc::RWF_APPEND } else { 0 };
+                request.write(cx, file, (offset, size), flags);
+            }
             Work::Sync { file, data_only } => {
                 request.submit(
                     cx,
