@@ -154,3 +154,19 @@ fn a_rebooted_guest_finds_the_daemon_again() {
         assert_eq!(output.trim(), format!("round-{round}"));
     }
 }
+
+#[test]
+fn fio_in_a_uml_guest_verifies_what_it_wrote() {
+    lab::need::program("fio").unwrap();
+    let disk = Disk::start("blk-uml-fio", IMAGE);
+    let script = "cd /mnt && fio --name=verify --filename=/dev/vda --rw=randwrite --bs=4k-64k \
+                  --size=48m --ioengine=psync --direct=1 --verify=crc32c --do_verify=1 \
+                  --verify_fatal=1 --randrepeat=0 --minimal >/mnt/out && echo verified";
+    let output = UmlGuest::new(script)
+        .blk(&disk.socket)
+        .run()
+        .unwrap()
+        .success()
+        .unwrap();
+    assert!(output.contains("verified"), "{output}");
+}

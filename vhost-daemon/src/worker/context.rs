@@ -28,8 +28,9 @@ pub struct Context<T> {
 }
 
 impl<T> Context<T> {
-    /// How many requests one turn of the loop takes before it looks at completions again.
-    pub const BATCH: usize = 64;
+    /// How many requests one turn of the loop takes before it publishes and looks at completions
+    /// again. Few enough that the guest works on the first answers while the next are made.
+    pub const BATCH: usize = 16;
 
     pub(super) fn new(queue: RunningQueue, reactor: Reactor<T>, name: String) -> Self {
         Self {

@@ -38,9 +38,10 @@ pub(super) struct PollWindow {
 }
 
 impl PollWindow {
-    /// A wait longer than this is not worth polling for: it is about what a sleep, a wake-up and
-    /// an interrupt cost.
-    const MAX: Duration = Duration::from_micros(32);
+    /// A wait longer than this is not worth polling for: it is about what it costs to sleep and to be
+    /// woken, on both sides, where a halted CPU has to be started (in a virtual machine: 25 to 90 µs,
+    /// `ringside-perf blk --only d1`).
+    const MAX: Duration = Duration::from_micros(64);
     const FIRST: Duration = Duration::from_micros(8);
 
     pub(super) fn new(policy: PollPolicy) -> Self {
@@ -79,7 +80,7 @@ mod tests {
         let mut window = PollWindow::new(PollPolicy::Auto);
         assert_eq!(window.window(), Duration::ZERO);
         for _ in 0..8 {
-            window.work_came_after(Duration::from_micros(30));
+            window.work_came_after(Duration::from_micros(60));
         }
         assert_eq!(window.window(), PollWindow::MAX);
         window.work_came_after(Duration::from_millis(1));

@@ -101,15 +101,21 @@ fn serve<W: QueueWorker>(
             .in_flight
             .set(cx.queue.in_flight() as u64);
         cx.queue.publish();
-        if reaped + taken > 0 {
-            if let Some(since) = idle_since.take() {
-                poll.work_came_after(cx.queue.now().saturating_duration_since(since));
-            }
-            // With nothing more to take, the wait below hands over what was pushed.
-            if taken == Context::<W::Tag>::BATCH || !poll.window().is_zero() {
-                cx.reactor.submit()?;
-                continue;
-            }
+        if reaped + taken > 0
+            && let Some(since) = idle_since.take()
+        {
+            poll.work_came_after(cx.queue.now().saturating_duration_since(since));
+        }
+        if taken == Context::<W::Tag>::BATCH {
+            cx.reactor.submit()?;
+            continue;
+        }
+        if cx.reactor.in_flight() > 0 {
+            // The kernel will wake the thread; how long that takes says nothing of the guest. One
+            // system call hands over what was pushed and waits.
+            idle_since = None;
+            sleep(worker, cx)?;
+            continue;
         }
         let since = *idle_since.get_or_insert_with(Instant::now);
         if since.elapsed() < poll.window() && worker.wants_requests() {
