@@ -115,6 +115,21 @@ fn a_ring_that_overflows_stops_its_queue_alone() {
     assert_no_panic(&mut share);
 }
 
+#[test]
+fn a_guest_that_mounts_without_end_does_not_flood_the_log() {
+    let mut share = Share::start("fs-mounts");
+    let (front_end, mut fs) = share.driver();
+    for _ in 0..200 {
+        fs.init(38, 0).unwrap();
+        let destroyed = Session(&mut fs).call(Opcode::Destroy, 0, &[], 0);
+        assert_eq!(destroyed.error, 0);
+    }
+    let lines = share.daemon.stderr().lines().count();
+    assert!(lines < 100, "{lines} lines");
+    drop(front_end);
+    assert_no_panic(&mut share);
+}
+
 /// The error in a reply, if there is one.
 fn answer(fs: &mut Fs, readable: &[&[u8]], writable: &[usize]) -> Option<i32> {
     let reply = fs.raw(readable, writable).unwrap();

@@ -38,11 +38,14 @@ pub(super) fn init<F: GuestFileSystem>(
         return Ok(Work::Replied);
     }
     if input.major < MAJOR || input.minor < OLDEST_MINOR {
-        tracing::error!(
-            major = input.major,
-            minor = input.minor,
-            "the guest's kernel speaks a FUSE version older than {MAJOR}.{OLDEST_MINOR}"
-        );
+        if let Some(suppressed) = server.limiter.permit() {
+            tracing::error!(
+                major = input.major,
+                minor = input.minor,
+                suppressed,
+                "the guest's kernel speaks a FUSE version older than {MAJOR}.{OLDEST_MINOR}"
+            );
+        }
         return Err(errno(libc::EPROTO));
     }
     // A guest that rebooted knows nothing of what it looked up and opened before.
@@ -52,11 +55,14 @@ pub(super) fn init<F: GuestFileSystem>(
     server.features.store(agreed.bits(), Ordering::Release);
     server.initialised.store(true, Ordering::Release);
     let output = answer(&input, agreed);
-    tracing::info!(
-        minor = output.minor,
-        features = format_args!("{:#x}", agreed.bits()),
-        "guest mounted"
-    );
+    if let Some(suppressed) = server.limiter.permit() {
+        tracing::info!(
+            minor = output.minor,
+            features = format_args!("{:#x}", agreed.bits()),
+            suppressed,
+            "guest mounted"
+        );
+    }
     reply.put(&output)?;
     Ok(Work::Replied)
 }
@@ -98,6 +104,8 @@ pub(super) fn destroy<F: GuestFileSystem>(
     _reply: &mut Reply<'_>,
 ) -> Result<Work> {
     server.reset();
-    tracing::info!("guest unmounted");
+    if let Some(suppressed) = server.limiter.permit() {
+        tracing::info!(suppressed, "guest unmounted");
+    }
     Ok(Work::Replied)
 }

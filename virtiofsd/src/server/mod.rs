@@ -20,6 +20,8 @@ mod xattr;
 use std::io::{Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use vhost_daemon::log::Limiter;
+
 use crate::file_system::GuestFileSystem;
 use crate::fuse::Features;
 
@@ -37,6 +39,8 @@ pub struct Server<F> {
     /// A guest's kernel has sent `FUSE_INIT`.
     initialised: AtomicBool,
     features: AtomicU64,
+    /// For what a guest may say as often as it likes.
+    limiter: Limiter,
 }
 
 impl<F: GuestFileSystem> Server<F> {
@@ -46,6 +50,7 @@ impl<F: GuestFileSystem> Server<F> {
             file_system,
             initialised: AtomicBool::new(false),
             features: AtomicU64::new(Features::NONE.bits()),
+            limiter: Limiter::default(),
         }
     }
 
