@@ -32,7 +32,7 @@ pub(super) fn dispatch<F: GuestFileSystem>(
     if !known {
         return Err(errno(libc::EIO));
     }
-    if reply.room() < reply_size(request.opcode) {
+    if !reply.fits(reply_size(request.opcode)) {
         return Err(errno(libc::EINVAL));
     }
     handler(request.opcode)(server, request, reply)

@@ -30,6 +30,11 @@ impl<'a> Reply<'a> {
         self.room.saturating_sub(self.bytes.len())
     }
 
+    /// Whether the guest has room for the header and `body` bytes after it.
+    pub fn fits(&self, body: usize) -> bool {
+        self.bytes.len() + body <= self.room
+    }
+
     /// Appends a structure.
     ///
     /// # Errors

@@ -107,6 +107,11 @@ fn no_room_means_nothing_done() {
         let (result, _) = call(&server, header(Opcode::Mkdir, ROOT), &body, room);
         assert!(result.is_err());
     }
+    // A reply that is a header only needs room for that.
+    for room in [0, 15] {
+        let (result, _) = call(&server, header(Opcode::Unlink, ROOT), b"file\0", room);
+        assert!(result.is_err());
+    }
     assert_eq!(server.file_system().inode_count(), 1);
     assert!(!dir.path().join("shared/dir").exists());
     let (result, _) = call(&server, header(Opcode::Lookup, ROOT), b"file\0", 144);
