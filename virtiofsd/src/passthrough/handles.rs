@@ -98,9 +98,10 @@ impl HandleTable {
     /// Closes all handles.
     pub(super) fn clear(&self) {
         for shard in &self.shards {
-            drop(std::mem::take(
-                &mut *shard.write().unwrap_or_else(PoisonError::into_inner),
-            ));
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let handles = std::mem::take(&mut *shard);
+            drop(shard);
+            drop(handles);
         }
     }
 

@@ -195,11 +195,14 @@ impl InodeTable {
     }
 
     /// Forgets all nodes but the root.
+    ///
+    /// Numbers first: a node that another queue adds meanwhile may be missed, but none stays that can
+    /// be found by its file and not by its number.
     pub(super) fn clear(&self) {
-        for shard in &self.by_identity {
+        for shard in &self.by_id {
             drop(write(shard, std::mem::take));
         }
-        for shard in &self.by_id {
+        for shard in &self.by_identity {
             drop(write(shard, std::mem::take));
         }
     }
