@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use vhost_daemon::log::Limiter;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
 };
@@ -25,6 +26,9 @@ pub struct Station<P> {
     /// The network may have forgotten the guest: it should announce itself.
     announce: AtomicBool,
     pairs: Mutex<Pairs>,
+    /// For lines that a guest can cause: about what the port refuses, and about drivers.
+    refusals: Limiter,
+    drivers: Limiter,
 }
 
 /// Which lanes get frames: those of active pairs whose receive queue runs.
@@ -47,6 +51,8 @@ impl<P: Port> Station<P> {
                 active: lanes,
                 receiving: vec![false; lanes],
             }),
+            refusals: Limiter::default(),
+            drivers: Limiter::default(),
         }
     }
 
@@ -80,13 +86,17 @@ impl<P: Port> Station<P> {
         // (virtio 1.2, 5.1.5). Without, the front end enables the rings of those in use.
         let told = agreed.has(VIRTIO_NET_F_CTRL_VQ);
         self.use_pairs(if told { 1 } else { self.port.lanes() });
-        tracing::info!(
-            features = format_args!("{features:#x}"),
-            receive_offloads = %offloads,
-            mergeable = agreed.mergeable(),
-            multi_queue = agreed.has(VIRTIO_NET_F_MQ),
-            "driver acknowledged"
-        );
+        // A guest can reset its device as often as it likes.
+        if let Some(suppressed) = self.drivers.permit() {
+            tracing::info!(
+                features = format_args!("{features:#x}"),
+                receive_offloads = %offloads,
+                mergeable = agreed.mergeable(),
+                multi_queue = agreed.has(VIRTIO_NET_F_MQ),
+                suppressed,
+                "driver acknowledged"
+            );
+        }
     }
 
     /// Another front end may bring another driver: it starts anew.
@@ -161,8 +171,11 @@ impl<P: Port> Station<P> {
     fn set_offloads(&self, offloads: Offloads) -> bool {
         let header = self.negotiated().header_len();
         let set = self.port.agree(offloads, header);
-        if let Err(error) = &set {
-            tracing::error!(%error, %offloads, "the port does not take the agreed offloads");
+        // A guest can ask for other offloads as often as it likes.
+        if let Err(error) = &set
+            && let Some(suppressed) = self.refusals.permit()
+        {
+            tracing::error!(%error, %offloads, suppressed, "the port does not take the agreed offloads");
         }
         set.is_ok()
     }
@@ -176,8 +189,10 @@ impl<P: Port> Station<P> {
     fn open_lanes(&self, pairs: &Pairs) {
         for (index, receiving) in pairs.receiving.iter().enumerate() {
             let open = *receiving && index < pairs.active;
-            if let Err(error) = self.port.open_lane(index, open) {
-                tracing::error!(%error, index, open, "a lane of the port cannot be switched");
+            if let Err(error) = self.port.open_lane(index, open)
+                && let Some(suppressed) = self.refusals.permit()
+            {
+                tracing::error!(%error, index, open, suppressed, "a lane of the port cannot be switched");
             }
         }
     }

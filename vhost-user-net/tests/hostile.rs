@@ -190,6 +190,39 @@ fn receive_buffers_too_short_for_a_header_are_given_back() {
 }
 
 #[test]
+fn buffers_around_a_faulty_one_come_back_once() {
+    let mut network = Network::start("net-around");
+    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let mut front_end = network.front_end(ALL, &memory);
+    let mut queue = front_end.set_up_queue(RECEIVE, 64).unwrap();
+    let at = memory.alloc(4 << 12, 4096).unwrap().0;
+    // The third is too short for a header. All are popped, because 64 KiB would not fit.
+    for (head, len) in [(0, 100), (1, 100), (2, 4), (3, 100)] {
+        let buffer = descriptor(at + (u64::from(head) << 12), len, flag::WRITE, 0);
+        queue.submit_raw(head, &[buffer]).unwrap();
+    }
+    let frame = packet::udp(7007, &[0; 20]);
+    network.wire.send(packet::PLAIN, &frame);
+    network.wait_metric("guest_faults_total{queue=\"0\"}", 1);
+    let next = front_end.stop_queue(RECEIVE).unwrap();
+    let mut used = vec![0_u32; 4];
+    for done in queue.wait_used(SOON).unwrap() {
+        used[usize::try_from(done.id).unwrap()] += 1;
+    }
+    // Each is either given out again by the ring or was answered, never both, never neither.
+    for (head, times) in used.iter().enumerate() {
+        let again = u32::from(head >= usize::from(next));
+        assert_eq!(
+            times + again,
+            1,
+            "head {head}, ring goes on at {next}, used {used:?}"
+        );
+    }
+    drop(front_end);
+    network.assert_serves();
+}
+
+#[test]
 fn control_buffers_of_any_shape_are_answered() {
     let mut network = Network::start("net-control-shapes");
     let mut guest = network.guest(ALL, 8, 2048);

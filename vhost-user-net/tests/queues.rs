@@ -8,7 +8,7 @@
 
 mod network;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::frontend::GuestMemory;
 use lab::frontend::net::{ACK_ERR, ACK_OK, Receive, Transmit};
@@ -131,7 +131,14 @@ fn without_a_control_queue_enabled_rings_are_in_use() {
     };
     assert_eq!((one, other), (64, 0));
     let (mut second, _transmit) = second_pair(&mut guest);
-    let [one, other] = spread(&mut network, &mut guest.receive, &mut second);
+    // The queue's thread opens its lane some time after the ring was enabled.
+    let deadline = Instant::now() + network::SOON;
+    let [one, other] = loop {
+        let shares = spread(&mut network, &mut guest.receive, &mut second);
+        if shares[1] > 0 || Instant::now() > deadline {
+            break shares;
+        }
+    };
     assert!(one > 0 && other > 0 && one + other == 64, "{one} {other}");
     guest.front_end.enable_queue(2, false).unwrap();
     let [one, other] = spread(&mut network, &mut guest.receive, &mut second);

@@ -11,6 +11,8 @@ pub(super) struct Held {
     pub(super) buffers: Buffers,
     /// Bytes in it when it was popped.
     pub(super) len: usize,
+    /// Index of the available entry behind its own.
+    pub(super) next_avail: u16,
 }
 
 /// All of them, in the order in which the guest made them available.
@@ -30,13 +32,15 @@ impl HeldBuffers {
         self.queue.is_empty()
     }
 
-    pub(super) fn push(&mut self, token: Token, buffers: Buffers) {
+    /// Adds one that was popped just now, so that the ring goes on at `next_avail`.
+    pub(super) fn push(&mut self, token: Token, buffers: Buffers, next_avail: u16) {
         let len = buffers.len();
         self.bytes += len;
         self.queue.push_back(Held {
             token,
             buffers,
             len,
+            next_avail,
         });
     }
 

@@ -106,14 +106,20 @@ impl<P: Port> Receive<P> {
         frames
     }
 
-    /// Gives the buffers back in the order in which they were not popped.
+    /// Gives the buffers back to the available ring, newest first. Behind a faulty one that was
+    /// answered in between the older ones cannot go back, or the ring would give that one out
+    /// once more: they are completed with nothing in them.
     pub(super) fn stop(&mut self, cx: &mut Context<()>) {
         self.station.set_receiving(self.pair, false);
         if self.landed.take().is_some() {
             self.metrics.dropped(DropCause::Stopped);
         }
         while let Some(held) = self.held.take_newest() {
-            cx.unpop(held.token);
+            if held.next_avail == cx.queue().next_avail() {
+                cx.unpop(held.token);
+            } else {
+                cx.complete(held.token, 0);
+            }
         }
     }
 
@@ -156,7 +162,7 @@ impl<P: Port> Receive<P> {
             match self.check(chain) {
                 Ok(buffers) => {
                     self.in_vain = false;
-                    self.held.push(token, buffers);
+                    self.held.push(token, buffers, cx.queue().next_avail());
                 }
                 Err(fault) => {
                     cx.guest_fault(&fault);
