@@ -8,6 +8,7 @@ use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::budget::Counted;
 use super::inodes::Inode;
 use super::names::{CONFINED, check_name};
 use super::{Passthrough, errno};
@@ -106,6 +107,7 @@ impl Passthrough {
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
         let flags = self.open_flags(args.flags)?;
+        let counted = self.places.budget().handle()?;
         let exclusive = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let created = {
@@ -115,7 +117,7 @@ impl Passthrough {
             rustix::fs::openat2(&fd, name, exclusive, mode, CONFINED)
         };
         match created {
-            Ok(fd) => self.opened_new(fd),
+            Ok(fd) => self.opened_new(fd, counted),
             Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
                 Err(Errno::EXIST.into())
             }
@@ -145,6 +147,7 @@ impl Passthrough {
     ) -> io::Result<Opened> {
         self.writable()?;
         let directory = self.inodes.get(parent)?;
+        let counted = self.places.budget().handle()?;
         let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
         let flags = self.open_flags(args.flags)? | OFlags::TMPFILE | OFlags::CLOEXEC | exclusive;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
@@ -154,15 +157,15 @@ impl Passthrough {
             let _credentials = self.act_as(creator)?;
             rustix::fs::openat(&directory, c".", flags, mode)?
         };
-        self.opened_new(fd)
+        self.opened_new(fd, counted)
     }
 
     /// The reply about a file that was created and opened just now.
-    fn opened_new(&self, fd: OwnedFd) -> io::Result<Opened> {
+    fn opened_new(&self, fd: OwnedFd, counted: Counted) -> io::Result<Opened> {
         let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?)?;
         let handle = self
             .handles
-            .add(entry.inode, fd, super::handles::Opened::File);
+            .add(entry.inode, fd, super::handles::Opened::File, counted);
         Ok((entry, Some(handle), self.config.cache.file_options(), None))
     }
 }

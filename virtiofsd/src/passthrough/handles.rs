@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::budget::Counted;
 use super::errno;
 
 /// What is open behind a handle.
@@ -25,6 +26,7 @@ pub(super) struct Handle {
     inode: u64,
     pub(super) file: Arc<File>,
     pub(super) opened: Opened,
+    _counted: Counted,
 }
 
 const SHARDS: usize = 16;
@@ -37,13 +39,14 @@ pub(super) struct HandleTable {
 }
 
 impl HandleTable {
-    /// Keeps `fd` open as a handle on node `inode`; returns its number.
-    pub(super) fn add(&self, inode: u64, fd: OwnedFd, opened: Opened) -> u64 {
+    /// Keeps `fd`, counted as it is, open as a handle on node `inode`; returns its number.
+    pub(super) fn add(&self, inode: u64, fd: OwnedFd, opened: Opened, _counted: Counted) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle {
             inode,
             file: Arc::new(File::from(fd)),
             opened,
+            _counted,
         });
         let mut shard = self
             .shard(number)

@@ -104,7 +104,7 @@ impl InodeTable {
             id: ROOT,
             kind: status.attributes.st_mode & libc::S_IFMT,
             identity: Identity::from(&status),
-            place: places.keep(root),
+            place: places.keep(root)?,
             lookups: AtomicU64::new(1),
         });
         Ok(Self {
@@ -256,7 +256,7 @@ mod tests {
     fn table() -> (tempfile::TempDir, InodeTable) {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::File::open(dir.path()).unwrap();
-        let places = Places::with_max_open(1000);
+        let places = Places::new(None);
         (dir, InodeTable::new(root.into(), &places).unwrap())
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let status = status_of(&fd).unwrap();
         table
             .known(&status, None)
-            .unwrap_or_else(|| table.add(Places::with_max_open(1000).keep(fd), &status, None))
+            .unwrap_or_else(|| table.add(Places::new(None).keep(fd).unwrap(), &status, None))
     }
 
     #[test]

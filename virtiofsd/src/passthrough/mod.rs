@@ -5,6 +5,7 @@
 //! kernel walks paths, the host never does.
 
 mod attributes;
+mod budget;
 mod config;
 mod create;
 mod data;
@@ -31,7 +32,7 @@ use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
-use crate::sys::FileStatus;
+use crate::sys::{FileStatus, status_of};
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
 use inodes::{Inode, InodeTable};
@@ -83,13 +84,11 @@ impl Passthrough {
             .map_err(|errno| failed(errno.into()))?;
         let descriptors = DescriptorDirectory::open().map_err(OpenError::Descriptors)?;
         // A directory that cannot be listed would show itself to the guest as an empty mount.
-        descriptors
+        let listed = descriptors
             .reopen(&root, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(failed)?;
-        let places = match config.max_open {
-            Some(max_open) => Places::with_max_open(max_open),
-            None => Places::within_limits(),
-        };
+        let places = Places::new(config.max_open);
+        places.use_mount(&status_of(&root).map_err(failed)?, listed);
         let inodes = InodeTable::new(root, &places).map_err(failed)?;
         Ok(Self {
             config,

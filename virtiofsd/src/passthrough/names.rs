@@ -39,15 +39,13 @@ impl Passthrough {
         } else {
             None
         };
-        let inode = self
-            .inodes
-            .known(&status, handle.as_ref())
-            .unwrap_or_else(|| {
-                let place = self
-                    .places
-                    .find(fd, handle.clone(), &status, &self.descriptors);
-                self.inodes.add(place, &status, handle.as_ref())
-            });
+        if let Some(inode) = self.inodes.known(&status, handle.as_ref()) {
+            return Ok(self.entry(&inode, &status));
+        }
+        let place = self
+            .places
+            .find(fd, handle.clone(), &status, &self.descriptors)?;
+        let inode = self.inodes.add(place, &status, handle.as_ref());
         Ok(self.entry(&inode, &status))
     }
 

@@ -49,6 +49,7 @@ impl Passthrough {
         let node = self.inodes.get(inode)?;
         let flags = self.open_flags(flags)?;
         require_regular(&node)?;
+        let counted = self.places.budget().handle()?;
         let kill = flags.contains(OFlags::TRUNC) && open_flags & OPEN_KILL_SUIDGID != 0;
         let fd = {
             let _fsetid = if kill {
@@ -59,19 +60,19 @@ impl Passthrough {
             self.descriptors.reopen(&node.fd()?, flags)?
         };
         Ok((
-            self.handles.add(node.id, fd, Opened::File),
+            self.handles.add(node.id, fd, Opened::File, counted),
             self.config.cache.file_options(),
         ))
     }
 
     pub(super) fn open_directory(&self, inode: u64) -> io::Result<(u64, OpenOptions)> {
         let node = self.inodes.get(inode)?;
+        let counted = self.places.budget().handle()?;
         let fd = self
             .descriptors
             .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let handle = self
-            .handles
-            .add(node.id, fd, Opened::Directory(Default::default()));
+        let opened = Opened::Directory(Default::default());
+        let handle = self.handles.add(node.id, fd, opened, counted);
         Ok((handle, self.config.cache.directory_options()))
     }
 }

@@ -4,15 +4,14 @@
 //! files open. Beyond half of that, nodes are kept by file handle and opened for each use.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::OFlags;
-use rustix::process::{Resource, getrlimit};
 
+use super::budget::{Budget, Counted};
 use super::descriptors::DescriptorDirectory;
 use crate::sys::{FileHandle, FileStatus};
 
@@ -62,25 +61,9 @@ impl AsFd for NodeFd<'_> {
     }
 }
 
-/// One of the descriptors that nodes hold.
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl fmt::Debug for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Counted")
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Finds places for nodes, within the limit of open files.
 pub(super) struct Places {
-    open: Arc<AtomicUsize>,
-    max_open: usize,
+    budget: Budget,
     /// There may be nodes by handle: once crowded, always.
     handles: AtomicBool,
     /// By mount id, an open file of the mount.
@@ -88,31 +71,41 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Half of the limit of open files is for nodes, the rest for what guests have open.
-    pub(super) fn within_limits() -> Self {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Self::with_max_open(usize::try_from(limit / 2).unwrap_or(usize::MAX))
-    }
-
-    pub(super) fn with_max_open(max_open: usize) -> Self {
+    /// With at most `max_open` nodes open, or half of the limit of open files.
+    pub(super) fn new(max_open: Option<usize>) -> Self {
         Self {
-            open: Arc::default(),
-            max_open,
+            budget: Budget::within_limits(max_open),
             handles: AtomicBool::new(false),
             mounts: RwLock::default(),
         }
     }
 
     /// Keeps `fd` open.
-    pub(super) fn keep(&self, fd: OwnedFd) -> Place {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(self.open.clone());
-        Place::Open { fd, _counted }
+    ///
+    /// # Errors
+    /// `EMFILE`: too many are open.
+    pub(super) fn keep(&self, fd: OwnedFd) -> io::Result<Place> {
+        let _counted = self.budget.node()?;
+        Ok(Place::Open { fd, _counted })
+    }
+
+    /// What nodes and handles share.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Opens files of the mount that `status` is about by way of `file`, which is open for real.
+    pub(super) fn use_mount(&self, status: &FileStatus, file: OwnedFd) -> Arc<OwnedFd> {
+        let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+        mounts
+            .entry(status.mount_id)
+            .or_insert_with(|| Arc::new(file))
+            .clone()
     }
 
     /// Whether nodes should do without a descriptor.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = self.open.load(Ordering::Relaxed) >= self.max_open;
+        let crowded = self.budget.is_crowded();
         if crowded {
             self.handles.store(true, Ordering::Relaxed);
         }
@@ -126,19 +119,22 @@ impl Places {
 
     /// A place for a new node whose file is open as `fd`; by handle if there is one to use. Where
     /// the file system has none, or the daemon may not use them, the file stays open.
+    ///
+    /// # Errors
+    /// `EMFILE`: too many are open.
     pub(super) fn find(
         &self,
         fd: OwnedFd,
         handle: Option<FileHandle>,
         status: &FileStatus,
         descriptors: &DescriptorDirectory,
-    ) -> Place {
+    ) -> io::Result<Place> {
         if self.is_crowded()
             && let Some(handle) = handle
             && let Some(mount) = self.mount(&fd, status, descriptors)
             && handle.open(&mount).is_ok()
         {
-            return Place::Handle(handle, mount);
+            return Ok(Place::Handle(handle, mount));
         }
         self.keep(fd)
     }
@@ -159,8 +155,7 @@ impl Places {
         if status.mount_id == 0 || !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {
             return None;
         }
-        let mount = Arc::new(descriptors.reopen(fd, OFlags::RDONLY).ok()?);
-        let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
-        Some(mounts.entry(status.mount_id).or_insert(mount).clone())
+        let file = descriptors.reopen(fd, OFlags::RDONLY).ok()?;
+        Some(self.use_mount(status, file))
     }
 }

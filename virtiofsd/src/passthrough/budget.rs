@@ -1,0 +1,114 @@
+//! How many files a guest may make the daemon hold open.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::errno;
+
+/// Kept back from the limit of open files: what a request opens for a moment, and the rings, sockets
+/// and memory of a front end, which must find a place when it connects again after a hostile guest.
+const RESERVE: usize = 1024;
+
+/// Shares out the limit of open files.
+pub(super) struct Budget {
+    nodes: Arc<AtomicUsize>,
+    handles: Arc<AtomicUsize>,
+    /// With more nodes than this the next ones do without a descriptor, if they can.
+    max_nodes: usize,
+    /// Nodes and handles together.
+    max: usize,
+}
+
+/// One open file out of the budget; dropping it gives it back.
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Budget {
+    /// By the process' limit of open files: half of it is for nodes, unless `max_nodes` says
+    /// otherwise, and the rest, a reserve aside, for what guests have open.
+    pub(super) fn within_limits(max_nodes: Option<usize>) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::new(usize::try_from(limit).unwrap_or(usize::MAX), max_nodes)
+    }
+
+    fn new(limit: usize, max_nodes: Option<usize>) -> Self {
+        Self {
+            nodes: Arc::default(),
+            handles: Arc::default(),
+            max_nodes: max_nodes.unwrap_or(limit / 2),
+            max: limit - RESERVE.min(limit / 4),
+        }
+    }
+
+    /// Whether nodes should do without a descriptor.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.nodes.load(Ordering::Relaxed) >= self.max_nodes || self.held() >= self.max
+    }
+
+    /// Counts the descriptor of a node.
+    ///
+    /// # Errors
+    /// `EMFILE`: there are none left.
+    pub(super) fn node(&self) -> io::Result<Counted> {
+        self.count(&self.nodes)
+    }
+
+    /// Counts the descriptor of an open file.
+    ///
+    /// # Errors
+    /// `EMFILE`: there are none left.
+    pub(super) fn handle(&self) -> io::Result<Counted> {
+        self.count(&self.handles)
+    }
+
+    fn count(&self, kind: &Arc<AtomicUsize>) -> io::Result<Counted> {
+        kind.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(kind.clone());
+        if self.held() > self.max {
+            return Err(errno(libc::EMFILE));
+        }
+        Ok(counted)
+    }
+
+    fn held(&self) -> usize {
+        self.nodes.load(Ordering::Relaxed) + self.handles.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_and_handles_leave_the_reserve_alone() {
+        let budget = Budget::new(400, None);
+        let mut nodes: Vec<_> = (0..200).map(|_| budget.node().unwrap()).collect();
+        assert!(budget.is_crowded());
+        let handles: Vec<_> = (0..100).map(|_| budget.handle().unwrap()).collect();
+        for refused in [budget.handle(), budget.node()] {
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+        }
+        nodes.pop();
+        assert!(!budget.is_crowded());
+        let _last = budget.handle().unwrap();
+        assert!(budget.is_crowded(), "handles crowd nodes out, too");
+        assert!(budget.handle().is_err());
+        drop(handles);
+        assert!(budget.handle().is_ok());
+    }
+}
