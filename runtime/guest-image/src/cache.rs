@@ -15,6 +15,9 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// Stands between a draft's final name and the id of the process that builds it.
+const DRAFT: &str = ".new.";
+
 impl Cache {
     /// Opens the cache at its usual place: `$RINGSIDE_CACHE`, else `$XDG_CACHE_HOME/ringside`,
     /// else `/var/cache/ringside` for root, else `~/.cache/ringside`.
@@ -47,7 +50,8 @@ impl Cache {
         self.root.join(name)
     }
 
-    /// Waits until this process alone may build, for as long as the returned file is open.
+    /// Waits until this process alone may build, for as long as the returned file is open, and
+    /// removes what killed builders left half done.
     ///
     /// # Errors
     /// When the lock file cannot be made or locked.
@@ -59,7 +63,14 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(Error::file("open the cache's lock", &path))?;
-        file.lock().map_err(Error::file("lock", &path))?;
+        if file.try_lock().is_err() {
+            tracing::info!(
+                "waiting for another process that builds in {}",
+                self.root.display()
+            );
+            file.lock().map_err(Error::file("lock", &path))?;
+        }
+        self.remove_abandoned();
         Ok(file)
     }
 
@@ -74,10 +85,14 @@ impl Cache {
         build: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<PathBuf, Error> {
         let target = self.path(name);
-        let draft = self.path(format!("{name}.new.{}", std::process::id()));
+        let draft = self.path(format!("{name}{DRAFT}{}", std::process::id()));
         remove(&draft)?;
         let built = build(&draft).and_then(|()| {
-            remove(&target)?;
+            write_back(&draft)?;
+            // A file is replaced in one step, a folder only when nothing is in its place.
+            if target.is_dir() {
+                remove(&target)?;
+            }
             fs::rename(&draft, &target).map_err(Error::file("move into place", &target))
         });
         match built {
@@ -88,6 +103,29 @@ impl Cache {
             }
         }
     }
+
+    /// What cannot be removed now is tried again by the next builder.
+    fn remove_abandoned(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let builder = name.to_str().and_then(|name| name.rsplit_once(DRAFT));
+            let builder = builder.and_then(|(_, id)| id.parse::<u32>().ok());
+            if builder.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
+                let _ = remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// After a power failure a name must not stand for a file without its content.
+fn write_back(path: &Path) -> Result<(), Error> {
+    let opened = File::open(path).map_err(Error::file("open", path))?;
+    let written = if path.is_dir() {
+        rustix::fs::syncfs(&opened).map_err(Into::into)
+    } else {
+        opened.sync_all()
+    };
+    written.map_err(Error::file("write back", path))
 }
 
 fn place(set: impl Fn(&'static str) -> Option<PathBuf>, is_root: bool) -> Option<PathBuf> {
@@ -123,6 +161,20 @@ mod tests {
         assert_eq!(with(&["HOME"], true), Some("/var/cache/ringside".into()));
         assert_eq!(with(&["HOME"], false), Some("/x/.cache/ringside".into()));
         assert_eq!(with(&[], false), None);
+    }
+
+    #[test]
+    fn drafts_of_the_dead_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let alive = format!("thing.new.{}", std::process::id());
+        // Above the largest id a Linux process can have (PID_MAX_LIMIT, 4194304).
+        for name in ["thing.new.99999999", "thing.new.x", "thing", &alive] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let cache = Cache::open(dir.path()).unwrap();
+        let _lock = cache.lock().unwrap();
+        assert!(!dir.path().join("thing.new.99999999").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 
     #[test]

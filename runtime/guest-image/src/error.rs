@@ -46,6 +46,17 @@ pub enum Error {
         "apt knows no package {0}: run `apt-get update` (Debian 12 or later), or install a cloud kernel"
     )]
     UnknownPackage(String),
+    /// apt could not fetch the kernel package.
+    #[error(
+        "cannot download {package}: is there a network? (after a long while `apt-get update` helps; an installed {package} needs no download)"
+    )]
+    Download {
+        /// The package.
+        package: String,
+        /// What apt-get said.
+        #[source]
+        source: Box<Error>,
+    },
     /// The package unpacked, but holds no kernel.
     #[error("{0} holds no boot/vmlinuz-VERSION with its lib/modules/VERSION")]
     NoKernel(PathBuf),

@@ -24,6 +24,7 @@ mod kernel;
 mod modules;
 mod package;
 mod payload;
+mod sys;
 mod tool;
 
 pub use cache::Cache;

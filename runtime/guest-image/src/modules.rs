@@ -1,6 +1,6 @@
 //! Which module files a set of modules needs, in load order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -67,50 +67,30 @@ impl ModuleIndex {
     /// # Errors
     /// When the index names a dependency that it does not list.
     pub fn load_order(&self, modules: &[&str]) -> Result<Vec<PathBuf>, Error> {
+        let mut seen = HashSet::new();
         let mut order = Vec::new();
-        for file in modules
+        let wanted = modules
             .iter()
-            .filter_map(|name| self.files.get(&module_name(name)))
-        {
-            self.visit(file, file, &mut order)?;
-        }
-        Ok(order
-            .into_iter()
-            .map(|file| self.directory.join(file))
-            .collect())
-    }
-
-    fn visit<'a>(
-        &'a self,
-        file: &'a str,
-        wanted_by: &str,
-        order: &mut Vec<&'a str>,
-    ) -> Result<(), Error> {
-        if order.contains(&file) {
-            return Ok(());
-        }
-        let needs = self
-            .needs
-            .get(file)
-            .ok_or_else(|| Error::BrokenDependency {
-                module: wanted_by.to_owned(),
-                dependency: file.to_owned(),
-            })?;
-        // modules.dep lists the whole closure; depmod refuses cycles, a broken file must not loop.
-        for need in needs.iter().rev().filter(|need| *need != file) {
-            if self
-                .needs
-                .get(need)
-                .is_some_and(|theirs| theirs.iter().any(|back| back == file))
-            {
-                continue;
+            .filter_map(|name| self.files.get(&module_name(name)));
+        for file in wanted {
+            // A line lists all that its module needs, directly or not, the first to load last.
+            let needs = self.needs.get(file).map(Vec::as_slice).unwrap_or_default();
+            for need in needs.iter().rev() {
+                if !self.needs.contains_key(need) {
+                    return Err(Error::BrokenDependency {
+                        module: file.clone(),
+                        dependency: need.clone(),
+                    });
+                }
+                if need != file && seen.insert(need) {
+                    order.push(self.directory.join(need));
+                }
             }
-            self.visit(need, file, order)?;
+            if seen.insert(file) {
+                order.push(self.directory.join(file));
+            }
         }
-        if !order.contains(&file) {
-            order.push(file);
-        }
-        Ok(())
+        Ok(order)
     }
 }
 
@@ -161,6 +141,13 @@ kernel/broken.ko: kernel/gone.ko
     #[test]
     fn built_in_modules_are_left_out() {
         assert!(order(&["ext4"]).is_empty());
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let text = "a.ko: b.ko c.ko\nb.ko: c.ko a.ko\nc.ko: a.ko b.ko\n";
+        let index = ModuleIndex::parse("".into(), text);
+        assert_eq!(index.load_order(&["a", "b", "c"]).unwrap().len(), 3);
     }
 
     #[test]

@@ -49,7 +49,12 @@ pub(crate) fn unpack(cache: &Cache, package: &str) -> Result<PathBuf, Error> {
         fs::create_dir_all(&download).map_err(Error::file("make", &download))?;
         // Root's download otherwise warns that its _apt user cannot enter our folder.
         let arguments = ["-q", "-o", "APT::Sandbox::User=root", "download", package];
-        APT_GET.output(|apt| apt.args(arguments).current_dir(&download))?;
+        APT_GET
+            .output(|apt| apt.args(arguments).current_dir(&download))
+            .map_err(|source| Error::Download {
+                package: package.to_owned(),
+                source: Box::new(source),
+            })?;
         let archive = only_file(&download)?;
         DPKG_DEB.output(|dpkg| dpkg.arg("-x").arg(&archive).arg(draft))?;
         fs::remove_dir_all(&download).map_err(Error::file("remove", &download))

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use crate::Error;
+use crate::{Error, sys};
 
 /// Lines of a failed program's own words that go into the error.
 const MESSAGE_LINES: usize = 4;
@@ -38,6 +38,7 @@ impl Tool {
             .stdout(Stdio::piped());
         command.stderr(Stdio::piped());
         arrange(&mut command);
+        sys::end_with_this_thread(&mut command);
         let failed = |source| Error::NoTool {
             program: self.program,
             package: self.package,

@@ -67,6 +67,8 @@ pub fn probe() -> Result<Speed, ProbeError> {
         let start = Instant::now();
         match guest.vcpu.run() {
             Ok(VcpuExit::Hlt) => {}
+            // A signal, say a new window size, says nothing about KVM: measure again.
+            Err(source) if source.errno() == libc::EINTR => continue,
             Ok(exit) => return Err(ProbeError::Exit(format!("{exit:?}"))),
             Err(source) => {
                 return Err(ProbeError::Kvm {

@@ -1,6 +1,7 @@
 //! Waits until daemons listen.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::thread;
@@ -31,7 +32,8 @@ pub(super) fn wait_until_served(
             }
             Ok(_) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
-        let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        // Bytes: anybody's socket may have a name that is no UTF-8.
+        let table = fs::read("/proc/net/unix").unwrap_or_default();
         let Some(missing) = sockets.iter().find(|socket| !is_listening(&table, socket)) else {
             return Ok(());
         };
@@ -48,31 +50,42 @@ pub(super) fn ends_a_run(signal: i32) -> bool {
 }
 
 /// Whether a line of /proc/net/unix (unix(7)) shows a listener at `socket`.
-fn is_listening(table: &str, socket: &Path) -> bool {
-    let path = socket.to_string_lossy();
-    table.lines().any(|line| {
-        // Num RefCount Protocol Flags Type St Inode Path
-        let flags = line
-            .split_whitespace()
+fn is_listening(table: &[u8], socket: &Path) -> bool {
+    let path = socket.as_os_str().as_bytes();
+    table.split(|byte| *byte == b'\n').any(|line| {
+        // Num RefCount Protocol Flags Type St Inode Path; only the path can hold more blanks.
+        let Some(fields) = line.strip_suffix(path) else {
+            return false;
+        };
+        let fields = String::from_utf8_lossy(fields);
+        let mut words = fields.split_whitespace();
+        let flags = words
             .nth(3)
             .and_then(|hex| u32::from_str_radix(hex, 16).ok());
-        line.ends_with(&*path) && flags.is_some_and(|flags| flags & LISTENS != 0)
+        // Behind the flags come three more, and nothing that would begin a longer path.
+        words.count() == 3 && flags.is_some_and(|flags| flags & LISTENS != 0)
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
     fn only_listeners_count() {
-        let table = "\
+        let table = b"\
 Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000000: 00000002 00000000 00010000 0001 01 11 /run/a.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 12 /run/b.sock
+0000000000000000: 00000002 00000000 00010000 0001 01 13 /x\xff/with blank/run/c.sock
 ";
         assert!(is_listening(table, "/run/a.sock".as_ref()));
         assert!(!is_listening(table, "/run/b.sock".as_ref()));
         assert!(!is_listening(table, "/run/c.sock".as_ref()));
+        assert!(!is_listening(table, "blank/run/c.sock".as_ref()));
+        let odd = OsStr::from_bytes(b"/x\xff/with blank/run/c.sock");
+        assert!(is_listening(table, odd.as_ref()));
     }
 }
