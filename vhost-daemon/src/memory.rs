@@ -4,10 +4,16 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vhost_user_backend::bitmap::BitmapMmapRegion;
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{
+    Address, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
+    GuestMemoryMmap, GuestMemoryRegion,
+};
 
-/// Guest memory: the regions of one `SET_MEM_TABLE` (or of the `ADD_MEM_REG`s so far), mapped.
-pub type Memory = GuestMemoryMmap<()>;
+/// Guest memory: the regions of one `SET_MEM_TABLE` (or of the `ADD_MEM_REG`s so far), mapped. Each
+/// has a place for the front end's dirty log (vhost-user, "Migration").
+pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 
 /// The handle through which the session swaps [`Memory`] when the front end sends a new table.
 pub type SharedMemory = GuestMemoryAtomic<Memory>;
@@ -28,6 +34,24 @@ impl PinnedMemory {
     /// Pins the table that is current now.
     pub fn current(memory: &SharedMemory) -> Self {
         Self(Rc::new(memory.memory().into_inner()))
+    }
+
+    /// Marks `len` bytes at `addr` as written in the front end's dirty log, if there is one.
+    pub fn mark_dirty(&self, addr: GuestAddress, len: usize) {
+        let (mut addr, mut left) = (addr, len);
+        while let (Some((region, start)), true) = (self.to_region_addr(addr), left > 0) {
+            let here = usize::try_from(region.len() - start.0)
+                .unwrap_or(usize::MAX)
+                .min(left);
+            region
+                .bitmap()
+                .mark_dirty(usize::try_from(start.0).unwrap_or(usize::MAX), here);
+            left -= here;
+            match addr.checked_add(here as u64) {
+                Some(next) => addr = next,
+                None => return,
+            }
+        }
     }
 
     /// Pins `memory`.

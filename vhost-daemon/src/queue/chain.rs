@@ -17,6 +17,9 @@ pub struct Chain {
     pub writable: Buffers,
 }
 
+/// Ranges of guest memory: address and length in bytes.
+pub(super) type Ranges = Vec<(GuestAddress, usize)>;
+
 /// What is wrong with a descriptor chain that a guest made available.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum ChainError {
@@ -54,10 +57,14 @@ const INDIRECT: u16 = 4;
 
 impl Chain {
     /// Walks the chain that starts at `head`, copying each descriptor once before it is checked.
+    ///
+    /// Adds the device-writable ranges to `written`, if it is given: the dirty log needs their guest
+    /// addresses.
     pub(super) fn walk(
         ring: &SplitRing,
         head: u16,
         memory: &PinnedMemory,
+        mut written: Option<&mut Ranges>,
     ) -> Result<Self, ChainError> {
         let mut chain = Self {
             readable: Buffers::new(memory.clone()),
@@ -72,10 +79,10 @@ impl Chain {
                 if descriptor.flags & NEXT != 0 {
                     return Err(ChainError::BadIndirectTable);
                 }
-                chain.walk_indirect(&descriptor, memory)?;
+                chain.walk_indirect(&descriptor, memory, written)?;
                 return Ok(chain);
             }
-            chain.append(&descriptor)?;
+            chain.append(&descriptor, written.as_deref_mut())?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(chain);
             }
@@ -84,7 +91,12 @@ impl Chain {
         Err(ChainError::Endless)
     }
 
-    fn walk_indirect(&mut self, at: &Descriptor, memory: &PinnedMemory) -> Result<(), ChainError> {
+    fn walk_indirect(
+        &mut self,
+        at: &Descriptor,
+        memory: &PinnedMemory,
+        mut written: Option<&mut Ranges>,
+    ) -> Result<(), ChainError> {
         let bytes = u32::try_from(DESCRIPTOR_BYTES).unwrap_or(16);
         let count = at.len / bytes;
         if !at.len.is_multiple_of(bytes) || count == 0 || count > MAX_TABLE {
@@ -109,7 +121,7 @@ impl Chain {
             if descriptor.flags & INDIRECT != 0 {
                 return Err(ChainError::BadIndirectTable);
             }
-            self.append(&descriptor)?;
+            self.append(&descriptor, written.as_deref_mut())?;
             if descriptor.flags & NEXT == 0 {
                 return Ok(());
             }
@@ -118,7 +130,11 @@ impl Chain {
         Err(ChainError::Endless)
     }
 
-    fn append(&mut self, descriptor: &Descriptor) -> Result<(), ChainError> {
+    fn append(
+        &mut self,
+        descriptor: &Descriptor,
+        written: Option<&mut Ranges>,
+    ) -> Result<(), ChainError> {
         let (addr, len) = (GuestAddress(descriptor.addr), descriptor.len as usize);
         if len == 0 {
             return Err(ChainError::ZeroLength);
@@ -128,6 +144,9 @@ impl Chain {
         }
         if descriptor.flags & WRITE != 0 {
             self.writable.append(addr, len)?;
+            if let Some(written) = written {
+                written.push((addr, len));
+            }
         } else if self.writable.is_empty() {
             self.readable.append(addr, len)?;
         } else {

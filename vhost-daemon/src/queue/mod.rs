@@ -2,6 +2,7 @@
 
 mod call;
 mod chain;
+mod dirty;
 mod fault;
 mod in_flight_log;
 mod running;

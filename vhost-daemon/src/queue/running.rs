@@ -7,6 +7,7 @@ use std::time::Instant;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use virtio_queue::QueueState;
 
+use super::dirty::DirtyRanges;
 use super::{Call, Chain, ChainError, InFlightLog, QueueError, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
@@ -37,6 +38,8 @@ pub struct RunningQueue {
     /// Whether the request popped last was one of these.
     popped_left_over: bool,
     log: Option<InFlightLog>,
+    /// While the front end migrates the guest.
+    dirty: Option<DirtyRanges>,
     /// Time of the current loop turn: one clock read for a batch.
     now: Instant,
     metrics: Arc<QueueMetrics>,
@@ -74,6 +77,7 @@ impl RunningQueue {
             left_over,
             popped_left_over: false,
             log,
+            dirty: None,
             next_used: Wrapping(state.next_used),
             published: Wrapping(state.next_used),
             now: Instant::now(),
@@ -82,6 +86,11 @@ impl RunningQueue {
             call,
             metrics,
         })
+    }
+
+    /// Marks what is written from now on in the front end's dirty log (`VHOST_F_LOG_ALL`).
+    pub fn log_writes(&mut self, ring: &QueueState) {
+        self.dirty = Some(DirtyRanges::new(ring));
     }
 
     /// The next request the guest made available, if any. Its chain may turn out broken: the
@@ -127,7 +136,8 @@ impl RunningQueue {
             log.taken(head);
         }
         self.in_flight_count += 1;
-        let chain = Chain::walk(&self.ring, head, &self.memory);
+        let written = self.dirty.as_mut().and_then(|dirty| dirty.of(head));
+        let chain = Chain::walk(&self.ring, head, &self.memory, written);
         Ok((Token::new(head, self.now), chain))
     }
 
@@ -161,6 +171,9 @@ impl RunningQueue {
         self.metrics.requests.add(1);
         let head = token.redeem();
         self.release(head);
+        if let Some(dirty) = &mut self.dirty {
+            dirty.completed(head, &self.memory);
+        }
         self.ring.write_used(self.next_used.0, head, written);
         self.next_used += 1;
         if let Some(log) = &mut self.log {
@@ -178,6 +191,9 @@ impl RunningQueue {
             log.publishing(before.0, self.next_used.0);
         }
         self.ring.publish_used(self.next_used.0);
+        if let Some(dirty) = &self.dirty {
+            dirty.used_ring_written(&self.memory);
+        }
         if let Some(log) = &mut self.log {
             log.published(self.next_used.0);
         }
@@ -214,6 +230,9 @@ impl RunningQueue {
             self.ring.set_available_event(self.next_avail.0);
         } else {
             self.ring.set_used_flags(0);
+        }
+        if let Some(dirty) = &self.dirty {
+            dirty.used_ring_written(&self.memory);
         }
         // The guest must see the wish before its index is looked at for the last time.
         SplitRing::barrier();

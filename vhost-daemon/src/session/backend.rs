@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost::vhost_user::{Backend as FrontEndChannel, VhostUserProtocolFeatures};
 use vhost_user_backend::VhostUserBackend;
+use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::GuestAddressSpace;
@@ -124,8 +125,11 @@ impl<D: Device> Backend<D> {
             name_current_thread(&name);
         }
         loop {
-            match ring.take(&queue_metrics, || self.device.in_flight_log(index)) {
-                Ok(Take::Run(queue, stop)) => self.run(index, ring, queue, &stop, &name),
+            let log_all = VhostUserVirtioFeatures::LOG_ALL.bits();
+            let log_writes = self.acknowledged.load(Ordering::Acquire) & log_all != 0;
+            let in_flight = || self.device.in_flight_log(index);
+            match ring.take(&queue_metrics, in_flight, log_writes) {
+                Ok(Take::Run(queue, stop)) => self.run(index, ring, *queue, &stop, &name),
                 Ok(Take::Rest) => return,
                 Ok(Take::Refuse(why, stop)) => {
                     if let Some(suppressed) = queue_metrics.limiter.permit() {
@@ -178,7 +182,7 @@ impl Drop for Lease<'_> {
 }
 
 impl<D: Device> VhostUserBackend for Backend<D> {
-    type Bitmap = ();
+    type Bitmap = BitmapMmapRegion;
     type Vring = Ring;
 
     fn num_queues(&self) -> usize {
@@ -195,6 +199,7 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             | 1 << VIRTIO_RING_F_EVENT_IDX
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+            | VhostUserVirtioFeatures::LOG_ALL.bits()
     }
 
     fn acked_features(&self, features: u64) {
@@ -213,7 +218,8 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
-            | VhostUserProtocolFeatures::BACKEND_REQ;
+            | VhostUserProtocolFeatures::BACKEND_REQ
+            | VhostUserProtocolFeatures::LOG_SHMFD;
         (session - self.device.unsuitable_protocol_features()) | self.device.protocol_features()
     }
 

@@ -53,7 +53,7 @@ pub(crate) enum Take {
     /// The ring may not run now.
     Rest,
     /// It runs: the thread owns it until it is given back.
-    Run(RunningQueue, Arc<StopFlag>),
+    Run(Box<RunningQueue>, Arc<StopFlag>),
     /// It should run and cannot. To be given back once the control thread asks for it.
     Refuse(CannotRun, Arc<StopFlag>),
 }
@@ -105,7 +105,8 @@ impl Ring {
     }
 
     /// Takes the ring for the calling thread, if it may run: started, enabled, addresses known.
-    /// Waits while a control thread is changing it.
+    /// Waits while a control thread is changing it. With `log_writes` what it writes is marked in
+    /// the front end's dirty log.
     ///
     /// # Errors
     /// When not even a descriptor to wait on can be made.
@@ -113,6 +114,7 @@ impl Ring {
         &self,
         metrics: &Arc<QueueMetrics>,
         log: impl FnOnce() -> Option<InFlightLog>,
+        log_writes: bool,
     ) -> io::Result<Take> {
         let mut owner = self.owner();
         while owner.changing > 0 {
@@ -137,7 +139,12 @@ impl Ring {
         let queue = self.queue(&owner, &ring, metrics, log);
         owner.running = Some(stop.clone());
         Ok(match queue {
-            Ok(queue) => Take::Run(queue, stop),
+            Ok(mut queue) => {
+                if log_writes {
+                    queue.log_writes(&ring);
+                }
+                Take::Run(Box::new(queue), stop)
+            }
             Err(why) => Take::Refuse(why, stop),
         })
     }

@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 use thiserror::Error;
-use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{
+    Address, ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice,
+};
 
 use super::aligned::AlignedBytes;
 use crate::memory::PinnedMemory;
@@ -65,15 +67,25 @@ impl Buffers {
     /// When any byte of the range is outside guest memory; nothing is appended then.
     pub fn append(&mut self, addr: GuestAddress, len: usize) -> Result<(), OutOfGuestMemory> {
         let parts = self.iovecs.len();
-        let memory = self.memory.clone();
+        let memory = &self.memory;
         let mut found = 0;
-        for slice in memory.get_slices(addr, len) {
-            let Ok(slice) = slice else { break };
-            found += slice.len();
-            let iov_base = slice.ptr_guard_mut().as_ptr().cast();
+        while found < len {
+            // Region by region: a slice would carry its dirty log along, at the cost of an atomic
+            // operation for each buffer. What is written is logged by the queue.
+            let at = addr.checked_add(found as u64);
+            let Some((region, start)) = at.and_then(|at| memory.to_region_addr(at)) else {
+                break;
+            };
+            let here = usize::try_from(region.len() - start.0)
+                .unwrap_or(0)
+                .min(len - found);
+            let Ok(host) = region.get_host_address(start) else {
+                break;
+            };
+            found += here;
             self.iovecs.push(libc::iovec {
-                iov_base,
-                iov_len: slice.len(),
+                iov_base: host.cast(),
+                iov_len: here,
             });
         }
         if found != len || len == 0 {

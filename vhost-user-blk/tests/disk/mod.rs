@@ -15,7 +15,9 @@ use lab::scratch::Scratch;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-user-blk");
 pub const SOON: Duration = Duration::from_secs(10);
-pub const ALL: u64 = u64::MAX;
+/// All features but the dirty log, which a front end asks for while it migrates.
+pub const ALL: u64 = !LOG_ALL;
+pub const LOG_ALL: u64 = 1 << 26;
 
 /// One daemon serving one image.
 pub struct Disk {
@@ -114,8 +116,10 @@ impl Disk {
     /// A front end that has negotiated `wanted` features and shared `memory`.
     pub fn front_end(&self, wanted: u64, memory: &GuestMemory) -> FrontEnd {
         let mut front_end = FrontEnd::connect(&self.socket, SOON).unwrap();
-        let protocol =
-            ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+        let protocol = ProtocolFeatures::CONFIG
+            | ProtocolFeatures::MQ
+            | ProtocolFeatures::REPLY_ACK
+            | ProtocolFeatures::LOG_SHMFD;
         front_end
             .handshake(wanted | features::VERSION_1, protocol)
             .unwrap();
