@@ -14,7 +14,7 @@ use super::names::{CONFINED, check_name};
 use super::{Passthrough, errno};
 use crate::file_system::{Creator, NewNode, Opened};
 use crate::fuse::abi::CreateIn;
-use crate::sys::{CredentialsGuard, act_as, with_umask};
+use crate::sys::{CredentialsGuard, act_as, use_umask};
 
 /// Permission bits of a new file: what is left is its type.
 const PERMISSIONS: u32 = 0o7777;
@@ -43,7 +43,7 @@ impl Passthrough {
         {
             // Opened before the capabilities go that this may need.
             let fd = directory.fd()?;
-            let _umask = with_umask(umask)?;
+            use_umask(umask)?;
             let _credentials = self.act_as(creator)?;
             make(fd.as_fd())?;
         }
@@ -112,7 +112,7 @@ impl Passthrough {
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let created = {
             let fd = directory.fd()?;
-            let _umask = with_umask(args.umask)?;
+            use_umask(args.umask)?;
             let _credentials = self.act_as(creator)?;
             rustix::fs::openat2(&fd, name, exclusive, mode, CONFINED)
         };
@@ -153,7 +153,7 @@ impl Passthrough {
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let fd = {
             let directory = directory.fd()?;
-            let _umask = with_umask(args.umask)?;
+            use_umask(args.umask)?;
             let _credentials = self.act_as(creator)?;
             rustix::fs::openat(&directory, c".", flags, mode)?
         };

@@ -7,11 +7,15 @@
 use std::cell::Cell;
 use std::io;
 
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 thread_local! {
-    /// What this thread acts as now, to skip switches that change nothing: uid, gid.
+    /// The thread has no supplementary groups of the daemon's any more.
+    static LEFT_GROUPS: Cell<bool> = const { Cell::new(false) };
+    /// The daemon's own uid and gid, to skip switches that change nothing.
     static OWN: Cell<Option<(u32, u32)>> = const { Cell::new(None) };
+    /// The capabilities that go with any user but the superuser.
+    static AS_ORDINARY: Cell<Option<CapabilitySets>> = const { Cell::new(None) };
 }
 
 /// Holds other credentials on the calling thread; dropping it takes the daemon's back.
@@ -37,6 +41,8 @@ pub(crate) fn act_as(uid: u32, gid: u32, groups: &[u32]) -> io::Result<Option<Cr
     };
     if guard.groups {
         set_groups(groups)?;
+    } else {
+        leave_own_groups();
     }
     set_fs_gid(gid);
     set_fs_uid(uid);
@@ -45,9 +51,32 @@ pub(crate) fn act_as(uid: u32, gid: u32, groups: &[u32]) -> io::Result<Option<Cr
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     if uid != 0 {
-        raise(CapabilitySet::DAC_OVERRIDE)?;
+        override_permissions()?;
     }
     Ok(Some(guard))
+}
+
+/// Takes `CAP_DAC_OVERRIDE` back, which the kernel takes with file system user 0, together with all
+/// that decides whom files belong to.
+fn override_permissions() -> io::Result<()> {
+    let sets = match AS_ORDINARY.get() {
+        Some(sets) => sets,
+        None => {
+            let mut sets = capabilities(None)?;
+            sets.effective |= CapabilitySet::DAC_OVERRIDE & sets.permitted;
+            AS_ORDINARY.set(Some(sets));
+            sets
+        }
+    };
+    Ok(set_capabilities(None, sets)?)
+}
+
+/// The daemon's supplementary groups are not the guest's user's. Where the kernel does not let them go
+/// (in some user namespaces), they stay.
+fn leave_own_groups() {
+    if !LEFT_GROUPS.replace(true) && set_groups(&[]).is_err() {
+        tracing::debug!("the daemon's supplementary groups stay");
+    }
 }
 
 impl Drop for CredentialsGuard {
@@ -91,16 +120,15 @@ pub(crate) fn without_fsetid(group: u32) -> io::Result<Option<FsetidGuard>> {
 impl Drop for FsetidGuard {
     fn drop(&mut self) {
         set_fs_gid(self.own_gid);
-        if let Err(error) = raise(CapabilitySet::FSETID) {
+        if let Err(error) = raise_fsetid() {
             tracing::error!(%error, "CAP_FSETID could not be raised again");
         }
     }
 }
 
-/// Adds `set`, as far as it is permitted, to what is effective.
-fn raise(set: CapabilitySet) -> io::Result<()> {
+fn raise_fsetid() -> io::Result<()> {
     let mut sets = capabilities(None)?;
-    sets.effective |= set & sets.permitted;
+    sets.effective |= CapabilitySet::FSETID & sets.permitted;
     Ok(set_capabilities(None, sets)?)
 }
 

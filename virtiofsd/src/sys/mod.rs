@@ -15,5 +15,5 @@ pub(crate) use file_handle::FileHandle;
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};
 pub(crate) use stat::{FileStatus, file_system_status, status_of};
-pub(crate) use thread_files::{enter_descriptor_directory, with_umask};
+pub(crate) use thread_files::{enter_descriptor_directory, use_umask};
 pub(crate) use volatile::{BuffersReader, BuffersWriter};

@@ -15,6 +15,8 @@ use rustix::thread::UnshareFlags;
 thread_local! {
     static OWN_FILES: Cell<bool> = const { Cell::new(false) };
     static IN_DESCRIPTORS: Cell<bool> = const { Cell::new(false) };
+    /// What [`use_umask`] has set.
+    static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Gives the calling thread a umask and a current directory of its own.
@@ -38,18 +40,13 @@ pub(crate) fn enter_descriptor_directory(descriptors: impl AsFd) -> io::Result<(
     Ok(())
 }
 
-/// Holds a umask on the calling thread; dropping it goes back to none.
-pub(crate) struct UmaskGuard(());
-
-/// Sets the calling thread's umask.
-pub(crate) fn with_umask(umask: u32) -> io::Result<UmaskGuard> {
-    leave_shared_files()?;
-    rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-    Ok(UmaskGuard(()))
-}
-
-impl Drop for UmaskGuard {
-    fn drop(&mut self) {
-        rustix::process::umask(Mode::empty());
+/// Gives the calling thread this umask, until the next call. Whoever creates files calls it first.
+pub(crate) fn use_umask(umask: u32) -> io::Result<()> {
+    let umask = umask & 0o777;
+    if UMASK.get() != Some(umask) {
+        leave_shared_files()?;
+        rustix::process::umask(Mode::from_raw_mode(umask));
+        UMASK.set(Some(umask));
     }
+    Ok(())
 }
