@@ -22,21 +22,21 @@ const ALIGNMENT: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}")]
     File {
         /// What was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why; shown with the message.
+        /// Why.
         source: io::Error,
     },
     /// Not a directory.
     #[error("{0} is no directory")]
     NotDirectory(PathBuf),
     /// mkfs.ext4 is missing.
-    #[error("cannot start mkfs.ext4 (apt-get install e2fsprogs): {0}")]
-    NoMkfs(io::Error),
+    #[error("cannot start mkfs.ext4 (apt-get install e2fsprogs)")]
+    NoMkfs(#[source] io::Error),
     /// mkfs.ext4 failed.
     #[error("mkfs.ext4 could not put {from} into {size} bytes: {message}")]
     Mkfs {

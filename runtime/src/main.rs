@@ -1,5 +1,6 @@
 //! The `ringside` program: parses, dispatches, reports.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,16 +19,19 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .without_time()
+        // It would panic where standard error is closed.
+        .log_internal_errors(false)
         .init();
     let outcome = match cli.command {
-        Command::Run(options) => options.validate().and_then(run::run),
-        Command::Check(options) => check::report(options.json),
+        Command::Run(options) => options.validate().map_err(Into::into).and_then(run::run),
+        Command::Check(options) => check::report(&options).map_err(Into::into),
         Command::Image(ImageCommand::Build(options)) => disk_image::command(&options),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("ringside: {error:#}");
+            // With nobody to read it, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "ringside: {error:#}");
             ExitCode::from(OWN_FAILURE)
         }
     }

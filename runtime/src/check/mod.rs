@@ -2,7 +2,11 @@
 
 mod needs;
 
+use std::io::{self, Write};
+
 use serde::Serialize;
+
+use crate::options::CheckOptions;
 
 /// How a need is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,18 +34,26 @@ pub struct Need {
 /// Prints all needs and returns the exit code: 1 when something needed is missing.
 ///
 /// # Errors
-/// When nothing can be printed.
-pub fn report(json: bool) -> anyhow::Result<u8> {
-    let needs = needs::all();
-    if json {
-        println!("{}", serde_json::to_string_pretty(&needs)?);
-    } else {
-        for need in &needs {
-            println!("{}", line(need));
-        }
+/// When the needs cannot be printed.
+pub fn report(options: &CheckOptions) -> io::Result<u8> {
+    let needs = needs::all(options.host);
+    match print(&needs, options.json) {
+        // A reader that has seen enough, as `head`, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+        _ => {}
     }
     let missing = needs.iter().any(|need| need.state == State::Missing);
     Ok(u8::from(missing))
+}
+
+fn print(needs: &[Need], json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        return writeln!(out, "{}", serde_json::to_string_pretty(needs)?);
+    }
+    needs
+        .iter()
+        .try_for_each(|need| writeln!(out, "{}", line(need)))
 }
 
 fn line(need: &Need) -> String {
@@ -59,10 +71,17 @@ mod tests {
 
     #[test]
     fn every_need_is_one_line() {
-        let needs = needs::all();
+        let needs = needs::all(false);
         assert!(needs.len() > 10);
         for need in needs {
             assert!(!line(&need).contains('\n'), "{need:?}");
         }
+    }
+
+    #[test]
+    fn the_host_alone_needs_nothing_of_ours() {
+        let needs = needs::all(true);
+        assert!(needs.iter().all(|need| need.name != "ringside-agent"));
+        assert!(needs.iter().any(|need| need.name == "qemu"));
     }
 }

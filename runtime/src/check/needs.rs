@@ -17,9 +17,12 @@ use crate::{kvm, sys};
 /// Oldest QEMU whose vhost-user devices are known to work.
 const OLDEST_QEMU: (u32, u32) = (7, 2);
 
-pub(super) fn all() -> Vec<Need> {
+/// All needs, or those of the host alone.
+pub(super) fn all(host_alone: bool) -> Vec<Need> {
     let mut needs = vec![kvm(), qemu(), kernel(), io_uring(), memfd(), network()];
-    needs.extend(PROGRAMS.map(|(program, why)| own_program(program, why)));
+    if !host_alone {
+        needs.extend(PROGRAMS.map(|(program, why)| own_program(program, why)));
+    }
     needs.extend(TOOLS.map(|tool| tool.check()));
     needs.push(fuse());
     needs

@@ -1,6 +1,8 @@
 //! What was typed, and how it becomes a configuration.
 
 mod byte_size;
+mod disk;
+mod error;
 mod publish;
 mod run;
 
@@ -9,8 +11,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use byte_size::ByteSize;
+pub use disk::DiskOption;
+pub use error::OptionsError;
 pub use publish::Publish;
-pub use run::{DiskOption, RunOptions};
+pub use run::{HypervisorChoice, RunOptions};
 
 /// Containers in microVMs, with every device in a process of its own.
 #[derive(Debug, Parser)]
@@ -26,7 +30,7 @@ pub struct Cli {
 pub enum Command {
     /// Run one command in a virtual machine of its own
     Run(Box<RunOptions>),
-    /// Say what this host has and what it lacks
+    /// Say what this host has and what it lacks; exit code 1 when something needed is missing
     Check(CheckOptions),
     /// Work with disk images
     #[command(subcommand)]
@@ -36,6 +40,9 @@ pub enum Command {
 /// Options of `ringside check`.
 #[derive(Debug, Args)]
 pub struct CheckOptions {
+    /// Check the host alone, not whether Ringside's own programs are built
+    #[arg(long)]
+    pub host: bool,
     /// Print one JSON array instead of lines
     #[arg(long)]
     pub json: bool,

@@ -4,16 +4,17 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use clap::builder::OsStringValueParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 
-use super::{ByteSize, Publish};
-use crate::run::{Config, Disk, RootSource};
+use super::{ByteSize, DiskOption, OptionsError, Publish};
+use crate::run::{Config, RootSource};
 
 /// Smallest memory that Debian's kernel and an initramfs fit in.
 const LEAST_MEMORY: ByteSize = ByteSize(128 << 20);
+/// QEMU rounds memory up, and then does not find enough of it behind.
+const MEMORY_UNIT: u64 = 1 << 20;
 const MOST_CPUS: u8 = 64;
 
 /// What a command finds in its environment when the user does not say otherwise.
@@ -41,30 +42,6 @@ pub enum HypervisorChoice {
     Auto,
     /// QEMU
     Qemu,
-}
-
-/// A data disk as typed: `IMG` or `IMG,ro`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskOption {
-    /// The image or block device.
-    pub image: PathBuf,
-    /// Whether the guest may only read.
-    pub read_only: bool,
-}
-
-impl From<OsString> for DiskOption {
-    fn from(text: OsString) -> Self {
-        match text.as_bytes().strip_suffix(b",ro") {
-            Some(image) => Self {
-                image: OsString::from_vec(image.to_vec()).into(),
-                read_only: true,
-            },
-            None => Self {
-                image: text.into(),
-                read_only: false,
-            },
-        }
-    }
 }
 
 /// Options of `ringside run`.
@@ -122,23 +99,48 @@ impl RunOptions {
     ///
     /// # Errors
     /// In one sentence, the option that is wrong and why.
-    pub fn validate(self: Box<Self>) -> Result<Config> {
+    pub fn validate(self: Box<Self>) -> Result<Config, OptionsError> {
         let root = self.root_source()?;
         let disks = self
             .disks
             .iter()
-            .map(validate_disk)
-            .collect::<Result<_>>()?;
-        ensure!(
-            self.memory >= LEAST_MEMORY,
-            "--memory {}: a guest needs at least {LEAST_MEMORY}",
-            self.memory
-        );
-        ensure!(
-            self.cwd.is_absolute(),
-            "--cwd {}: must start with /",
-            self.cwd.display()
-        );
+            .map(DiskOption::validate)
+            .collect::<Result<_, _>>()?;
+        self.check_memory()?;
+        if !self.cwd.is_absolute() {
+            return Err(OptionsError::RelativeFolder(self.cwd));
+        }
+        let env = self.environment()?;
+        Ok(Config {
+            root,
+            disks,
+            network: self.net,
+            publish: self.publish,
+            cpus: self.cpus,
+            memory: self.memory,
+            hypervisor: self.hypervisor,
+            env,
+            cwd: self.cwd,
+            terminal: self.tty,
+            keep_logs: self.keep_logs,
+            metrics_directory: self.metrics_dir,
+            command: self.command,
+        })
+    }
+
+    fn check_memory(&self) -> Result<(), OptionsError> {
+        let typed = self.memory;
+        if typed < LEAST_MEMORY {
+            let least = LEAST_MEMORY;
+            Err(OptionsError::LittleMemory { typed, least })
+        } else if !typed.0.is_multiple_of(MEMORY_UNIT) {
+            Err(OptionsError::OddMemory(typed))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn environment(&self) -> Result<Vec<(OsString, OsString)>, OptionsError> {
         let mut env: Vec<_> = DEFAULT_ENV
             .map(|(name, value)| (name.into(), value.into()))
             .into_iter()
@@ -152,86 +154,53 @@ impl RunOptions {
         for variable in &self.env {
             set_variable(&mut env, variable)?;
         }
-        Ok(Config {
-            root,
-            disks,
-            network: self.net,
-            publish: self.publish,
-            cpus: self.cpus,
-            memory: self.memory,
-            env,
-            cwd: self.cwd,
-            terminal: self.tty,
-            keep_logs: self.keep_logs,
-            metrics_directory: self.metrics_dir,
-            command: self.command,
-        })
+        Ok(env)
     }
 
-    fn root_source(&self) -> Result<RootSource> {
+    fn root_source(&self) -> Result<RootSource, OptionsError> {
         let rootfs = self.rootfs.as_deref().map(directory).transpose()?;
         match (self.root, rootfs, &self.image) {
-            (RootKind::Virtiofs, _, Some(_)) => bail!("--image is for --root block only"),
+            (RootKind::Virtiofs, _, Some(_)) => Err(OptionsError::ImageWithoutBlock),
             (RootKind::Virtiofs, Some(directory), None) => Ok(RootSource::Directory(directory)),
             (RootKind::Block, _, Some(image)) if image.exists() => {
-                Ok(RootSource::Image(absolute(image)?))
+                let found = image.canonicalize();
+                let found = found.map_err(OptionsError::not_found("--image", image))?;
+                Ok(RootSource::Image(found))
             }
             (RootKind::Block, Some(directory), image) => {
-                let keep = image.as_deref().map(std::path::absolute).transpose()?;
+                let absolute = |image: &PathBuf| {
+                    std::path::absolute(image).map_err(OptionsError::not_found("--image", image))
+                };
+                let keep = image.as_ref().map(absolute).transpose()?;
                 Ok(RootSource::ImageOf { directory, keep })
             }
-            (RootKind::Block, None, Some(image)) => {
-                bail!(
-                    "--image {}: does not exist, and there is no --rootfs to make it from",
-                    image.display()
-                )
-            }
-            (_, None, None) => bail!("--rootfs DIR is missing"),
+            (RootKind::Block, None, Some(image)) => Err(OptionsError::NoImage(image.clone())),
+            (_, None, None) => Err(OptionsError::NoRoot),
         }
     }
 }
 
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize()
-        .with_context(|| format!("cannot find {}", path.display()))
+fn directory(path: &Path) -> Result<PathBuf, OptionsError> {
+    let found = path.canonicalize();
+    let found = found.map_err(OptionsError::not_found("--rootfs", path))?;
+    if found.is_dir() {
+        Ok(found)
+    } else {
+        Err(OptionsError::RootIsNoDirectory(path.to_owned()))
+    }
 }
 
-fn directory(path: &Path) -> Result<PathBuf> {
-    let found = path
-        .canonicalize()
-        .with_context(|| format!("--rootfs {}: cannot find it", path.display()))?;
-    ensure!(
-        found.is_dir(),
-        "--rootfs {}: is no directory",
-        path.display()
-    );
-    Ok(found)
-}
-
-fn validate_disk(option: &DiskOption) -> Result<Disk> {
-    let image = option
-        .image
-        .canonicalize()
-        .with_context(|| format!("--disk {}: cannot find it", option.image.display()))?;
-    ensure!(
-        !image.is_dir(),
-        "--disk {}: is a directory, not an image",
-        image.display()
-    );
-    Ok(Disk {
-        image,
-        read_only: option.read_only,
-    })
-}
-
-fn set_variable(env: &mut Vec<(OsString, OsString)>, variable: &OsString) -> Result<()> {
+fn set_variable(
+    env: &mut Vec<(OsString, OsString)>,
+    variable: &OsString,
+) -> Result<(), OptionsError> {
     let bytes = variable.as_bytes();
     let equals = bytes
         .iter()
         .position(|byte| *byte == b'=')
         .filter(|at| *at > 0);
     let Some(equals) = equals else {
-        bail!("--env {}: must be NAME=VALUE", variable.display());
+        return Err(OptionsError::NoVariable(variable.clone()));
     };
     let name = OsString::from_vec(bytes[..equals].to_vec());
     let value = OsString::from_vec(bytes[equals + 1..].to_vec());
@@ -247,10 +216,10 @@ mod tests {
     use super::super::{Cli, Command};
     use super::*;
 
-    fn validate(arguments: &[&str]) -> Result<Config> {
+    fn validate(arguments: &[&str]) -> Result<Config, Box<dyn std::error::Error>> {
         let full = [&["ringside", "run"], arguments, &["--", "true"]].concat();
         match Cli::try_parse_from(full)?.command {
-            Command::Run(options) => options.validate(),
+            Command::Run(options) => Ok(options.validate()?),
             other => panic!("{other:?}"),
         }
     }
@@ -273,7 +242,7 @@ mod tests {
 
     #[test]
     fn wrong_options_are_named() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["--rootfs", "/nowhere"], "/nowhere"),
             (&["--rootfs", "/etc/passwd"], "no directory"),
             (
@@ -281,6 +250,8 @@ mod tests {
                 "--disk /nowhere",
             ),
             (&["--rootfs", "/", "--memory", "16M"], "at least 128M"),
+            (&["--rootfs", "/", "--memory", "134217729"], "MiB"),
+            (&["--rootfs", "/", "--hypervisor", "xen"], "xen"),
             (&["--rootfs", "/", "--cwd", "tmp"], "--cwd tmp"),
             (&["--rootfs", "/", "--env", "X"], "--env X"),
             (&["--rootfs", "/", "--publish", "1:2"], "--net"),
@@ -290,24 +261,5 @@ mod tests {
             let error = format!("{:#}", validate(arguments).unwrap_err());
             assert!(error.contains(expected), "{arguments:?}: {error}");
         }
-    }
-
-    #[test]
-    fn read_only_is_a_suffix() {
-        let disk = |text: &str| DiskOption::from(OsString::from(text));
-        assert_eq!(
-            disk("a,b"),
-            DiskOption {
-                image: "a,b".into(),
-                read_only: false
-            }
-        );
-        assert_eq!(
-            disk("a,b,ro"),
-            DiskOption {
-                image: "a,b".into(),
-                read_only: true
-            }
-        );
     }
 }

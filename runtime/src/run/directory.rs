@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ const LOG_LINES: usize = 15;
 /// Lines of the guest's console that go into an error: a kernel panic with its registers and
 /// stack fits.
 const CONSOLE_LINES: usize = 50;
+
+/// Bytes of a log that are looked at for its last lines.
+const LONGEST_TAIL: u64 = 64 << 10;
 
 /// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -111,7 +114,7 @@ pub(super) fn tail(path: &Path, what: &str) -> String {
 }
 
 fn last_lines(path: &Path, count: usize, what: &str) -> String {
-    let bytes = fs::read(path).unwrap_or_default();
+    let bytes = end_of(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text
         .lines()
@@ -124,10 +127,21 @@ fn last_lines(path: &Path, count: usize, what: &str) -> String {
     format!("\nthe last lines of {what}:\n  {}", last.join("\n  "))
 }
 
+/// A guest may print as much as it likes: only the end is read.
+fn end_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(LONGEST_TAIL);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST_TAIL).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn base() -> Result<PathBuf> {
     let user = env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
     if let Some(directory) = user {
-        return Ok(PathBuf::from(directory).join("ringside"));
+        let base = std::path::absolute(directory).context("XDG_RUNTIME_DIR leads nowhere")?;
+        return Ok(base.join("ringside"));
     }
     ensure!(
         rustix::process::geteuid().is_root(),

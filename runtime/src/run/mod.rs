@@ -11,6 +11,7 @@ mod streams;
 mod terminal;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::hypervisor::{Accelerator, Hypervisor, Qemu};
 use crate::network::{Forwarder, RunNetwork};
-use crate::options::ByteSize;
+use crate::options::{ByteSize, HypervisorChoice};
 use crate::programs;
 use directory::RunDirectory;
 use part::Parts;
@@ -43,6 +44,8 @@ pub struct Config {
     pub cpus: u8,
     /// Memory.
     pub memory: ByteSize,
+    /// Which program runs the machine.
+    pub hypervisor: HypervisorChoice,
     /// The command's whole environment.
     pub env: Vec<(OsString, OsString)>,
     /// The command's working directory.
@@ -115,9 +118,12 @@ pub fn run(config: Config) -> Result<u8> {
         None => None,
     };
     for published in forwarder.iter().flat_map(|forwarder| &forwarder.published) {
-        eprintln!(
+        // Nobody may read it any more; that is no reason to end.
+        let _ = writeln!(
+            std::io::stderr(),
             "ringside: 127.0.0.1:{} -> guest port {}",
-            published.host, published.guest
+            published.host,
+            published.guest
         );
     }
     if let Err(failure) = socket::wait_until_served(&devices.sockets, &events) {
@@ -133,9 +139,11 @@ pub fn run(config: Config) -> Result<u8> {
         accelerator,
     }
     .machine(devices, ports, size)?;
-    let qemu = Qemu {
-        program: programs::QEMU.find()?,
-        accelerator,
+    let qemu = match config.hypervisor {
+        HypervisorChoice::Auto | HypervisorChoice::Qemu => Qemu {
+            program: programs::QEMU.find()?,
+            accelerator,
+        },
     };
     let inherited: Vec<_> = machine.inherited().collect();
     parts.start(
@@ -146,15 +154,17 @@ pub fn run(config: Config) -> Result<u8> {
     )?;
     drop(inherited);
     drop(machine);
-    let _raw = terminal.map(RawTerminal::enter).transpose()?;
+    let raw = terminal.map(RawTerminal::enter).transpose()?;
     let streams = streams.start(sender)?;
-    match (Session {
+    let session = Session {
         events,
         streams,
         terminal: config.terminal,
-    })
-    .serve()
-    {
+    };
+    let ended = session.serve();
+    // What is said from here on is for a terminal as it was.
+    drop(raw);
+    match ended {
         Ok(code) => {
             parts.wait_for_hypervisor();
             Ok(code)
@@ -171,7 +181,7 @@ fn settle(failure: event::Failure, parts: &Parts, directory: &RunDirectory) -> R
             bail!("the guest failed: {message}{}", directory.console_tail())
         }
         event::Failure::Guest { message, code } => {
-            eprintln!("ringside: {message}");
+            let _ = writeln!(std::io::stderr(), "ringside: {message}");
             Ok(code)
         }
         event::Failure::Ended(first) => Err(parts.obituary(first, directory)),

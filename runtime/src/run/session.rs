@@ -76,16 +76,18 @@ impl Session {
         passed_on: Option<&PassedOn>,
         booted_by: Instant,
     ) -> Result<Event, Failure> {
-        let deadline = match (stage, passed_on) {
-            (_, Some(passed_on)) => passed_on.deadline,
-            (Stage::Booting, None) => booted_by,
-            (Stage::Runs | Stage::Ended(_), None) => Instant::now() + FOREVER,
+        let (deadline, failure) = match (stage, passed_on) {
+            (Stage::Runs, Some(passed_on)) => {
+                (passed_on.deadline, Failure::Interrupted(passed_on.signal))
+            }
+            (Stage::Booting, _) => (booted_by, Failure::NotBooted),
+            // Who reads the rest of the output may take any time.
+            (Stage::Runs, None) | (Stage::Ended(_), _) => {
+                (Instant::now() + FOREVER, Failure::NotBooted)
+            }
         };
         let wait = deadline.saturating_duration_since(Instant::now());
-        self.events.recv_timeout(wait).map_err(|_| match passed_on {
-            Some(passed_on) => Failure::Interrupted(passed_on.signal),
-            None => Failure::NotBooted,
-        })
+        self.events.recv_timeout(wait).map_err(|_| failure)
     }
 
     fn note(&self, notice: Notice) -> Result<Stage, Failure> {

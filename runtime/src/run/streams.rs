@@ -9,15 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringside_protocol::{Notice, Order, port, read_line, write_line};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::stdio;
 
 use super::event::Event;
 use crate::hypervisor::SerialPort;
 
 const CHUNK: usize = 64 * 1024;
+
+/// A guest that takes no orders must not keep the run from ending.
+const LISTENS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The ports before anything flows.
 pub(super) struct Streams {
@@ -72,9 +77,11 @@ impl Streams {
     /// Starts the threads that move bytes.
     pub(super) fn start(self, events: Sender<Event>) -> Result<Running> {
         let duplicate = "cannot duplicate a stream";
-        let orders = Orders(Arc::new(Mutex::new(
-            self.control.try_clone().context(duplicate)?,
-        )));
+        let control = self.control.try_clone().context(duplicate)?;
+        control
+            .set_write_timeout(Some(LISTENS_WITHIN))
+            .context("cannot limit the time of an order")?;
+        let orders = Orders(Arc::new(Mutex::new(control)));
         let input = own(stdio::stdin()).context(duplicate)?;
         relay_input(input, self.stdin, orders.clone());
         let output = own(stdio::stdout()).context(duplicate)?;
@@ -126,13 +133,12 @@ fn own(stream: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// Sends standard input to the guest, then how long it was.
-fn relay_input(mut from: File, mut to: UnixStream, orders: Orders) {
+fn relay_input(from: File, mut to: UnixStream, orders: Orders) {
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];
         let mut bytes = 0;
         loop {
-            match from.read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match patiently(&from, PollFlags::IN, || (&from).read(&mut buffer)) {
                 Ok(0) | Err(_) => break,
                 Ok(length) if to.write_all(&buffer[..length]).is_ok() => bytes += length as u64,
                 Ok(_) => break,
@@ -144,7 +150,36 @@ fn relay_input(mut from: File, mut to: UnixStream, orders: Orders) {
     });
 }
 
-fn relay_output(mut from: UnixStream, mut to: File, events: Sender<Event>) -> Arc<Progress> {
+fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match patiently(to, PollFlags::OUT, || to.write(bytes))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
+}
+
+/// Tries again until `attempt` neither was interrupted nor would have to wait: whoever started us
+/// may have made our standard streams non-blocking, and they are not ours alone to change.
+fn patiently(
+    stream: &File,
+    until: PollFlags,
+    mut attempt: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // A failed wait ends in another attempt.
+                let _ = poll(&mut [PollFd::new(stream, until)], None);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn relay_output(mut from: UnixStream, to: File, events: Sender<Event>) -> Arc<Progress> {
     let progress = Arc::new(Progress {
         delivered: AtomicU64::new(0),
         expected: AtomicU64::new(u64::MAX),
@@ -160,7 +195,7 @@ fn relay_output(mut from: UnixStream, mut to: File, events: Sender<Event>) -> Ar
                 Ok(length) => length,
             };
             // When nobody reads any more the bytes are dropped, so that the guest can go on and end.
-            if !broken && to.write_all(&buffer[..length]).is_err() {
+            if !broken && write_all(&to, &buffer[..length]).is_err() {
                 broken = true;
                 let _ = events.send(Event::OutputBroken);
             }
@@ -191,4 +226,30 @@ fn read_notices(control: UnixStream, events: Sender<Event>) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_does_not_block_loses_nothing() {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let to = own(to.as_fd()).unwrap();
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let expected = sent.clone();
+        let writer = thread::spawn(move || write_all(&to, &sent));
+        let from = File::from(from);
+        let (mut received, mut buffer) = (Vec::new(), vec![0; CHUNK]);
+        while received.len() < expected.len() {
+            let length = patiently(&from, PollFlags::IN, || (&from).read(&mut buffer)).unwrap();
+            received.extend_from_slice(&buffer[..length]);
+        }
+        writer.join().unwrap().unwrap();
+        assert!(received == expected);
+    }
 }
