@@ -2,11 +2,14 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use thiserror::Error;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::queue::{InFlightFile, InFlightLog, LogError};
+use vhost_daemon::session::FrontEnd;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
     VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
@@ -14,6 +17,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
+use crate::control::{Controlled, Stats};
 use crate::request::{Disk, Serial};
 use crate::storage::Storage;
 use crate::worker::{BlockWorker, OperationCounts};
@@ -22,6 +26,8 @@ use crate::write_cache::WriteCache;
 /// One disk: its storage and what its queues share.
 pub struct BlockDevice<S> {
     storage: Arc<S>,
+    /// Capacity in bytes; grows by [`Controlled::resize`].
+    capacity: Arc<AtomicU64>,
     disk: Disk,
     geometry: Geometry,
     serial: Serial,
@@ -29,26 +35,42 @@ pub struct BlockDevice<S> {
     write_cache: Arc<WriteCache>,
     counts: Vec<OperationCounts>,
     in_flight: Option<InFlightFile>,
+    front_end: Mutex<FrontEnd>,
+}
+
+/// A disk cannot take up its medium's new size.
+#[derive(Debug, Error)]
+pub enum ResizeError {
+    /// The medium does not tell its size.
+    #[error("the size of the image cannot be read: {0}")]
+    Unknown(#[source] io::Error),
+    /// It is smaller than what the guest relies on.
+    #[error("the image has shrunk to {0} bytes; a disk can only grow")]
+    Shrunk(u64),
 }
 
 impl<S: Storage> BlockDevice<S> {
     /// A disk with `queues` queues on `storage`.
+    ///
+    /// # Errors
+    /// When the storage does not tell its capacity.
     pub fn new(
         storage: S,
         geometry: Geometry,
         serial: Serial,
         queues: usize,
         metrics: &Metrics,
-    ) -> Self {
-        let block_size = u64::from(geometry.block_size);
+    ) -> io::Result<Self> {
+        let capacity = whole_blocks(storage.capacity()?, geometry);
         let disk = Disk {
-            // A partial block at the end could not be accessed.
-            capacity: storage.capacity() / block_size * block_size,
+            capacity,
             read_only: storage.read_only(),
             can_discard: storage.can_discard(),
             can_write_zeroes: storage.can_write_zeroes(),
         };
-        Self {
+        Ok(Self {
+            capacity: Arc::new(AtomicU64::new(capacity)),
+            front_end: Mutex::default(),
             disk,
             storage: Arc::new(storage),
             geometry,
@@ -59,7 +81,7 @@ impl<S: Storage> BlockDevice<S> {
                 .map(|queue| OperationCounts::register(metrics, queue))
                 .collect(),
             in_flight: None,
-        }
+        })
     }
 
     /// Remembers requests in flight in `directory`, so that the next process does them once more if
@@ -89,6 +111,37 @@ impl<S: Storage> BlockDevice<S> {
             discard = self.disk.can_discard,
             "serving disk"
         );
+    }
+}
+
+/// A partial block at the end could not be accessed.
+fn whole_blocks(bytes: u64, geometry: Geometry) -> u64 {
+    bytes - bytes % u64::from(geometry.block_size)
+}
+
+impl<S: Storage> Controlled for BlockDevice<S> {
+    fn stats(&self) -> Stats {
+        Stats {
+            capacity: self.capacity.load(Ordering::Relaxed),
+            read_only: self.disk.read_only,
+            queues: self.queues,
+            write_cache: self.write_cache.is_on(),
+        }
+    }
+
+    fn resize(&self) -> Result<(), ResizeError> {
+        let bytes = self.storage.capacity().map_err(ResizeError::Unknown)?;
+        let bytes = whole_blocks(bytes, self.geometry);
+        // Never smaller than what the guest was told, also when two ask at once.
+        if self.capacity.fetch_max(bytes, Ordering::Relaxed) > bytes {
+            return Err(ResizeError::Shrunk(bytes));
+        }
+        tracing::info!(bytes, "disk resized");
+        self.front_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .config_changed();
+        Ok(())
     }
 }
 
@@ -131,7 +184,7 @@ impl<S: Storage> Device for BlockDevice<S> {
 
     fn config(&self) -> Vec<u8> {
         let contents = Contents {
-            capacity: self.disk.capacity,
+            capacity: self.capacity.load(Ordering::Relaxed),
             geometry: self.geometry,
             queues: u16::try_from(self.queues).unwrap_or(u16::MAX),
             writeback: self.write_cache.chosen(),
@@ -158,6 +211,13 @@ impl<S: Storage> Device for BlockDevice<S> {
             .set_flushes(features & mask(&[VIRTIO_BLK_F_FLUSH]) != 0);
     }
 
+    fn connected(&self, front_end: &FrontEnd) {
+        *self
+            .front_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = front_end.clone();
+    }
+
     fn disconnected(&self) {
         self.write_cache.choose(true);
     }
@@ -170,7 +230,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             .ok_or(io::ErrorKind::NotFound)?;
         Ok(BlockWorker::new(
             self.storage.clone(),
-            self.disk,
+            (self.disk, self.capacity.clone()),
             self.serial,
             self.write_cache.clone(),
             counts,

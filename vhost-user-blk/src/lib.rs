@@ -5,6 +5,7 @@
 //! with guest memory as its buffer, and the worker writes the status byte.
 
 pub mod config_space;
+pub mod control;
 pub mod device;
 pub mod options;
 pub mod request;

@@ -1,18 +1,20 @@
 //! `vhost-user-blk`: serves a disk image or a block device to virtual machines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::daemon::{self, DaemonError};
+use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::options::CommonConfig;
 use vhost_daemon::queue::LogError;
 use vhost_user_blk::config_space::{BlockSizeError, Geometry};
+use vhost_user_blk::control::{self, Command, ControlError, ControlServer};
 use vhost_user_blk::device::BlockDevice;
-use vhost_user_blk::options::{CAPABILITIES, Config, Medium, Options, OptionsError};
+use vhost_user_blk::options::{Action, CAPABILITIES, Config, Medium, Options, OptionsError};
 use vhost_user_blk::request::Serial;
 use vhost_user_blk::storage::{NullStorage, OpenError, RawFile, Storage};
 
@@ -24,6 +26,14 @@ enum Error {
     LogLevel(#[from] vhost_daemon::log::FilterError),
     #[error(transparent)]
     Image(#[from] OpenError),
+    #[error(transparent)]
+    Command(#[from] ControlError),
+    #[error("the answer cannot be shown")]
+    Answer(#[from] serde_json::Error),
+    #[error("--control cannot be served")]
+    Control(#[source] ListenError),
+    #[error("the disk's size cannot be read")]
+    Capacity(#[source] std::io::Error),
     #[error("--state-dir cannot be used")]
     State(#[source] LogError),
     #[error(transparent)]
@@ -38,7 +48,18 @@ fn main() -> ExitCode {
         println!("{CAPABILITIES}");
         return ExitCode::SUCCESS;
     }
-    daemon::exit_code("vhost-user-blk", run(options))
+    match options.action {
+        Some(Action::Ctl { socket, command }) => {
+            daemon::exit_code("vhost-user-blk ctl", control(&socket, command))
+        }
+        None => daemon::exit_code("vhost-user-blk", run(options)),
+    }
+}
+
+fn control(socket: &Path, command: Command) -> Result<(), Error> {
+    let stats = control::send(socket, command)?;
+    println!("{}", serde_json::to_string(&stats)?);
+    Ok(())
 }
 
 fn run(options: Options) -> Result<(), Error> {
@@ -47,6 +68,7 @@ fn run(options: Options) -> Result<(), Error> {
         common,
         medium,
         state_dir,
+        control,
         block_size,
         serial,
         queues,
@@ -57,6 +79,7 @@ fn run(options: Options) -> Result<(), Error> {
         serial,
         queues,
         state_dir,
+        control,
     };
     match medium {
         Medium::Raw(image, options) => {
@@ -73,6 +96,7 @@ struct Shape {
     serial: Serial,
     queues: usize,
     state_dir: Option<PathBuf>,
+    control: Option<PathBuf>,
 }
 
 fn serve(
@@ -83,10 +107,17 @@ fn serve(
     metrics: Arc<Metrics>,
 ) -> Result<(), Error> {
     let geometry = Geometry::choose(disk.block_size, storage.alignment())?;
-    let mut device = BlockDevice::new(storage, geometry, disk.serial, disk.queues, &metrics);
+    let mut device = BlockDevice::new(storage, geometry, disk.serial, disk.queues, &metrics)
+        .map_err(Error::Capacity)?;
     if let Some(directory) = disk.state_dir {
         device.remember_in(&directory).map_err(Error::State)?;
     }
     device.announce(name);
-    Ok(daemon::run(&Arc::new(device), common, metrics)?)
+    let device = Arc::new(device);
+    let _control = disk
+        .control
+        .map(|path| ControlServer::start(&path, device.clone()))
+        .transpose()
+        .map_err(Error::Control)?;
+    Ok(daemon::run(&device, common, metrics)?)
 }

@@ -6,6 +6,7 @@ use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::options::{CommonConfig, CommonOptions, OptionsError as CommonError};
 
+use crate::control::Command;
 use crate::request::{SECTOR, Serial};
 use crate::storage::RawOptions;
 
@@ -17,8 +18,12 @@ const MAX_QUEUES: usize = 64;
 
 /// Serves a disk image or a block device to virtual machines over vhost-user
 #[derive(Parser, Debug)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 pub struct Options {
+    /// To a running daemon.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// Options of all daemons.
     #[command(flatten)]
     pub common: CommonOptions,
@@ -48,6 +53,10 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Unix socket for commands to the running daemon (vhost-user-blk ctl)
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
     /// Logical block size the guest sees: 512 or 4096; with --direct what the image needs
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
     pub block_size: Option<u32>,
@@ -59,6 +68,19 @@ pub struct Options {
     /// Number of queues offered; one for each CPU of the host (at most 16) by default
     #[arg(long, value_name = "N")]
     pub queues: Option<usize>,
+}
+
+/// What to do instead of serving a disk.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Action {
+    /// Send a command to a running daemon's control socket
+    Ctl {
+        /// The socket given to the daemon as --control
+        socket: PathBuf,
+        /// The command.
+        #[command(subcommand)]
+        command: Command,
+    },
 }
 
 /// What becomes of a guest's discards.
@@ -85,6 +107,8 @@ pub struct Config {
     pub common: CommonConfig,
     /// What is served.
     pub medium: Medium,
+    /// Where commands to the running daemon come from.
+    pub control: Option<PathBuf>,
     /// Where requests in flight are remembered.
     pub state_dir: Option<PathBuf>,
     /// Logical block size the guest sees, if it was asked for.
@@ -152,6 +176,7 @@ impl Options {
             common,
             medium,
             state_dir: self.state_dir,
+            control: self.control,
             block_size: self.block_size,
             serial,
             queues,

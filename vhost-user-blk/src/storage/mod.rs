@@ -16,8 +16,11 @@ pub use raw::{OpenError, RawFile, RawOptions};
 ///
 /// Operations name the storage's files by their place in [`files`](Self::files).
 pub trait Storage: Send + Sync + 'static {
-    /// Capacity in bytes, a multiple of 512.
-    fn capacity(&self) -> u64;
+    /// Capacity in bytes as it is now, a multiple of 512. It may have changed since the last time.
+    ///
+    /// # Errors
+    /// When the medium does not tell.
+    fn capacity(&self) -> io::Result<u64>;
 
     /// Whether writes are refused.
     fn read_only(&self) -> bool;

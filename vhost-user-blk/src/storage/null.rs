@@ -19,8 +19,8 @@ pub struct NullStorage {
 const NOWHERE: IoFile = IoFile::Registered(u32::MAX);
 
 impl Storage for NullStorage {
-    fn capacity(&self) -> u64 {
-        self.capacity
+    fn capacity(&self) -> io::Result<u64> {
+        Ok(self.capacity)
     }
 
     fn read_only(&self) -> bool {

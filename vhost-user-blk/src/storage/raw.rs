@@ -49,7 +49,6 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct RawFile {
     file: File,
-    capacity: u64,
     read_only: bool,
     /// Whether space may be given back: it is wanted, and the file system or device can.
     can_punch: bool,
@@ -104,14 +103,14 @@ impl RawFile {
         if direct {
             open.custom_flags(libc::O_DIRECT);
         }
-        let mut file = open
+        let file = open
             .open(path)
             .map_err(|error| match error.raw_os_error() {
                 Some(libc::EINVAL) if direct => OpenError::NoDirectIo(path.to_owned()),
                 _ => failed(error),
             })?;
         lock(&file, path, read_only)?;
-        let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let size = (&file).seek(SeekFrom::End(0)).map_err(failed)?;
         let capacity = size - size % SECTOR;
         if capacity == 0 {
             return Err(OpenError::Empty(path.to_owned()));
@@ -126,7 +125,6 @@ impl RawFile {
             fallocate(&file, PUNCH, size, 4096).is_ok()
         };
         Ok(Self {
-            capacity,
             read_only,
             can_punch: can_punch && discard && !read_only,
             // A block device zeroes by writing, if it must; a file system that punches holes too.
@@ -211,8 +209,10 @@ fn direct_alignment(file: &File) -> usize {
 const IMAGE: IoFile = IoFile::Registered(0);
 
 impl Storage for RawFile {
-    fn capacity(&self) -> u64 {
-        self.capacity
+    fn capacity(&self) -> io::Result<u64> {
+        // The offset of the descriptor is used for nothing else.
+        let size = (&self.file).seek(SeekFrom::End(0))?;
+        Ok(size - size % SECTOR)
     }
 
     fn read_only(&self) -> bool {

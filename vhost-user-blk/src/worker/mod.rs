@@ -5,6 +5,7 @@ mod in_flight;
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhost_daemon::queue::{Chain, Token};
 use vhost_daemon::worker::{Context, Io, QueueWorker, Submission};
@@ -20,6 +21,7 @@ use in_flight::{Transfer, Work};
 pub struct BlockWorker<S> {
     storage: Arc<S>,
     disk: Disk,
+    capacity: Arc<AtomicU64>,
     serial: Serial,
     write_cache: Arc<WriteCache>,
     counts: OperationCounts,
@@ -31,7 +33,7 @@ type Cx = Context<InFlight>;
 impl<S: Storage> BlockWorker<S> {
     pub(crate) fn new(
         storage: Arc<S>,
-        disk: Disk,
+        (disk, capacity): (Disk, Arc<AtomicU64>),
         serial: Serial,
         write_cache: Arc<WriteCache>,
         counts: OperationCounts,
@@ -40,6 +42,7 @@ impl<S: Storage> BlockWorker<S> {
         Self {
             storage,
             disk,
+            capacity,
             serial,
             write_cache,
             counts,
@@ -183,6 +186,7 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     }
 
     fn request(&mut self, cx: &mut Cx, token: Token, chain: Chain) {
+        self.disk.capacity = self.capacity.load(Ordering::Relaxed);
         match parse(chain, &self.disk) {
             Ok((Ok(request), status)) => self.begin(cx, token, status, request),
             Ok((Err(refusal), status)) => {

@@ -119,6 +119,7 @@ impl Disk {
         let protocol = ProtocolFeatures::CONFIG
             | ProtocolFeatures::MQ
             | ProtocolFeatures::REPLY_ACK
+            | ProtocolFeatures::BACKEND_REQ
             | ProtocolFeatures::LOG_SHMFD;
         front_end
             .handshake(wanted | features::VERSION_1, protocol)

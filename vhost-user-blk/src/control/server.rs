@@ -1,0 +1,96 @@
+//! The control socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use vhost_daemon::listen::{self, ListenError};
+
+use super::{Answer, Controlled, answer};
+
+/// No command is longer.
+const MAX_LINE: u64 = 65536;
+
+/// A client that says nothing for so long is hung up on: the next one waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves commands on a unix socket (mode 0600) from a thread of its own, one client after another.
+/// The socket's file goes when the value is dropped.
+pub struct ControlServer {
+    path: PathBuf,
+}
+
+impl ControlServer {
+    /// Starts serving on `path`.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn start(path: &Path, device: Arc<dyn Controlled>) -> Result<Self, ListenError> {
+        let listener = listen::bind(path)?;
+        thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || serve(&listener, &*device))
+            .map_err(|source| ListenError::Bind {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve(listener: &UnixListener, device: &dyn Controlled) {
+    loop {
+        let served = listener
+            .accept()
+            .and_then(|(stream, _)| converse(&stream, device));
+        if let Err(error) = served {
+            tracing::debug!(%error, "a control client went away");
+            // Out of descriptors, for one: do not spin on it.
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn converse(stream: &UnixStream, device: &dyn Controlled) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        if reader
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut line)?
+            == 0
+        {
+            return Ok(());
+        }
+        let (reply, last) = match String::from_utf8(line) {
+            Ok(line) if line.ends_with('\n') || (line.len() as u64) < MAX_LINE => {
+                (answer(device, &line), false)
+            }
+            Ok(_) => (
+                Answer::Error(format!("a command of more than {MAX_LINE} bytes")),
+                true,
+            ),
+            Err(_) => (Answer::Error("not UTF-8".to_owned()), false),
+        };
+        let mut text = serde_json::to_string(&reply)?;
+        text.push('\n');
+        (&mut &*stream).write_all(text.as_bytes())?;
+        if last {
+            return Ok(());
+        }
+    }
+}

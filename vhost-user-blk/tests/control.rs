@@ -1,0 +1,139 @@
+//! Commands to a running daemon.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod disk;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+
+use disk::{ALL, Disk, PROGRAM, SOON};
+use lab::frontend::blk::status;
+use lab::guest::QemuGuest;
+
+fn controlled(test: &str) -> Disk {
+    let socket = std::env::temp_dir().join(format!("{test}-{}.ctl", std::process::id()));
+    Disk::start_with(test, 1 << 20, |d| d.arg("--control").arg(&socket))
+}
+
+fn socket(test: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("{test}-{}.ctl", std::process::id()))
+}
+
+fn ctl(test: &str, command: &str) -> Output {
+    Command::new(PROGRAM)
+        .arg("ctl")
+        .arg(socket(test))
+        .arg(command)
+        .output()
+        .unwrap()
+}
+
+fn grow(disk: &Disk, bytes: u64) {
+    std::fs::File::options()
+        .write(true)
+        .open(&disk.image)
+        .unwrap()
+        .set_len(bytes)
+        .unwrap();
+}
+
+#[test]
+fn a_grown_image_is_taken_up_while_running() {
+    let test = "blk-resize";
+    let disk = controlled(test);
+    let (mut front_end, mut blk) = disk.driver(ALL);
+    let mut channel = front_end.open_backend_channel().unwrap();
+    assert_eq!(
+        blk.write(2048, &[7; 512]).unwrap(),
+        status::IOERR,
+        "beyond the end"
+    );
+    grow(&disk, 2 << 20);
+    let output = ctl(test, "resize");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"capacity\":2097152"));
+    assert!(
+        channel.wait_config_changed(SOON).unwrap(),
+        "the front end was not told"
+    );
+    assert_eq!(front_end.get_config(0, 8).unwrap(), 4096_u64.to_le_bytes());
+    assert_eq!(blk.write(2048, &[7; 512]).unwrap(), status::OK);
+    assert_eq!(blk.read(2048, 512).unwrap(), (status::OK, vec![7; 512]));
+}
+
+#[test]
+fn a_disk_does_not_shrink() {
+    let test = "blk-shrink";
+    let disk = controlled(test);
+    grow(&disk, 512);
+    let output = ctl(test, "resize");
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        stderr.contains("shrunk to 512 bytes; a disk can only grow"),
+        "{stderr}"
+    );
+    assert!(String::from_utf8_lossy(&ctl(test, "stats").stdout).contains("1048576"));
+}
+
+#[test]
+fn nonsense_is_answered_and_the_next_client_served() {
+    let test = "blk-ctl-nonsense";
+    let disk = controlled(test);
+    let mut stream = UnixStream::connect(socket(test)).unwrap();
+    for line in [
+        "{}\n",
+        "resize\n",
+        "{\"command\":\"explode\"}\n",
+        "[[[[\n",
+        "\n",
+    ] {
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("{\"error\":\"not a command"),
+            "{line:?} gave {answer}"
+        );
+    }
+    drop(stream);
+    assert!(ctl(test, "stats").status.success());
+    disk.assert_serves();
+    let nobody = Command::new(PROGRAM)
+        .args(["ctl", "/no/such", "stats"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&nobody.stderr);
+    assert!(
+        stderr.contains("cannot talk to the daemon at /no/such: No such file"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_qemu_guest_sees_the_disk_grow() {
+    let test = "blk-grow-qemu";
+    let disk = controlled(test);
+    let script = "cat /sys/block/vda/size; echo ready; read line; sleep 1; cat /sys/block/vda/size";
+    let mut guest = QemuGuest::new(script).blk(&disk.socket).start().unwrap();
+    guest.wait_output("ready").unwrap();
+    grow(&disk, 4 << 20);
+    assert!(ctl(test, "resize").status.success());
+    guest.write(b"go\n").unwrap();
+    let output = guest.wait().unwrap().success().unwrap();
+    assert!(
+        output.contains("2048") && output.contains("8192"),
+        "{output}"
+    );
+}
