@@ -83,6 +83,13 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
         Ok(None)
     }
 
+    /// Whether closing a file that was opened with `flags` may have something to say: if not, the
+    /// guest's kernel does without `FLUSH`.
+    fn flushes(&self, flags: u32) -> bool {
+        let _ = flags;
+        true
+    }
+
     /// `FileSystem::create` for a creator with groups.
     ///
     /// # Errors

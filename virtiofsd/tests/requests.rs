@@ -116,6 +116,26 @@ fn only_writes_that_append_go_to_the_end() {
     }
 }
 
+/// What was only read has nothing to flush: one request less for every file that is read.
+#[test]
+fn closing_what_was_only_read_needs_no_request() {
+    const NOFLUSH: u8 = 1 << 5;
+    let share = Share::start("fs-noflush");
+    fs::write(share.directory.join("file"), "").unwrap();
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let node = session.lookup("file").unwrap();
+    for (flags, expected) in [
+        (libc::O_RDONLY, NOFLUSH),
+        (libc::O_WRONLY, 0),
+        (libc::O_RDWR, 0),
+    ] {
+        let flags = words(&[flags.cast_unsigned(), 0]);
+        let opened = session.call(Opcode::Open, node, &[&flags], OPEN);
+        assert_eq!(opened.body[8] & NOFLUSH, expected, "{flags:?}");
+    }
+}
+
 /// Many at a time, answered in any order.
 #[test]
 fn reads_in_flight_do_not_mix() {

@@ -20,6 +20,10 @@ pub const OPEN_KILL_SUIDGID: u32 = 1;
 /// `FUSE_WRITE_KILL_SUIDGID` in `fuse_write_in.write_flags`. 7.31.
 pub const WRITE_KILL_SUIDGID: u32 = 4;
 
+/// `FOPEN_NOFLUSH` in `fuse_open_out.open_flags`: no `FLUSH` when it is closed. 7.35; older kernels
+/// ignore it.
+pub const FOPEN_NOFLUSH: u32 = 1 << 5;
+
 /// `struct fuse_setxattr_in` with `FUSE_SETXATTR_EXT`. 7.33.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

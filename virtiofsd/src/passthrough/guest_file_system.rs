@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuse_backend_rs::api::filesystem::Entry;
+use rustix::fs::OFlags;
 
 use super::{CachePolicy, Passthrough};
 use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened};
@@ -50,6 +51,11 @@ impl GuestFileSystem for Passthrough {
 
     fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
         self.file_for(inode, handle, access)
+    }
+
+    /// A file that was only read has no failed write to tell of; locks are the guest's kernel's.
+    fn flushes(&self, flags: u32) -> bool {
+        OFlags::from_bits_retain(flags) & OFlags::RWMODE != OFlags::RDONLY
     }
 
     fn create_as(

@@ -17,8 +17,8 @@ use super::{MAX_IO, Server};
 use crate::file_system::{Access, FileRange, GuestFileSystem, appends};
 use crate::fuse::Features;
 use crate::fuse::abi::{
-    CopyFileRangeIn, FallocateIn, LseekIn, LseekOut, OpenIn, ReadIn, ReleaseIn, WRITE_KILL_SUIDGID,
-    WriteIn, WriteOut,
+    CopyFileRangeIn, FOPEN_NOFLUSH, FallocateIn, LseekIn, LseekOut, OpenIn, ReadIn, ReleaseIn,
+    WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
 
 /// What is left to do for a request once it has been dispatched.
@@ -150,7 +150,11 @@ pub(super) fn open<F: GuestFileSystem>(
         server
             .file_system
             .open(context, node, input.flags, input.fuse_flags)?;
-    reply.put(&open_out(handle, options, backing))?;
+    let mut output = open_out(handle, options, backing);
+    if !server.file_system.flushes(input.flags) {
+        output.open_flags |= FOPEN_NOFLUSH;
+    }
+    reply.put(&output)?;
     Ok(Work::Replied)
 }
 
