@@ -89,7 +89,7 @@ impl Passthrough {
         let mut names = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
         let len = rustix::fs::listxattr(path.as_c_str(), &mut names[..])?;
         names.truncate(len);
-        Ok(ListxattrReply::Names(names))
+        Ok(ListxattrReply::Names(without_acls(&names)))
     }
 
     pub(super) fn remove_xattr(&self, inode: u64, name: &CStr) -> io::Result<()> {
@@ -99,5 +99,24 @@ impl Passthrough {
         let fd = node.fd()?;
         let path = self.descriptors.path(&fd)?;
         Ok(rustix::fs::removexattr(path.as_c_str(), name)?)
+    }
+}
+
+/// Attributes that cannot be had must not be listed: whoever copies them all would fail.
+fn without_acls(names: &[u8]) -> Vec<u8> {
+    let served = |name: &&[u8]| !ACLS.contains(&name.strip_suffix(b"\0").unwrap_or(name));
+    let names = names.split_inclusive(|byte| *byte == 0).filter(served);
+    names.flatten().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acls_are_not_listed() {
+        let host = b"user.a\0system.posix_acl_access\0user.b\0system.posix_acl_default\0";
+        assert_eq!(without_acls(host), b"user.a\0user.b\0");
+        assert_eq!(without_acls(b""), b"");
     }
 }
