@@ -12,33 +12,39 @@ use super::inodes::Inode;
 use super::{Passthrough, errno};
 use crate::fuse::ROOT;
 
-/// What getdents64(2) fills at a time: some hundred entries.
+/// What getdents64(2) fills at a time, at most: some hundred entries.
 const CHUNK: usize = 16 << 10;
+
+/// At least: some entries with the longest names.
+const CHUNK_MIN: usize = 1024;
+
+/// With its attributes an entry takes several times the room that it takes on the host.
+const PLUS: u32 = 4;
 
 impl Passthrough {
     /// Lists from position `offset` on (0, or what an entry named), until `add` returns 0: the
-    /// guest's buffer is full.
+    /// guest's buffer, of some `size` bytes, is full.
     pub(super) fn list(
         &self,
-        inode: u64,
-        handle: u64,
+        (inode, handle): (u64, u64),
         offset: u64,
+        size: u32,
         add: &mut dyn FnMut(DirEntry<'_>) -> io::Result<usize>,
     ) -> io::Result<()> {
         let (node, open) = self.listing(inode, handle)?;
-        self.entries(&node, &open, offset, |entry, _| add(entry))
+        self.entries(&node, &open, (offset, size), |entry, _| add(entry))
     }
 
     /// Lists with every entry looked up: one lookup more for each entry that `add` took.
     pub(super) fn list_with_entries(
         &self,
-        inode: u64,
-        handle: u64,
+        (inode, handle): (u64, u64),
         offset: u64,
+        size: u32,
         add: &mut dyn FnMut(DirEntry<'_>, Entry) -> io::Result<usize>,
     ) -> io::Result<()> {
         let (node, open) = self.listing(inode, handle)?;
-        self.entries(&node, &open, offset, |dirent, name| {
+        self.entries(&node, &open, (offset, size / PLUS), |dirent, name| {
             // Node 0: the guest's kernel takes the name and asks for the rest if it needs it. So
             // it is for the directory itself and its parent, and for what has just gone.
             let entry = match dirent.name {
@@ -62,7 +68,7 @@ impl Passthrough {
         &self,
         node: &Inode,
         open: &Handle,
-        offset: u64,
+        (offset, size): (u64, u32),
         mut add: impl FnMut(DirEntry<'_>, &std::ffi::CStr) -> io::Result<usize>,
     ) -> io::Result<()> {
         let Opened::Directory(position) = &open.opened else {
@@ -71,7 +77,9 @@ impl Passthrough {
         let _position = position.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::seek(&open.file, SeekFrom::Start(offset))?;
         let mut chunk = [MaybeUninit::uninit(); CHUNK];
-        let mut entries = RawDir::new(&open.file, &mut chunk);
+        // What does not fit the guest's buffer would be read once more for its next request.
+        let chunk = &mut chunk[..(size as usize).clamp(CHUNK_MIN, CHUNK)];
+        let mut entries = RawDir::new(&open.file, chunk);
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();

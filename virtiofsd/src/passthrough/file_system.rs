@@ -318,11 +318,11 @@ impl FileSystem for Passthrough {
         _context: &Context,
         inode: u64,
         handle: u64,
-        _size: u32,
+        size: u32,
         offset: u64,
         add_entry: &mut dyn FnMut(DirEntry<'_>) -> io::Result<usize>,
     ) -> io::Result<()> {
-        self.list(inode, handle, offset, add_entry)
+        self.list((inode, handle), offset, size, add_entry)
     }
 
     fn readdirplus(
@@ -330,11 +330,11 @@ impl FileSystem for Passthrough {
         _context: &Context,
         inode: u64,
         handle: u64,
-        _size: u32,
+        size: u32,
         offset: u64,
         add_entry: &mut dyn FnMut(DirEntry<'_>, Entry) -> io::Result<usize>,
     ) -> io::Result<()> {
-        self.list_with_entries(inode, handle, offset, add_entry)
+        self.list_with_entries((inode, handle), offset, size, add_entry)
     }
 
     fn fsyncdir(
