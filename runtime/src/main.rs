@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ringside::options::{Cli, Command, ImageCommand};
-use ringside::{check, disk_image, run};
+use ringside::run::{self, Interrupted};
+use ringside::{check, disk_image};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code for failures of ringside itself, so that they differ from the command's own codes.
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+                return ExitCode::from(interrupted.exit_code());
+            }
             // With nobody to read it, the exit code still tells.
             let _ = writeln!(std::io::stderr(), "ringside: {error:#}");
             ExitCode::from(OWN_FAILURE)

@@ -1,6 +1,7 @@
 //! Runs the system's programs that do parts of the work.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -38,6 +39,8 @@ impl Tool {
             .stdout(Stdio::piped());
         command.stderr(Stdio::piped());
         arrange(&mut command);
+        // A group of its own: Ctrl-C on a terminal reaches this process alone.
+        command.process_group(0);
         sys::end_with_this_thread(&mut command);
         let failed = |source| Error::NoTool {
             program: self.program,

@@ -10,8 +10,8 @@ use tempfile::TempPath;
 
 use super::directory::{RunDirectory, checked_socket_path};
 use super::part::{Parts, Role};
-use super::{Config, QUEUE_PAIRS, RootSource};
-use crate::disk_image;
+use super::root::Root;
+use super::{Config, QUEUE_PAIRS};
 use crate::hypervisor::{DiskDevice, FileSystem, NetworkBackend, NetworkDevice};
 use crate::network::{GUEST_MAC, MTU};
 use crate::programs::{self, Program};
@@ -61,23 +61,17 @@ impl<'a> Launcher<'a> {
         })
     }
 
-    /// Starts the daemon of the root file system, making its image first where there is none.
-    pub(super) fn start_root(&self, parts: &mut Parts, devices: &mut Devices) -> Result<()> {
-        match &self.config.root {
-            RootSource::Directory(directory) => self.start_virtiofsd(parts, devices, directory),
-            RootSource::Image(image) => self.start_root_disk(parts, devices, image),
-            RootSource::ImageOf {
-                directory,
-                keep: Some(image),
-            } => {
-                disk_image::build(directory, image, None)?;
-                self.start_root_disk(parts, devices, image)
-            }
-            RootSource::ImageOf {
-                directory,
-                keep: None,
-            } => {
-                let image = disk_image::temporary(directory)?;
+    /// Starts the daemon of the root file system.
+    pub(super) fn start_root(
+        &self,
+        parts: &mut Parts,
+        devices: &mut Devices,
+        root: Root,
+    ) -> Result<()> {
+        match root {
+            Root::Directory(directory) => self.start_virtiofsd(parts, devices, &directory),
+            Root::Image(image) => self.start_root_disk(parts, devices, &image),
+            Root::Temporary(image) => {
                 self.start_root_disk(parts, devices, &image)?;
                 devices.temporary_image = Some(image);
                 Ok(())

@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 
 /// Something that the run's one loop acts on.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// This process got a signal.
     Signal(i32),
     /// A daemon or the hypervisor ended.
@@ -30,11 +30,11 @@ pub(super) enum Event {
 
 /// A part's end.
 #[derive(Debug, Clone)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// Index among the run's parts.
-    pub(super) part: usize,
+    pub(crate) part: usize,
     /// How it ended.
-    pub(super) status: ExitStatus,
+    pub(crate) status: ExitStatus,
 }
 
 /// Why a run ended before its command did.
@@ -60,7 +60,7 @@ pub(super) enum Failure {
 }
 
 /// Reports signals as events from now on, instead of dying of them.
-pub(super) fn watch_signals(events: Sender<Event>) -> Result<()> {
+pub(crate) fn watch_signals(events: Sender<Event>) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH])
         .context("cannot handle signals")?;
     thread::spawn(move || {

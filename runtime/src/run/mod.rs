@@ -2,9 +2,11 @@
 
 mod daemons;
 mod directory;
-mod event;
+pub(crate) mod event;
 mod guest;
 mod part;
+pub(crate) mod prepare;
+mod root;
 mod session;
 mod socket;
 mod streams;
@@ -23,6 +25,8 @@ use crate::options::{ByteSize, HypervisorChoice};
 use crate::programs;
 use directory::RunDirectory;
 use part::Parts;
+pub use prepare::Interrupted;
+use root::Root;
 use session::Session;
 use terminal::RawTerminal;
 
@@ -89,13 +93,14 @@ pub struct Disk {
 ///
 /// # Errors
 /// When a part cannot be started or ends before the command does, naming the part and the end of
-/// its log.
+/// its log; [`Interrupted`] when a signal came before the first part was started.
 pub fn run(config: Config) -> Result<u8> {
     let (sender, events) = channel();
     event::watch_signals(sender.clone())?;
     let terminal = config.terminal.then(RawTerminal::check).transpose()?;
     let directory = RunDirectory::create(config.keep_logs.as_deref())?;
-    let image = guest::image()?;
+    let image = prepare::unless_interrupted(&events, guest::image)??;
+    let root = Root::obtain(&config.root, &events)?;
     // Parts end before the directory they use is removed: later values drop first.
     let mut parts = Parts::new(sender.clone(), directory.logs().to_owned());
     let network = config
@@ -104,7 +109,7 @@ pub fn run(config: Config) -> Result<u8> {
         .transpose()?;
     let mut devices = daemons::Devices::default();
     let launcher = daemons::Launcher::new(&config, &directory)?;
-    launcher.start_root(&mut parts, &mut devices)?;
+    launcher.start_root(&mut parts, &mut devices, root)?;
     launcher.start_disks(&mut parts, &mut devices)?;
     let forwarder = match network {
         Some(network) => {
@@ -176,7 +181,7 @@ pub fn run(config: Config) -> Result<u8> {
 /// Turns the reason why a run ended early into an exit code or a message that names the part.
 fn settle(failure: event::Failure, parts: &Parts, directory: &RunDirectory) -> Result<u8> {
     match failure {
-        event::Failure::Interrupted(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        event::Failure::Interrupted(signal) => Ok(Interrupted(signal).exit_code()),
         event::Failure::Guest { message, code: 125 } => {
             bail!("the guest failed: {message}{}", directory.console_tail())
         }
