@@ -18,6 +18,7 @@ use virtio_bindings::virtio_blk::{
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
 use crate::control::{Controlled, Stats};
+use crate::limits::{Limits, Rates};
 use crate::request::{Disk, Serial};
 use crate::storage::Storage;
 use crate::worker::{BlockWorker, OperationCounts};
@@ -35,6 +36,7 @@ pub struct BlockDevice<S> {
     write_cache: Arc<WriteCache>,
     counts: Vec<OperationCounts>,
     in_flight: Option<InFlightFile>,
+    limits: Arc<Limits>,
     front_end: Mutex<FrontEnd>,
 }
 
@@ -81,6 +83,7 @@ impl<S: Storage> BlockDevice<S> {
                 .map(|queue| OperationCounts::register(metrics, queue))
                 .collect(),
             in_flight: None,
+            limits: Arc::default(),
         })
     }
 
@@ -126,7 +129,13 @@ impl<S: Storage> Controlled for BlockDevice<S> {
             read_only: self.disk.read_only,
             queues: self.queues,
             write_cache: self.write_cache.is_on(),
+            limits: self.limits.rates(),
         }
+    }
+
+    fn limit(&self, rates: Rates) {
+        tracing::info!(?rates, "limits set");
+        self.limits.set(rates);
     }
 
     fn resize(&self) -> Result<(), ResizeError> {
@@ -234,6 +243,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             self.serial,
             self.write_cache.clone(),
             counts,
+            self.limits.clone(),
         ))
     }
 }

@@ -12,9 +12,10 @@ mod disk;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use disk::{ALL, Disk, PROGRAM, SOON};
-use lab::frontend::blk::status;
+use lab::frontend::blk::{Data, kind, status};
 use lab::guest::QemuGuest;
 
 fn controlled(test: &str) -> Disk {
@@ -27,10 +28,11 @@ fn socket(test: &str) -> std::path::PathBuf {
 }
 
 fn ctl(test: &str, command: &str) -> Output {
+    let words = command.split(' ');
     Command::new(PROGRAM)
         .arg("ctl")
         .arg(socket(test))
-        .arg(command)
+        .args(words)
         .output()
         .unwrap()
 }
@@ -136,4 +138,65 @@ fn a_qemu_guest_sees_the_disk_grow() {
         output.contains("2048") && output.contains("8192"),
         "{output}"
     );
+}
+
+/// Reads that complete in one second, many at a time.
+fn reads_in_a_second(blk: &mut lab::frontend::blk::Blk) -> u64 {
+    let until = Instant::now() + Duration::from_secs(1);
+    let mut done = 0;
+    while Instant::now() < until {
+        while blk.queue().in_flight() < 30 {
+            blk.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();
+        }
+        done += blk.wait_any(Duration::from_millis(500)).unwrap().len() as u64;
+    }
+    done
+}
+
+#[test]
+fn a_limit_holds_within_a_second_and_can_be_lifted() {
+    let test = "blk-limit";
+    let disk = controlled(test);
+    let (_front_end, mut blk) = disk.driver(ALL);
+    let free = reads_in_a_second(&mut blk);
+    assert!(free > 2000, "only {free} reads a second without a limit");
+    assert!(ctl(test, "limit --iops 300").status.success());
+    reads_in_a_second(&mut blk);
+    let limited = reads_in_a_second(&mut blk);
+    assert!(
+        (150..450).contains(&limited),
+        "{limited} reads a second with a limit of 300"
+    );
+    let stats = ctl(test, "stats");
+    assert!(String::from_utf8_lossy(&stats.stdout).contains("\"iops\":300"));
+    assert!(ctl(test, "limit").status.success());
+    let lifted = reads_in_a_second(&mut blk);
+    assert!(
+        lifted > 1000,
+        "only {lifted} reads a second after the limit was lifted"
+    );
+}
+
+#[test]
+fn a_limited_queue_stops_at_once() {
+    let test = "blk-limit-stop";
+    let disk = controlled(test);
+    assert!(ctl(test, "limit --iops 1 --iops-burst 1").status.success());
+    let (mut front_end, mut blk) = disk.driver(ALL);
+    for _ in 0..10 {
+        blk.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let started = Instant::now();
+    let base = front_end.stop_queue(0).unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "the stop took {:?}",
+        started.elapsed()
+    );
+    assert!(
+        base < 5,
+        "{base} of 10 requests passed a limit of one a second"
+    );
+    assert_eq!(blk.queue().used_idx().unwrap(), base);
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::types::{Fd, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
@@ -21,6 +22,7 @@ pub enum Event<T> {
 }
 
 const WATCH_BIT: u64 = 1 << 63;
+const TIMER: u64 = WATCH_BIT - 1;
 
 /// An io_uring that one thread submits to and reaps, with the table of what is in flight.
 ///
@@ -33,6 +35,9 @@ pub struct Reactor<T> {
     free: Vec<u32>,
     watches: Vec<RawFd>,
     in_flight: usize,
+    /// Boxed: the kernel reads it when the operation is handed over.
+    timer: Box<Timespec>,
+    timer_runs: bool,
     /// A watched descriptor cannot be watched any more: nobody would wake the thread.
     lost_watch: Option<i32>,
 }
@@ -56,6 +61,8 @@ impl<T> Reactor<T> {
             free: Vec::new(),
             watches: Vec::new(),
             in_flight: 0,
+            timer: Box::default(),
+            timer_runs: false,
             lost_watch: None,
         })
     }
@@ -103,6 +110,24 @@ impl<T> Reactor<T> {
             };
         }
         self.in_flight += 1;
+        Ok(())
+    }
+
+    /// Makes [`wait`](Self::wait) return after `delay` at the latest, once. While one such wish is
+    /// pending, further ones are ignored.
+    ///
+    /// # Errors
+    /// When the submission queue is full and the kernel does not take it.
+    pub fn wake_after(&mut self, delay: Duration) -> io::Result<()> {
+        if self.timer_runs {
+            return Ok(());
+        }
+        *self.timer = delay.into();
+        let entry = opcode::Timeout::new(&raw const *self.timer)
+            .build()
+            .user_data(TIMER);
+        self.push_entry(&entry)?;
+        self.timer_runs = true;
         Ok(())
     }
 
@@ -157,6 +182,10 @@ impl<T> Reactor<T> {
         loop {
             let completion = self.ring.completion().next()?;
             let data = completion.user_data();
+            if data == TIMER {
+                self.timer_runs = false;
+                continue;
+            }
             if data & WATCH_BIT != 0 {
                 let id = u32::try_from(data & !WATCH_BIT).unwrap_or(u32::MAX);
                 if !cqueue::more(completion.flags()) && self.arm(id).is_err() {
@@ -202,7 +231,8 @@ impl<T> Reactor<T> {
         }
         // SAFETY: every pointer in `entry` is into a boxed slot (iovecs) or into guest memory
         // pinned by that slot's buffers; the slot keeps both until the completion is reaped, and
-        // drop waits for all completions. Watch entries hold no pointer.
+        // drop waits for all completions. Watch entries hold no pointer, a timeout's is boxed and
+        // read when the entry is handed over.
         unsafe { self.ring.submission().push(entry) }
             .map_err(|_| io::ErrorKind::ResourceBusy.into())
     }

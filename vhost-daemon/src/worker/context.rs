@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::{Io, WatchId};
 use crate::queue::{Chain, QueueError, RunningQueue, Token};
@@ -96,6 +97,13 @@ impl<T> Context<T> {
     /// When the kernel refuses.
     pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
         self.reactor.watch(fd)
+    }
+
+    /// Has the next turn come after `delay` at the latest.
+    pub fn wake_after(&mut self, delay: Duration) {
+        if let Err(error) = self.reactor.wake_after(delay) {
+            tracing::error!(queue = %self.name, %error, "a timer cannot be set");
+        }
     }
 
     /// Counts and logs a request that broke the device's rules; the caller still answers it.

@@ -12,6 +12,8 @@ mod server;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Rates;
+
 pub use client::{ControlError, send};
 pub use server::ControlServer;
 
@@ -23,6 +25,8 @@ pub enum Command {
     Stats,
     /// Take up the image's new size and tell the guest; a disk can only grow
     Resize,
+    /// Set the disk's rate limits; what is not named has no limit
+    Limit(Rates),
 }
 
 /// The answer to a command.
@@ -46,12 +50,17 @@ pub struct Stats {
     pub queues: usize,
     /// Whether the guest's write cache is on.
     pub write_cache: bool,
+    /// The rate limits.
+    pub limits: Rates,
 }
 
 /// What carries commands out.
 pub trait Controlled: Send + Sync + 'static {
     /// The disk as it is served now.
     fn stats(&self) -> Stats;
+
+    /// Sets the rate limits.
+    fn limit(&self, rates: Rates);
 
     /// Takes up the medium's new size.
     ///
@@ -69,6 +78,10 @@ fn answer(device: &dyn Controlled, line: &str) -> Answer {
     let done = match command {
         Command::Stats => Ok(()),
         Command::Resize => device.resize(),
+        Command::Limit(rates) => {
+            device.limit(rates);
+            Ok(())
+        }
     };
     match done {
         Ok(()) => Answer::Ok(device.stats()),
@@ -91,8 +104,11 @@ mod tests {
                 read_only: true,
                 queues: 1,
                 write_cache: false,
+                limits: Rates::default(),
             }
         }
+
+        fn limit(&self, _rates: Rates) {}
 
         fn resize(&self) -> Result<(), crate::device::ResizeError> {
             Ok(())
@@ -101,7 +117,12 @@ mod tests {
 
     #[test]
     fn commands_read_as_documented() {
-        for line in [r#"{"command":"stats"}"#, r#" {"command": "resize"} "#] {
+        for line in [
+            r#"{"command":"stats"}"#,
+            r#" {"command": "resize"} "#,
+            r#"{"command":"limit","iops":1000}"#,
+            r#"{"command":"limit"}"#,
+        ] {
             assert_eq!(answer(&Fixed, line), Answer::Ok(Fixed.stats()));
         }
         let text = serde_json::to_string(&answer(&Fixed, r#"{"command":"stats"}"#)).unwrap();

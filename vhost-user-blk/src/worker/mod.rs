@@ -6,10 +6,12 @@ mod in_flight;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use vhost_daemon::queue::{Chain, Token};
 use vhost_daemon::worker::{Context, Io, QueueWorker, Submission};
 
+use crate::limits::Limits;
 use crate::request::{Disk, Request, Serial, Status, StatusByte, parse};
 use crate::storage::Storage;
 use crate::write_cache::WriteCache;
@@ -26,9 +28,15 @@ pub struct BlockWorker<S> {
     write_cache: Arc<WriteCache>,
     counts: OperationCounts,
     alignment: usize,
+    limits: Arc<Limits>,
+    /// A limit holds the next request back.
+    held_back: bool,
 }
 
 type Cx = Context<InFlight>;
+
+/// A queue that is held back looks at its limits again after this time: they may have changed.
+const LIMIT_REVIEW: Duration = Duration::from_millis(100);
 
 impl<S: Storage> BlockWorker<S> {
     pub(crate) fn new(
@@ -37,6 +45,7 @@ impl<S: Storage> BlockWorker<S> {
         serial: Serial,
         write_cache: Arc<WriteCache>,
         counts: OperationCounts,
+        limits: Arc<Limits>,
     ) -> Self {
         let alignment = storage.alignment();
         Self {
@@ -47,6 +56,8 @@ impl<S: Storage> BlockWorker<S> {
             write_cache,
             counts,
             alignment,
+            limits,
+            held_back: false,
         }
     }
 
@@ -185,7 +196,33 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
         }
     }
 
+    fn turn(&mut self, cx: &mut Cx) -> usize {
+        self.held_back = false;
+        for done in 0..Cx::BATCH {
+            if self.limits.is_limited()
+                && let Some(wait) = self.limits.wait(cx.queue().now())
+            {
+                self.held_back = true;
+                cx.wake_after(wait.min(LIMIT_REVIEW));
+                return done;
+            }
+            match cx.pop() {
+                Some((token, chain)) => self.request(cx, token, chain),
+                None => return done,
+            }
+        }
+        Cx::BATCH
+    }
+
+    fn wants_requests(&self) -> bool {
+        !self.held_back
+    }
+
     fn request(&mut self, cx: &mut Cx, token: Token, chain: Chain) {
+        if self.limits.is_limited() {
+            self.limits
+                .take(chain.readable.len() + chain.writable.len());
+        }
         self.disk.capacity = self.capacity.load(Ordering::Relaxed);
         match parse(chain, &self.disk) {
             Ok((Ok(request), status)) => self.begin(cx, token, status, request),
