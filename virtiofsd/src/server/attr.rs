@@ -7,9 +7,9 @@ use fuse_backend_rs::abi::fuse_abi::{FATTR_FH, GETATTR_FH, stat64};
 use fuse_backend_rs::api::filesystem::SetattrValid;
 
 use super::Server;
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{AccessIn, AttrOut, GetattrIn, SetattrIn, StatfsOut, StatxIn, StatxOut};
 

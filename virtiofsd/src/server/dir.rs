@@ -5,9 +5,9 @@ use std::io::Result;
 use fuse_backend_rs::api::filesystem::{DirEntry, Entry};
 
 use super::entry::open_out;
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use super::{MAX_IO, Server};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{Dirent, EntryOut, OpenIn, ReadIn, ReleaseIn};

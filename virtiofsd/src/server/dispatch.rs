@@ -3,9 +3,9 @@
 use std::io::Result;
 use std::sync::atomic::Ordering;
 
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use super::{Server, attr, dir, entry, errno, init, io, sync, xattr};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::Opcode;

@@ -6,9 +6,9 @@ use fuse_backend_rs::api::filesystem::{Entry, OpenOptions};
 
 use super::Server;
 use super::decode::Malformed;
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use crate::file_system::{GuestFileSystem, NewNode, Opened};
 use crate::fuse::abi::{
     BatchForgetIn, CreateIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, OpenOut,

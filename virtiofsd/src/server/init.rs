@@ -3,9 +3,9 @@
 use std::io::Result;
 use std::sync::atomic::Ordering;
 
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use super::{MAX_IO, Server, errno};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{InitIn, InitIn2, InitOut};

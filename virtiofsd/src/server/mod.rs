@@ -15,6 +15,7 @@ mod request;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod work;
 mod xattr;
 
 use std::io::{Error, Result};
@@ -26,9 +27,9 @@ use crate::file_system::GuestFileSystem;
 use crate::fuse::Features;
 
 pub use decode::{Body, Malformed};
-pub use io::{CopyIn, CopyOut, Work};
 pub use reply::{HEADER, Reply, header};
 pub use request::{BODY_MAX, Request, body_len};
+pub use work::{CopyIn, CopyOut, Work};
 
 /// Largest read, write or directory listing in one request.
 pub const MAX_IO: u32 = 1 << 20;

@@ -5,9 +5,9 @@ use std::io::Result;
 use fuse_backend_rs::abi::fuse_abi::FSYNC_FDATASYNC;
 
 use super::Server;
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use crate::file_system::{Access, GuestFileSystem};
 use crate::fuse::Opcode;
 use crate::fuse::abi::{FlushIn, FsyncIn};

@@ -6,9 +6,9 @@ use std::io::Result;
 use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
 
 use super::decode::Malformed;
-use super::io::Work;
 use super::reply::Reply;
 use super::request::Request;
+use super::work::Work;
 use super::{Server, errno};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{
