@@ -38,7 +38,7 @@ setup: ## Install what Ringside needs and check that it is there (as root)
 	cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
 	cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --debug
 	cargo build --quiet -p ringside
-	target/debug/ringside check
+	target/debug/ringside check --host
 
 agent: ## Build the guest's agent (static, for debug builds of the rest)
 	$(STATIC) cargo build --quiet --target $(AGENT_TARGET) -p ringside-agent
