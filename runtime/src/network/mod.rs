@@ -3,6 +3,7 @@
 //! The namespace has no name and no link to the host's network. It lives as long as a descriptor
 //! of it or of its tap is open, so nothing can be left behind.
 
+mod connection;
 mod forward;
 mod pump;
 

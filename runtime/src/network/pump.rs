@@ -8,6 +8,9 @@ use std::ops::Range;
 /// read, never more than this is held.
 const CAPACITY: usize = 64 * 1024;
 
+/// Reads and writes before other connections get their turn.
+const MOST_MOVES: usize = 32;
+
 /// Moves bytes from one non-blocking stream to another, and the end of them too.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -42,13 +45,17 @@ impl Pump {
         self.finished
     }
 
-    /// Moves what can be moved without waiting.
+    /// Moves what can be moved without waiting, and no more than a fair share: the others of the
+    /// same thread wait meanwhile.
     pub(super) fn advance(
         &mut self,
         mut source: &TcpStream,
         mut sink: &TcpStream,
     ) -> io::Result<()> {
-        while !self.finished {
+        for _ in 0..MOST_MOVES {
+            if self.finished {
+                break;
+            }
             if self.waiting.is_empty() {
                 if self.source_ended {
                     self.finished = true;
@@ -67,6 +74,7 @@ impl Pump {
                 self.waiting.start += length;
             }
         }
+        // What is left is still ready: the next look at all connections finds it.
         Ok(())
     }
 }

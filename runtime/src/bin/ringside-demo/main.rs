@@ -13,6 +13,7 @@ mod steps;
 mod table;
 mod tree;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ use clap::Parser;
 use guest_image::Cache;
 
 use steps::{Demo, Root};
-use table::Table;
+use table::{Table, say};
 
 /// Shows one guest on the three daemons, end to end
 #[derive(Debug, Parser)]
@@ -38,11 +39,11 @@ fn main() -> ExitCode {
     table.print();
     match outcome {
         Ok(()) => {
-            println!("\nEverything worked.");
+            say(format_args!("\nEverything worked.\n"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            println!("\nFAILED: {error:#}");
+            say(format_args!("\nFAILED: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -56,7 +57,8 @@ fn show(options: &Options, table: &mut Table) -> Result<()> {
         .unwrap_or_else(|| cache.path("demo"));
     std::fs::create_dir_all(&work)
         .with_context(|| format!("cannot make the work directory {}", work.display()))?;
-    println!("Logs and images are in {}", work.display());
+    let _lock = only_one(&cache)?;
+    say(format_args!("Logs and images are in {}\n", work.display()));
     let demo = Demo::new(work)?;
     demo.check()?;
     demo.assemble(&cache, table)?;
@@ -64,4 +66,17 @@ fn show(options: &Options, table: &mut Table) -> Result<()> {
         demo.boot_and_show(root, table)?;
     }
     Ok(())
+}
+
+/// Two demos would assemble the same tree and write the same images. The lock lasts as long as the
+/// file is open.
+fn only_one(cache: &Cache) -> Result<File> {
+    let path = cache.path("demo.lock");
+    let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        say(format_args!("waiting for another ringside-demo to end\n"));
+        lock.lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(lock)
 }

@@ -1,5 +1,6 @@
 //! Progress while it works, and the table at the end.
 
+use std::fmt::Arguments;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -27,13 +28,11 @@ impl Table {
         step: &'static str,
         work: impl FnOnce() -> Result<(T, String)>,
     ) -> Result<T> {
-        print!("[{part}] {step} ... ");
-        // Progress is nice to have; a closed pipe is no reason to fail.
-        let _ = std::io::stdout().flush();
+        say(format_args!("[{part}] {step} ... "));
         let start = Instant::now();
         let (value, shown) = work().with_context(|| format!("step \"{step}\" of {part}"))?;
         let took = start.elapsed();
-        println!("{shown} ({:.1} s)", took.as_secs_f64());
+        say(format_args!("{shown} ({:.1} s)\n", took.as_secs_f64()));
         self.rows.push(Row {
             part,
             step,
@@ -44,7 +43,10 @@ impl Table {
     }
 
     pub(crate) fn print(&self) {
-        println!("\n{:<10} {:<24} {:>8}  shown", "part", "step", "seconds");
+        say(format_args!(
+            "\n{:<10} {:<24} {:>8}  shown\n",
+            "part", "step", "seconds"
+        ));
         for Row {
             part,
             step,
@@ -52,7 +54,16 @@ impl Table {
             took,
         } in &self.rows
         {
-            println!("{part:<10} {step:<24} {:>8.1}  {shown}", took.as_secs_f64());
+            let seconds = took.as_secs_f64();
+            say(format_args!(
+                "{part:<10} {step:<24} {seconds:>8.1}  {shown}\n"
+            ));
         }
     }
+}
+
+/// Shows `text` at once. Progress is nice to have; a closed pipe is no reason to fail.
+pub(crate) fn say(text: Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_fmt(text).and_then(|()| out.flush());
 }
