@@ -30,7 +30,7 @@ pub(super) fn dispatch<F: GuestFileSystem>(
         return Ok(Work::Silent);
     }
     if !known {
-        return Err(errno(libc::EIO));
+        return Err(errno(libc::ENOTCONN));
     }
     if !reply.fits(reply_size(request.opcode)) {
         return Err(errno(libc::EINVAL));

@@ -89,7 +89,7 @@ fn versions_and_features_are_agreed_on() {
 fn nothing_is_served_before_init() {
     let (_dir, server) = server();
     let (result, _) = call(&server, header(Opcode::Getattr, ROOT), &[0; 16], 1000);
-    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
     let (result, _) = call(&server, header(Opcode::Forget, ROOT), &[0; 8], 0);
     assert!(matches!(result, Ok(Work::Silent)));
 }

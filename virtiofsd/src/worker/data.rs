@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vhost_daemon::queue::{Buffers, Chain, Token};
 use vhost_daemon::worker::{Io, IoFile, Submission};
 
-use super::{Cx, refuse, send};
+use super::{Cx, refuse, report, send};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::WriteOut;
 use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, header};
@@ -176,10 +176,7 @@ impl Pending {
         let moved = match result {
             Ok(moved) => moved,
             Err(error) => {
-                // Other errors are the guest's own doing, and its to hear of.
-                if error.raw_os_error() == Some(libc::EIO) {
-                    cx.backend_error("moving data", &error);
-                }
+                report(cx, "moving data", &error);
                 return refuse(cx, self.token, self.unique, self.reply, &error);
             }
         };

@@ -67,7 +67,10 @@ impl<F: GuestFileSystem> FsWorker<F> {
             Ok(Work::Replied) => Ok(()),
             Ok(work) => return self.work(cx, token, header.unique, chain, work),
             Err(_) if is_silent(&header) => return cx.complete(token, 0),
-            Err(error) => Err(error),
+            Err(error) => {
+                report(cx, "serving a request", &error);
+                Err(error)
+            }
         };
         let reply = reply.finish(header.unique, result);
         send(cx, token, chain.writable, reply);
@@ -163,6 +166,13 @@ fn take_header(
 /// Whether no answer is due, not even about an error.
 fn is_silent(header: &InHeader) -> bool {
     Opcode::from_number(header.opcode).is_some_and(Opcode::is_silent)
+}
+
+/// Counts and logs an error of the host's. Others are the guest's own doing, and its to hear of.
+fn report(cx: &mut Cx, what: &str, error: &io::Error) {
+    if error.raw_os_error() == Some(libc::EIO) {
+        cx.backend_error(what, error);
+    }
 }
 
 /// Answers with an error, if there is room for one.
