@@ -145,6 +145,10 @@ impl Places {
         status: &FileStatus,
         descriptors: &DescriptorDirectory,
     ) -> Option<Arc<OwnedFd>> {
+        // Before Linux 5.8: a handle on the wrong mount would name another file.
+        if status.mount_id == 0 {
+            return None;
+        }
         let mounts = self.mounts.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(mount) = mounts.get(&status.mount_id) {
             return Some(mount.clone());
@@ -152,7 +156,7 @@ impl Places {
         drop(mounts);
         // Handles want a file that is open for real; only these may be opened at will.
         let kind = status.attributes.st_mode & libc::S_IFMT;
-        if status.mount_id == 0 || !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {
+        if !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {
             return None;
         }
         let file = descriptors.reopen(fd, OFlags::RDONLY).ok()?;
