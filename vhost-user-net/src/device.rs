@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
+use vhost_daemon::session::FrontEnd;
 
 use crate::backend::Port;
 use crate::config::Mac;
@@ -62,6 +63,10 @@ impl<P: Port> Device for NetDevice<P> {
 
     fn acknowledged(&self, features: u64) {
         self.station.acknowledged(features);
+    }
+
+    fn connected(&self, front_end: &FrontEnd) {
+        self.station.connected(front_end);
     }
 
     fn disconnected(&self) {

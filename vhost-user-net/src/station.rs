@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vhost_daemon::log::Limiter;
+use vhost_daemon::session::FrontEnd;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
 };
@@ -26,6 +27,7 @@ pub struct Station<P> {
     /// The network may have forgotten the guest: it should announce itself.
     announce: AtomicBool,
     pairs: Mutex<Pairs>,
+    front_end: Mutex<FrontEnd>,
     /// For lines that a guest can cause: about what the port refuses, and about drivers.
     refusals: Limiter,
     drivers: Limiter,
@@ -51,6 +53,7 @@ impl<P: Port> Station<P> {
                 active: lanes,
                 receiving: vec![false; lanes],
             }),
+            front_end: Mutex::default(),
             refusals: Limiter::default(),
             drivers: Limiter::default(),
         }
@@ -86,6 +89,9 @@ impl<P: Port> Station<P> {
         // (virtio 1.2, 5.1.5). Without, the front end enables the rings of those in use.
         let told = agreed.has(VIRTIO_NET_F_CTRL_VQ);
         self.use_pairs(if told { 1 } else { self.port.lanes() });
+        if self.config().announce {
+            self.tell_of_change();
+        }
         // A guest can reset its device as often as it likes.
         if let Some(suppressed) = self.drivers.permit() {
             tracing::info!(
@@ -97,6 +103,22 @@ impl<P: Port> Station<P> {
                 "driver acknowledged"
             );
         }
+    }
+
+    /// A front end is there: changes of the configuration are told to it.
+    pub fn connected(&self, front_end: &FrontEnd) {
+        *self
+            .front_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = front_end.clone();
+    }
+
+    /// The guest gets a configuration interrupt: status or announcement have changed.
+    fn tell_of_change(&self) {
+        self.front_end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .config_changed();
     }
 
     /// Another front end may bring another driver: it starts anew.
@@ -124,6 +146,7 @@ impl<P: Port> Station<P> {
     pub fn lose_link(&self) {
         if !self.link_lost.swap(true, Ordering::Relaxed) {
             tracing::error!("the network's side has vanished: link down, frames are dropped");
+            self.tell_of_change();
         }
     }
 

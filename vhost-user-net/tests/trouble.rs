@@ -41,6 +41,7 @@ fn frames_for_an_interface_that_is_down_are_dropped() {
 fn a_tap_that_vanishes_takes_the_link_down_and_nothing_hangs() {
     let mut network = Network::start("net-gone");
     let mut guest = network.guest(ALL, 64, 2048);
+    let mut channel = guest.front_end.open_backend_channel().unwrap();
     network.namespace.ip(&format!("link del {TAP}")).unwrap();
     for _ in 0..50 {
         guest
@@ -48,6 +49,10 @@ fn a_tap_that_vanishes_takes_the_link_down_and_nothing_hangs() {
             .send(packet::PLAIN, &packet::udp(5001, b"lost"))
             .unwrap();
     }
+    assert!(
+        channel.wait_config_changed(SOON).unwrap(),
+        "the guest was not told"
+    );
     assert_eq!(guest.front_end.get_config(6, 2).unwrap(), [0, 0]);
     network.wait_metric(&network.drops(1, "transmit", "gone"), 50);
     let said = network.daemon.stderr().matches("vanished").count();

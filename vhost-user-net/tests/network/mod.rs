@@ -84,8 +84,10 @@ impl Network {
     /// A front end that has negotiated `wanted` features and shared `memory`.
     pub fn front_end(&self, wanted: u64, memory: &GuestMemory) -> FrontEnd {
         let mut front_end = FrontEnd::connect(&self.socket, SOON).unwrap();
-        let protocol =
-            ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+        let protocol = ProtocolFeatures::CONFIG
+            | ProtocolFeatures::MQ
+            | ProtocolFeatures::REPLY_ACK
+            | ProtocolFeatures::BACKEND_REQ;
         front_end
             .handshake(wanted | features::VERSION_1, protocol)
             .unwrap();
