@@ -26,8 +26,8 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
-    /// The file that takes what the kernel's console prints.
-    pub console_log: PathBuf,
+    /// Takes what the kernel's console prints. It is inherited under its number here.
+    pub console: OwnedFd,
     /// virtio-serial ports.
     pub ports: Vec<SerialPort>,
     /// vhost-user file systems.
@@ -100,6 +100,7 @@ impl Machine {
             .iter()
             .map(|port| &port.socket)
             .chain(taps)
+            .chain([&self.console])
             .map(AsFd::as_fd)
     }
 }

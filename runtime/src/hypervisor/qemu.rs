@@ -105,8 +105,8 @@ impl Qemu {
 }
 
 fn add_console_and_ports(arguments: &mut Arguments, machine: &Machine) {
-    let log = escaped(&machine.console_log);
-    arguments.prefixed("-chardev", "file,id=console,path=", &log);
+    let console = machine.console.as_raw_fd();
+    arguments.option("-chardev", format!("socket,id=console,fd={console}"));
     arguments.option("-serial", "chardev:console");
     arguments.option("-device", "virtio-serial-pci,id=ports");
     for port in &machine.ports {
@@ -184,6 +184,8 @@ impl Arguments {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::super::{DiskDevice, FileSystem};
     use super::*;
 
@@ -195,10 +197,10 @@ mod tests {
             kernel: "/k".into(),
             initramfs: "/i".into(),
             command_line: "quiet".into(),
-            console_log: "/log,1".into(),
+            console: File::open("/dev/null").unwrap().into(),
             ports: Vec::new(),
             file_systems: vec![FileSystem {
-                socket: "/fs".into(),
+                socket: "/fs,1".into(),
                 tag: "root".into(),
             }],
             disks: vec![DiskDevice {
@@ -227,8 +229,8 @@ mod tests {
         let line = line.join(" ");
         for part in [
             "-smp 3 -m 268435456B",
-            "file,id=console,path=/log,,1",
-            "socket,id=fs0,path=/fs -device vhost-user-fs-pci,chardev=fs0,tag=root",
+            "-chardev socket,id=console,fd=",
+            "socket,id=fs0,path=/fs,,1 -device vhost-user-fs-pci,chardev=fs0,tag=root",
             "socket,id=disk0,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
             "vhost-user,id=net,chardev=net0,queues=2",
             "mq=on,vectors=0",

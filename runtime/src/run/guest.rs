@@ -9,6 +9,7 @@ use guest_image::{Cache, GuestImage, Kernel, MODULES, cpio};
 use ringside_protocol::{CONFIG_PATH, GuestConfig, Process, RawText, WindowSize};
 
 use super::Config;
+use super::console;
 use super::daemons::Devices;
 use super::directory::RunDirectory;
 use crate::hypervisor::{Accelerator, Machine, SerialPort};
@@ -56,7 +57,7 @@ impl Builder<'_> {
             kernel: self.image.vmlinux.clone(),
             initramfs: self.initramfs(&guest)?,
             command_line: format!("{COMMAND_LINE}{extra}"),
-            console_log: self.directory.console_log(),
+            console: console::record(&self.directory.console_log())?,
             ports,
             file_systems: devices.file_systems,
             disks: devices.disks,

@@ -1,5 +1,6 @@
 //! One run: from a configuration to the command's exit code, leaving nothing behind.
 
+mod console;
 mod daemons;
 mod directory;
 pub(crate) mod event;
