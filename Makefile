@@ -62,7 +62,7 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 	cargo nextest run --workspace --no-fail-fast
 	cargo test --workspace --doc --quiet
 
-bench: release ## Measure against the peers (docs/performance.md)
+bench: release ## Measure against the peers (perf/README.md); QUICK=1 for a short run
 	target/release/ringside-perf blk $(if $(QUICK),--quick)
 
 clean: ## Remove what was built
