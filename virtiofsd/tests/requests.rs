@@ -202,6 +202,32 @@ fn descriptors(share: &Share) -> usize {
 }
 
 #[test]
+fn a_file_that_did_not_change_stays_in_the_guests_cache() {
+    const KEEP_CACHE: u32 = 1 << 1;
+    let share = Share::start("fs-keep-cache");
+    let path = share.directory.join("program");
+    std::fs::write(&path, b"first").unwrap();
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let node = session.lookup("program").unwrap();
+    let mut keeps = || {
+        let reply = session.call(Opcode::Open, node, &[&words(&[0, 0])], OPEN);
+        lab::frontend::fs::u32_at(&reply.body, 8).unwrap() & KEEP_CACHE != 0
+    };
+    assert!(!keeps(), "opened for the first time");
+    assert!(
+        !keeps(),
+        "a fresh change might be followed by one with the same time"
+    );
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    assert!(!keeps(), "nothing was remembered yet");
+    assert!(keeps() && keeps(), "unchanged");
+    std::fs::write(&path, b"other").unwrap();
+    assert!(!keeps(), "changed on the host, same size");
+    assert!(!keeps(), "changed a moment ago");
+}
+
+#[test]
 fn a_walk_that_is_forgotten_leaves_no_descriptor_open() {
     let share = Share::start("fs-forget");
     for n in 0..300 {

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
 use super::place::{NodeFd, Place, Places};
+use super::version::LastOpened;
 use crate::fuse::ROOT;
 use crate::sys::{FileHandle, FileStatus, status_of};
 
@@ -44,6 +45,8 @@ pub(super) struct Inode {
     identity: Identity,
     /// How many lookups the guest has not forgotten. Once 0 it stays 0.
     lookups: AtomicU64,
+    /// What the guest may have cached.
+    pub(super) last_opened: LastOpened,
 }
 
 impl Inode {
@@ -109,6 +112,7 @@ impl InodeTable {
             identity: Identity::from(&status),
             place: places.keep(root)?,
             lookups: AtomicU64::new(1),
+            last_opened: LastOpened::default(),
         });
         Ok(Self {
             root,
@@ -163,6 +167,7 @@ impl InodeTable {
             kind: status.attributes.st_mode & libc::S_IFMT,
             identity: Identity::from(status),
             lookups: AtomicU64::new(1),
+            last_opened: LastOpened::default(),
         });
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.

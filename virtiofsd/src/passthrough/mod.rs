@@ -21,6 +21,7 @@ mod place;
 mod set_id;
 #[cfg(test)]
 mod tests;
+mod version;
 mod xattrs;
 
 use std::io;

@@ -5,6 +5,7 @@ use std::io;
 use fuse_backend_rs::api::filesystem::OpenOptions;
 use rustix::fs::OFlags;
 
+use super::config::CachePolicy;
 use super::handles::Opened;
 use super::inodes::Inode;
 use super::set_id::clearing_set_id;
@@ -59,9 +60,15 @@ impl Passthrough {
             };
             self.descriptors.reopen(&node.fd()?, flags)?
         };
+        let mut options = self.config.cache.file_options();
+        // Without the flag the guest's kernel drops what it has cached, also the pages of running
+        // programs: each start of a program would read it all again.
+        if self.config.cache == CachePolicy::Auto && node.last_opened.is_unchanged(&fd)? {
+            options |= OpenOptions::KEEP_CACHE;
+        }
         Ok((
             self.handles.add(node.id, fd, Opened::File, counted),
-            self.config.cache.file_options(),
+            options,
         ))
     }
 

@@ -1,0 +1,55 @@
+//! Whether a file is still the one that the guest has in its cache.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::fstat;
+
+/// What every change of a file's data changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    size: i64,
+    modified: (i64, u64),
+    changed: (i64, u64),
+}
+
+/// The version of a file when the guest opened it last.
+#[derive(Debug, Default)]
+pub(super) struct LastOpened(Mutex<Option<Version>>);
+
+/// File systems stamp changes with the time of a clock tick, some with whole seconds: two changes
+/// within that may look like one.
+const COARSEST_STAMP: Duration = Duration::from_secs(2);
+
+impl LastOpened {
+    /// Notes that the guest opens `file`; whether it is unchanged since the time before, so that
+    /// what the guest's kernel has cached of it still holds.
+    ///
+    /// # Errors
+    /// fstat(2)'s.
+    pub(super) fn is_unchanged(&self, file: &impl AsFd) -> io::Result<bool> {
+        let stat = fstat(file)?;
+        let version = Version {
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        };
+        // A version that a further change might not differ from is not remembered.
+        let remembered = is_settled(stat.st_ctime).then_some(version);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = *last == Some(version);
+        *last = remembered;
+        Ok(unchanged)
+    }
+}
+
+fn is_settled(changed: i64) -> bool {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
+    now.checked_sub(changed)
+        .is_some_and(|age| age > COARSEST_STAMP)
+}
