@@ -9,6 +9,7 @@
 //! - [`netns`]: a network of the test's own, with taps.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
+mod bytes;
 pub mod frontend;
 pub mod guest;
 pub mod need;
@@ -17,4 +18,5 @@ pub mod process;
 pub mod scratch;
 mod sys;
 
+pub use bytes::pattern;
 pub use sys::event::Event;

@@ -16,7 +16,7 @@ mod disk;
 use std::mem::MaybeUninit;
 
 use blkio::{Blkio, Blkioq, Completion, MemoryRegion, ReqFlags};
-use disk::{Disk, pattern};
+use disk::Disk;
 
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 256;
@@ -73,7 +73,7 @@ impl Connection {
 fn write_then_read(disk: &Disk, connection: &mut Connection, queue: usize) {
     for batch in (0..BLOCKS).step_by(32) {
         for block in batch..batch + 32 {
-            let bytes = pattern((queue * BLOCKS + block) as u64, BLOCK);
+            let bytes = lab::pattern((queue * BLOCKS + block) as u64, BLOCK);
             let buffer = connection.buffer(block);
             // SAFETY: the block is inside the region, and no request uses it now.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, BLOCK) };
@@ -86,7 +86,7 @@ fn write_then_read(disk: &Disk, connection: &mut Connection, queue: usize) {
     connection.finish(queue, 1);
     let image = std::fs::read(&disk.image).unwrap();
     for block in 0..BLOCKS {
-        let expected = pattern((queue * BLOCKS + block) as u64, BLOCK);
+        let expected = lab::pattern((queue * BLOCKS + block) as u64, BLOCK);
         assert!(
             image[block * BLOCK..][..BLOCK] == expected,
             "block {block} in the image"
@@ -104,7 +104,7 @@ fn write_then_read(disk: &Disk, connection: &mut Connection, queue: usize) {
             // SAFETY: the requests on the block are done.
             let got = unsafe { std::slice::from_raw_parts(connection.buffer(block), BLOCK) };
             assert!(
-                got == pattern((queue * BLOCKS + block) as u64, BLOCK),
+                got == lab::pattern((queue * BLOCKS + block) as u64, BLOCK),
                 "block {block} read"
             );
         }

@@ -12,7 +12,7 @@ mod disk;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use disk::{ALL, Disk, PROGRAM, SOON, pattern};
+use disk::{ALL, Disk, PROGRAM, SOON};
 use lab::frontend::blk::{Blk, Data, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory, Ticket, features};
 use lab::guest::{QemuGuest, VhostUser};
@@ -85,7 +85,7 @@ impl Load {
 }
 
 fn content(block: u64, version: u64) -> Vec<u8> {
-    let mut bytes = pattern(block << 32 | version, BLOCK);
+    let mut bytes = lab::pattern(block << 32 | version, BLOCK);
     bytes[..8].copy_from_slice(&version.to_le_bytes());
     bytes
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use disk::{ALL, Disk, PROGRAM, SOON, pattern};
+use disk::{ALL, Disk, PROGRAM, SOON};
 use lab::frontend::blk::status;
 use lab::process::Daemon;
 
@@ -79,7 +79,7 @@ fn a_full_file_system_gives_errors_and_the_disk_goes_on() {
         .spawn_listening(&disk.socket, SOON)
         .unwrap();
     let (front_end, mut blk) = disk.driver(ALL);
-    let bytes = pattern(5, 1 << 20);
+    let bytes = lab::pattern(5, 1 << 20);
     let answers: Vec<u8> = (0..32)
         .map(|n| blk.write(n * 2048, &bytes).unwrap())
         .collect();

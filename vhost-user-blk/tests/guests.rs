@@ -9,7 +9,7 @@
 
 mod disk;
 
-use disk::{Disk, pattern};
+use disk::Disk;
 use lab::guest::{QemuGuest, UmlGuest, VhostUser};
 
 const IMAGE: u64 = 64 << 20;
@@ -39,7 +39,7 @@ sync
 
 fn prepared(test: &str) -> (Disk, Vec<u8>) {
     let disk = Disk::start(test, IMAGE);
-    let first = pattern(42, 4 << 20);
+    let first = lab::pattern(42, 4 << 20);
     let file = std::fs::File::options()
         .write(true)
         .open(&disk.image)

@@ -12,7 +12,7 @@ mod disk;
 use std::io::Write;
 use std::time::Duration;
 
-use disk::{ALL, Disk, SOON, pattern};
+use disk::{ALL, Disk, SOON};
 use lab::frontend::blk::{Blk, Data, header, kind, status};
 use lab::frontend::garbage::{self, Reaction};
 use lab::frontend::{
@@ -251,7 +251,7 @@ fn a_front_end_that_goes_mid_request_is_followed_by_the_next() {
     for round in 0..20 {
         let (front_end, mut blk) = disk.driver(ALL);
         for n in 0..32_u64 {
-            let bytes = pattern(n, 256 << 10);
+            let bytes = lab::pattern(n, 256 << 10);
             blk.stage(kind::OUT, n * 512, Data::ToDevice(&bytes))
                 .unwrap();
         }
@@ -304,27 +304,16 @@ fn memory_behind_the_end_of_its_file_does_not_kill_the_daemon() {
     disk.assert_serves();
 }
 
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-}
-
 /// The daemon neither spins nor floods its log for half a second, and serves the next connection.
 fn assert_calm(disk: &mut Disk) {
     std::thread::sleep(Duration::from_millis(100));
     let (ticks, lines) = (
-        cpu_ticks(disk.daemon.pid()),
+        disk.daemon.cpu_ticks().unwrap(),
         disk.daemon.stderr().lines().count(),
     );
     std::thread::sleep(MOMENT);
     assert!(
-        cpu_ticks(disk.daemon.pid()) - ticks < 20,
+        disk.daemon.cpu_ticks().unwrap() - ticks < 20,
         "the daemon spins"
     );
     assert!(

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use disk::{ALL, Disk, LOG_ALL, pattern};
+use disk::{ALL, Disk, LOG_ALL};
 use lab::frontend::GuestMemory;
 use lab::frontend::blk::{Blk, status};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -51,7 +51,7 @@ fn every_page_that_changed_is_in_the_log_and_hardly_any_other() {
     assert_eq!(base, 0, "pages are counted from address 0");
     let mut front_end = disk.front_end(ALL, &memory);
     let mut blk = Blk::new(front_end.set_up_queue(0, 64).unwrap());
-    assert_eq!(blk.write(0, &pattern(1, 1 << 20)).unwrap(), status::OK);
+    assert_eq!(blk.write(0, &lab::pattern(1, 1 << 20)).unwrap(), status::OK);
 
     let log = std::fs::File::from(memfd_create("log", MemfdFlags::CLOEXEC).unwrap());
     log.set_len((MEMORY / 4096 / 8) as u64).unwrap();

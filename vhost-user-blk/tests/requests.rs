@@ -11,7 +11,7 @@ mod disk;
 
 use std::os::unix::fs::MetadataExt;
 
-use disk::{ALL, Disk, pattern};
+use disk::{ALL, Disk};
 use lab::frontend::blk::{Data, Range, UNMAP, status};
 use lab::frontend::features;
 
@@ -22,7 +22,7 @@ fn what_is_written_is_read_back_and_in_the_image() {
     let disk = Disk::start("blk-readback", 8 << 20);
     let (_front_end, mut blk) = disk.driver(ALL);
     for (sector, len) in [(0, 512), (1, 4096), (100, 65536), (2000, 1 << 20)] {
-        let bytes = pattern(sector, len);
+        let bytes = lab::pattern(sector, len);
         assert_eq!(blk.write(sector, &bytes).unwrap(), status::OK);
         assert_eq!(blk.read(sector, len).unwrap(), (status::OK, bytes.clone()));
         assert_eq!(blk.flush().unwrap(), status::OK);
@@ -43,7 +43,7 @@ fn any_framing_is_understood() {
         for (segment, indirect) in [(512, false), (1000, true), (4096, false), (4096, true)] {
             blk.set_segment_len(segment);
             blk.exchange().use_indirect(indirect);
-            let bytes = pattern(segment as u64, 32768);
+            let bytes = lab::pattern(segment as u64, 32768);
             assert_eq!(blk.write(64, &bytes).unwrap(), status::OK);
             assert_eq!(blk.read(64, bytes.len()).unwrap(), (status::OK, bytes));
         }
@@ -58,7 +58,7 @@ fn many_requests_in_flight_complete_each_with_its_own_data() {
         for round in 0..20 {
             let mut tickets = Vec::new();
             for n in 0..40_u64 {
-                let bytes = pattern(round * 100 + n, 4096);
+                let bytes = lab::pattern(round * 100 + n, 4096);
                 let ticket =
                     blk.stage(lab::frontend::blk::kind::OUT, n * 8, Data::ToDevice(&bytes));
                 tickets.push(ticket.unwrap());
@@ -76,7 +76,7 @@ fn many_requests_in_flight_complete_each_with_its_own_data() {
                 let (status, data) = blk.wait(ticket).unwrap();
                 assert_eq!(status, status::OK);
                 assert!(
-                    data == pattern(round * 100 + n, 4096),
+                    data == lab::pattern(round * 100 + n, 4096),
                     "round {round}, block {n}"
                 );
             }
@@ -110,7 +110,7 @@ fn a_batch_is_answered_with_few_interrupts() {
 fn discard_and_write_zeroes_read_back_as_zeroes_and_free_space() {
     let disk = Disk::start("blk-discard", 8 << 20);
     let (_front_end, mut blk) = disk.driver(ALL);
-    let bytes = pattern(7, 1 << 20);
+    let bytes = lab::pattern(7, 1 << 20);
     assert_eq!(blk.write(0, &bytes).unwrap(), status::OK);
     assert_eq!(blk.flush().unwrap(), status::OK);
     let before = std::fs::metadata(&disk.image).unwrap().blocks();
@@ -253,7 +253,8 @@ fn several_queues_work_at_the_same_time() {
             scope.spawn(move || {
                 let mut blk = lab::frontend::blk::Blk::new(queue);
                 for round in 0..200_u64 {
-                    let (sector, bytes) = (n * 8192 + round * 8, pattern(n * 1000 + round, 4096));
+                    let (sector, bytes) =
+                        (n * 8192 + round * 8, lab::pattern(n * 1000 + round, 4096));
                     assert_eq!(blk.write(sector, &bytes).unwrap(), status::OK);
                     assert_eq!(blk.read(sector, 4096).unwrap(), (status::OK, bytes));
                 }
@@ -339,7 +340,7 @@ fn direct_io_serves_buffers_at_any_address() {
         // The driver's allocator gives odd lengths odd addresses.
         blk.set_segment_len(segment);
         for len in [512, 4096, 12288] {
-            let bytes = pattern((segment % 7919 + len) as u64, len);
+            let bytes = lab::pattern((segment % 7919 + len) as u64, len);
             assert_eq!(
                 blk.write(8, &bytes).unwrap(),
                 status::OK,
@@ -358,7 +359,7 @@ fn direct_io_serves_buffers_at_any_address() {
 fn an_image_in_memory_is_served_without_the_kernels_threads() {
     let disk = Disk::start_in_memory("blk-tmpfs", 4 << 20);
     let (_front_end, mut blk) = disk.driver(ALL);
-    let bytes = pattern(3, 65536);
+    let bytes = lab::pattern(3, 65536);
     assert_eq!(blk.write(16, &bytes).unwrap(), status::OK);
     assert_eq!(blk.flush().unwrap(), status::OK);
     let zeroed = [Range {

@@ -317,21 +317,11 @@ fn idle_it_sleeps() {
     }
     // An idle queue must stop polling: its sleeping threads get no CPU time at all. This is not a
     // timing: a spinning thread would collect a whole second.
-    let ticks = |pid: u32| -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
     std::thread::sleep(Duration::from_millis(100));
-    let before = ticks(disk.daemon.pid());
+    let before = disk.daemon.cpu_ticks().unwrap();
     std::thread::sleep(Duration::from_secs(1));
     assert!(
-        ticks(disk.daemon.pid()) - before <= 5,
+        disk.daemon.cpu_ticks().unwrap() - before <= 5,
         "an idle daemon burns CPU"
     );
 }

@@ -12,7 +12,7 @@ mod disk;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use disk::{ALL, Disk, pattern};
+use disk::{ALL, Disk};
 use lab::frontend::blk::{Blk, Data, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory};
 
@@ -24,7 +24,7 @@ const READS: u16 = 24;
 fn cold(disk: &Disk) {
     let mut bytes = Vec::new();
     for block in 0..IMAGE >> 20 {
-        bytes.extend(pattern(block, 1 << 20));
+        bytes.extend(lab::pattern(block, 1 << 20));
     }
     std::fs::write(&disk.image, bytes).unwrap();
     drop_cache(disk);

@@ -30,7 +30,7 @@ fn a_sent_frame_reaches_the_wire() {
     let mut network = Network::start("net-tx");
     let mut guest = network.guest(ALL, 64, 2048);
     for len in [0, 1, 100, 1472] {
-        let payload = packet::pattern(7, len);
+        let payload = lab::pattern(7, len);
         guest
             .transmit
             .send(packet::PLAIN, &packet::udp(4000, &payload))
@@ -55,7 +55,7 @@ fn a_received_frame_fills_one_buffer_or_several() {
     let mut network = Network::start("net-rx");
     for (buffer_len, buffers) in [(2048, 1), (256, 5), (100, 11)] {
         let mut guest = network.guest(ALL, 64, buffer_len);
-        let payload = packet::pattern(8, 1000);
+        let payload = lab::pattern(8, 1000);
         network
             .wire
             .send(packet::PLAIN, &packet::udp(4002, &payload));
@@ -72,7 +72,7 @@ fn a_received_frame_fills_one_buffer_or_several() {
 fn a_segmented_frame_of_the_guest_arrives_in_pieces() {
     let mut network = Network::start("net-tso-tx");
     let mut guest = network.guest(ALL, 64, 2048);
-    let payload = packet::pattern(9, BIG);
+    let payload = lab::pattern(9, BIG);
     let (header, frame) = packet::tcp_unsegmented(4003, 1400, &payload);
     guest.transmit.send(header, &frame).unwrap();
     let mut stream = vec![0; BIG];
@@ -93,7 +93,7 @@ fn a_guest_with_tso_receives_a_frame_of_60_kilobytes_at_once() {
     let mut network = Network::start("net-tso-rx");
     let mut guest = network.guest(ALL, 128, 1526);
     for seed in 0..10 {
-        let payload = packet::pattern(seed, BIG);
+        let payload = lab::pattern(seed, BIG);
         let (header, frame) = packet::tcp_unsegmented(4004, 1400, &payload);
         network.wire.send(header, &frame);
         let received = loop {
@@ -118,7 +118,7 @@ fn a_guest_without_offloads_receives_finished_segments() {
     let mut network = Network::start("net-plain-rx");
     let features = without([VIRTIO_NET_F_GUEST_CSUM]);
     let mut guest = network.guest(features, 128, 2048);
-    let payload = packet::pattern(10, 20_000);
+    let payload = lab::pattern(10, 20_000);
     let (header, frame) = packet::tcp_unsegmented(4005, 1400, &payload);
     network.wire.send(header, &frame);
     let mut stream = vec![0; payload.len()];
@@ -143,7 +143,7 @@ fn a_frame_longer_than_its_buffer_is_dropped_and_the_next_one_comes() {
     let mut network = Network::start("net-long");
     let features = without([VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_GUEST_TSO4]);
     let mut guest = network.guest(features, 16, 256);
-    let long = packet::udp(4006, &packet::pattern(1, 500));
+    let long = packet::udp(4006, &lab::pattern(1, 500));
     network.wire.send(packet::PLAIN, &long);
     network
         .wire
@@ -158,7 +158,7 @@ fn a_frame_longer_than_its_buffer_is_dropped_and_the_next_one_comes() {
 fn a_guest_that_offers_too_little_loses_the_frame_and_nothing_else() {
     let mut network = Network::start("net-few");
     let mut guest = network.guest(ALL, 4, 2048);
-    let (header, frame) = packet::tcp_unsegmented(4007, 1400, &packet::pattern(2, BIG));
+    let (header, frame) = packet::tcp_unsegmented(4007, 1400, &lab::pattern(2, BIG));
     for _ in 0..5 {
         network.wire.send(header, &frame);
     }
@@ -176,7 +176,7 @@ fn a_frame_waits_a_moment_for_more_buffers() {
     let mut guest = network.guest(ALL, 4, 2048);
     // The machine may be slow enough for the frame's patience to end: then it is sent again.
     for seed in 0..50 {
-        let payload = packet::pattern(seed, 12_000);
+        let payload = lab::pattern(seed, 12_000);
         let (header, frame) = packet::tcp_unsegmented(4008, 1400, &payload);
         network.wire.send(header, &frame);
         std::thread::sleep(Duration::from_millis(1));
@@ -213,7 +213,7 @@ fn a_frame_in_more_pieces_than_the_kernel_takes_arrives_whole() {
         chains.insert(u32::from(queue.add_chain(&pieces, true).unwrap()), start);
     }
     queue.kick().unwrap();
-    let (header, frame) = packet::tcp_unsegmented(4013, 1400, &packet::pattern(3, BIG));
+    let (header, frame) = packet::tcp_unsegmented(4013, 1400, &lab::pattern(3, BIG));
     network.wire.send(header, &frame);
     let mut received = Vec::new();
     while received.len() < 12 + frame.len() {
@@ -236,9 +236,12 @@ fn without_buffers_frames_wait_and_the_thread_sleeps() {
         network.wire.send(packet::PLAIN, &packet::udp(4009, &[n]));
     }
     std::thread::sleep(MOMENT);
-    let before = cpu_ticks(network.daemon.pid());
+    let before = network.daemon.cpu_ticks().unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    assert!(cpu_ticks(network.daemon.pid()) - before <= 5, "a busy loop");
+    assert!(
+        network.daemon.cpu_ticks().unwrap() - before <= 5,
+        "a busy loop"
+    );
     guest.receive.post(64).unwrap();
     let mut arrived = Vec::new();
     while arrived.len() < 20 {
@@ -258,7 +261,7 @@ fn a_storm_in_both_directions_loses_nothing_that_fits() {
     let mut guest = network.guest(ALL, 128, 2048);
     for round in 0..50_u64 {
         for n in 0..32_u64 {
-            let payload = packet::pattern(round * 32 + n, 500);
+            let payload = lab::pattern(round * 32 + n, 500);
             guest
                 .transmit
                 .submit(packet::PLAIN, &packet::udp(4010, &payload))
@@ -268,7 +271,7 @@ fn a_storm_in_both_directions_loses_nothing_that_fits() {
                 .send(packet::PLAIN, &packet::udp(4011, &payload));
         }
         for n in 0..32_u64 {
-            let payload = packet::pattern(round * 32 + n, 500);
+            let payload = lab::pattern(round * 32 + n, 500);
             assert!(network.wire.receive_udp(4010) == payload);
         }
         let mut n = 0;
@@ -277,7 +280,7 @@ fn a_storm_in_both_directions_loses_nothing_that_fits() {
             assert!(!frames.is_empty(), "frame {n} of round {round} is missing");
             for received in frames {
                 if packet::udp_port(&received.frame) == Some(4011) {
-                    let payload = packet::pattern(round * 32 + n, 500);
+                    let payload = lab::pattern(round * 32 + n, 500);
                     assert!(packet::udp_payload(&received.frame) == payload);
                     n += 1;
                 }
@@ -299,19 +302,7 @@ fn an_idle_daemon_sleeps() {
         assert!(next_udp(&mut guest.receive, 4012, SOON).is_some());
     }
     std::thread::sleep(Duration::from_millis(100));
-    let before = cpu_ticks(network.daemon.pid());
+    let before = network.daemon.cpu_ticks().unwrap();
     std::thread::sleep(Duration::from_secs(1));
-    assert!(cpu_ticks(network.daemon.pid()) - before <= 5);
-}
-
-/// CPU time of a process in hundredths of a second.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    assert!(network.daemon.cpu_ticks().unwrap() - before <= 5);
 }

@@ -16,7 +16,7 @@ use lab::guest::{QemuGuest, UmlGuest, VhostUser};
 use lab::netns::{NetNamespace, Tap};
 use lab::process::Daemon;
 use lab::scratch::Scratch;
-use network::{PROGRAM, SOON, packet};
+use network::{PROGRAM, SOON};
 
 const LEN: usize = 24 << 20;
 
@@ -79,7 +79,7 @@ busybox nc 10.9.0.1 7000 <got >/dev/null
 }
 
 fn transfer(host: &Host, start: impl FnOnce() -> String) {
-    let payload = packet::pattern(77, LEN);
+    let payload = lab::pattern(77, LEN);
     let listen = || TcpListener::bind("10.9.0.1:7000");
     let listener = host.namespace.run(listen).unwrap().unwrap();
     let expected = payload.clone();

@@ -284,7 +284,7 @@ fn a_front_end_that_goes_in_the_middle_is_no_harm() {
     for round in 0..10 {
         let mut guest = network.guest(ALL, 64, 2048);
         for n in 0..50 {
-            let frame = packet::udp(7005, &packet::pattern(n, 1000));
+            let frame = packet::udp(7005, &lab::pattern(n, 1000));
             guest.transmit.submit(packet::PLAIN, &frame).unwrap();
             network.wire.send(packet::PLAIN, &frame);
         }

@@ -68,7 +68,7 @@ fn a_tap_that_vanishes_takes_the_link_down_and_nothing_hangs() {
 fn a_header_that_contradicts_its_frame_is_the_guests_fault() {
     let mut network = Network::start("net-header");
     let mut guest = network.guest(ALL, 64, 2048);
-    let (good, frame) = packet::tcp_unsegmented(5002, 1400, &packet::pattern(1, 4000));
+    let (good, frame) = packet::tcp_unsegmented(5002, 1400, &lab::pattern(1, 4000));
     let mut bad = [good; 4];
     bad[0].gso_type = 0x7f;
     bad[1].csum_start = 60_000;
@@ -101,8 +101,7 @@ fn no_guest_byte_changes_after_the_answer() {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let (header, large) =
-                    packet::tcp_unsegmented(5003, 1400, &packet::pattern(1, 9000));
+                let (header, large) = packet::tcp_unsegmented(5003, 1400, &lab::pattern(1, 9000));
                 while !done.load(Ordering::Relaxed) {
                     network.wire.send(header, &large);
                     network
@@ -111,7 +110,7 @@ fn no_guest_byte_changes_after_the_answer() {
                 }
             });
             for _ in 0..60 {
-                let frame = packet::udp(5004, &packet::pattern(2, 1000));
+                let frame = packet::udp(5004, &lab::pattern(2, 1000));
                 transmit.submit(packet::PLAIN, &frame).unwrap();
             }
             std::thread::sleep(Duration::from_micros(round * 200));

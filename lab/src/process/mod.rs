@@ -62,6 +62,21 @@ impl Daemon {
         self.child.id()
     }
 
+    /// CPU time of all its threads so far, in hundredths of a second (proc(5), `utime` and `stime`).
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_ticks(&self) -> std::io::Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|field| field.parse::<u64>());
+        ticks.sum::<Result<u64, _>>().map_err(std::io::Error::other)
+    }
+
     /// Waits until the unix socket at `path` listens, without connecting to it: a vhost-user
     /// daemon serves one connection at a time and a probe would be it.
     ///

@@ -124,11 +124,6 @@ impl SplitRing {
         Some(Descriptor::decode(&bytes))
     }
 
-    /// The used ring's index as guest memory has it.
-    pub fn used_index(&self) -> u16 {
-        u16::from_le(self.used(1).load(Ordering::Relaxed))
-    }
-
     /// Writes the entry number `position` of the used ring; the driver does not look at it before
     /// the index has passed it.
     pub fn write_used(&self, position: u16, head: u16, written: u32) {

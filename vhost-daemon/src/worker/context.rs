@@ -129,11 +129,6 @@ impl<T> Context<T> {
         &mut self.queue
     }
 
-    /// Whether the guest broke the ring.
-    pub fn is_broken(&self) -> bool {
-        self.broken
-    }
-
     pub(super) fn break_queue(&mut self, fault: &QueueError) {
         if !self.broken {
             self.broken = true;

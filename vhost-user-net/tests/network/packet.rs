@@ -143,17 +143,3 @@ pub fn checksum_holds(frame: &[u8]) -> bool {
     let pseudo = pseudo_header(protocol(frame).unwrap(), transport.len());
     sum(transport, u32::from(pseudo)) == 0xffff
 }
-
-/// Bytes that differ from seed to seed.
-pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
