@@ -1,6 +1,7 @@
 //! A daemon's life: options are validated, the device is open, now serve it.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +11,7 @@ use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use crate::listen::ListenError;
-use crate::metrics::{Metrics, MetricsServer};
+use crate::metrics::{Metrics, MetricsServer, Registry};
 use crate::options::CommonConfig;
 use crate::session::{Device, ServeError, Service, serve};
 use crate::shutdown::Shutdown;
@@ -36,8 +37,43 @@ pub enum DaemonError {
     Signals(#[from] io::Error),
 }
 
-/// Serves `device` until SIGTERM, SIGINT or SIGHUP (or the end of the only front end). SIGUSR1
-/// writes the metrics to the log.
+/// What every daemon has, whatever it serves: it stops on SIGTERM, SIGINT and SIGHUP, shows its
+/// metrics on a socket, and writes them to the log on SIGUSR1.
+pub struct Daemon {
+    shutdown: Arc<Shutdown>,
+    _metrics: Option<MetricsServer>,
+}
+
+impl Daemon {
+    /// Starts watching signals and serving metrics, and makes sure that io_uring can be had.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn start(
+        metrics_socket: Option<&Path>,
+        metrics: &Arc<Registry>,
+    ) -> Result<Self, DaemonError> {
+        Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
+        let shutdown = Arc::new(Shutdown::new()?);
+        watch_signals(shutdown.clone(), metrics.clone())?;
+        let server = metrics_socket
+            .map(|path| MetricsServer::start(path, metrics.clone()))
+            .transpose()
+            .map_err(DaemonError::Metrics)?;
+        Ok(Self {
+            shutdown,
+            _metrics: server,
+        })
+    }
+
+    /// The request to stop, made by a signal or by the program itself.
+    pub fn shutdown(&self) -> &Arc<Shutdown> {
+        &self.shutdown
+    }
+}
+
+/// Serves the one `device` of a daemon until a signal asks to stop (or the end of the only front
+/// end).
 ///
 /// # Errors
 /// When the daemon cannot start to serve.
@@ -46,26 +82,19 @@ pub fn run<D: Device>(
     config: CommonConfig,
     metrics: Arc<Metrics>,
 ) -> Result<(), DaemonError> {
-    Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
-    let shutdown = Arc::new(Shutdown::new()?);
-    watch_signals(shutdown.clone(), metrics.clone())?;
-    let _server = config
-        .metrics_socket
-        .as_deref()
-        .map(|path| MetricsServer::start(path, metrics.clone()))
-        .transpose()
-        .map_err(DaemonError::Metrics)?;
+    let registry = Arc::new(Registry::of(&metrics));
+    let daemon = Daemon::start(config.metrics_socket.as_deref(), &registry)?;
     let service = Service {
         endpoint: config.endpoint,
         once: config.once,
         poll: config.poll,
         metrics,
     };
-    serve(device, service, &shutdown)?;
+    serve(device, service, daemon.shutdown())?;
     Ok(())
 }
 
-fn watch_signals(shutdown: Arc<Shutdown>, metrics: Arc<Metrics>) -> io::Result<()> {
+fn watch_signals(shutdown: Arc<Shutdown>, metrics: Arc<Registry>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     thread::Builder::new()
         .name("signals".to_owned())

@@ -1,14 +1,15 @@
 //! Counters and histograms, shown as Prometheus text.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::log::Limiter;
 
 mod histogram;
+mod registry;
 mod server;
 pub use histogram::Histogram;
+pub use registry::Registry;
 pub use server::MetricsServer;
 
 /// A number that only one thread changes and any thread reads.
@@ -66,14 +67,29 @@ struct Series {
     counter: Arc<Counter>,
 }
 
-/// All of a daemon's metrics. Counters outlive connections.
+/// All metrics of one device. Counters outlive connections.
 #[derive(Default)]
 pub struct Metrics {
+    /// What tells this device from others of the daemon, in Prometheus' form (`disk="a"`), or nothing.
+    device: String,
     queues: Mutex<Vec<(String, Arc<QueueMetrics>)>>,
     series: Mutex<Vec<Series>>,
 }
 
 impl Metrics {
+    /// The metrics of one device among others of a daemon, whose series all carry the label
+    /// `label="value"`.
+    pub fn of_device(label: &str, value: &str) -> Self {
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        Self {
+            device: format!("{label}=\"{value}\""),
+            ..Self::default()
+        }
+    }
+
     /// The metrics of the queue named `queue`, made at the first call.
     pub fn queue(&self, queue: &str) -> Arc<QueueMetrics> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,115 +117,6 @@ impl Metrics {
         });
         counter
     }
-
-    /// Prometheus' text format, version 0.0.4.
-    pub fn render(&self) -> String {
-        let mut out = String::new();
-        self.render_queues(&mut out);
-        self.render_series(&mut out);
-        out
-    }
-
-    fn render_queues(&self, out: &mut String) {
-        type Read = fn(&QueueMetrics) -> u64;
-        const COLUMNS: [(&str, &str, &str, Read); 8] = [
-            (
-                "requests_total",
-                "counter",
-                "Requests put into the used ring",
-                |q| q.requests.get(),
-            ),
-            (
-                "bytes_in_total",
-                "counter",
-                "Bytes written into guest memory",
-                |q| q.bytes_in.get(),
-            ),
-            (
-                "bytes_out_total",
-                "counter",
-                "Bytes taken from guest memory",
-                |q| q.bytes_out.get(),
-            ),
-            (
-                "errors_total",
-                "counter",
-                "Requests answered with an error or dropped",
-                |q| q.errors.get(),
-            ),
-            (
-                "guest_faults_total",
-                "counter",
-                "Chains and rings that broke virtio's rules",
-                |q| q.guest_faults.get(),
-            ),
-            (
-                "interrupts_total",
-                "counter",
-                "Interrupts sent to the guest",
-                |q| q.interrupts.get(),
-            ),
-            (
-                "wakeups_total",
-                "counter",
-                "Sleeps of the queue's thread",
-                |q| q.wakeups.get(),
-            ),
-            (
-                "in_flight",
-                "gauge",
-                "Requests popped and not completed",
-                |q| q.in_flight.get(),
-            ),
-        ];
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, kind, help, read) in COLUMNS {
-            let _ = writeln!(
-                out,
-                "# HELP ringside_{name} {help}\n# TYPE ringside_{name} {kind}"
-            );
-            for (queue, metrics) in queues.iter() {
-                let _ = writeln!(
-                    out,
-                    "ringside_{name}{{queue=\"{queue}\"}} {}",
-                    read(metrics)
-                );
-            }
-        }
-        let name = "ringside_request_seconds";
-        let _ = writeln!(
-            out,
-            "# HELP {name} Time from available to used\n# TYPE {name} histogram"
-        );
-        for (queue, metrics) in queues.iter() {
-            metrics
-                .latency
-                .render(name, &format!("queue=\"{queue}\""), out);
-        }
-    }
-
-    fn render_series(&self, out: &mut String) {
-        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = "";
-        let mut sorted: Vec<&Series> = series.iter().collect();
-        sorted.sort_by_key(|s| s.name);
-        for Series {
-            name,
-            help,
-            labels,
-            counter,
-        } in sorted
-        {
-            if last != *name {
-                let _ = writeln!(
-                    out,
-                    "# HELP ringside_{name} {help}\n# TYPE ringside_{name} counter"
-                );
-                last = name;
-            }
-            let _ = writeln!(out, "ringside_{name}{{{labels}}} {}", counter.get());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -220,12 +127,12 @@ mod tests {
 
     #[test]
     fn a_queue_shows_its_counts_and_latencies() {
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         let queue = metrics.queue("0");
         queue.requests.add(3);
         queue.latency.record(Duration::from_micros(3));
         queue.latency.record(Duration::from_secs(100));
-        let text = metrics.render();
+        let text = Registry::of(&metrics).render();
         assert!(
             text.contains("ringside_requests_total{queue=\"0\"} 3\n"),
             "{text}"
@@ -237,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_same_name_gives_the_same_counter() {
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         metrics
             .counter("ops_total", "Operations", "op=\"read\"")
             .add(1);
@@ -245,7 +152,7 @@ mod tests {
             .counter("ops_total", "Operations", "op=\"read\"")
             .add(1);
         assert!(
-            metrics
+            Registry::of(&metrics)
                 .render()
                 .contains("ringside_ops_total{op=\"read\"} 2\n")
         );

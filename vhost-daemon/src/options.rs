@@ -55,6 +55,17 @@ pub struct CommonConfig {
     pub poll: PollPolicy,
 }
 
+/// What is left of the common options of a daemon whose devices bring their own sockets.
+#[derive(Clone, Debug)]
+pub struct SharedConfig {
+    /// Whether to exit after the first front end.
+    pub once: bool,
+    /// Where to serve metrics.
+    pub metrics_socket: Option<PathBuf>,
+    /// Polling of the queues' threads.
+    pub poll: PollPolicy,
+}
+
 /// Options that cannot be used.
 #[derive(Debug, Error)]
 pub enum OptionsError {
@@ -77,18 +88,42 @@ impl CommonOptions {
     /// # Errors
     /// See [`OptionsError`].
     pub fn validate(self) -> Result<CommonConfig, OptionsError> {
-        let endpoint = match (self.socket_path, self.fd) {
-            (Some(path), None) => Endpoint::Path(path),
-            (_, Some(fd)) => Endpoint::Inherited(
-                adopt_fd(fd).map_err(|source| OptionsError::BadFd { fd, source })?,
-            ),
-            (None, None) => return Err(OptionsError::NoEndpoint),
-        };
+        let (endpoint, shared) = self.validate_optional_endpoint()?;
         Ok(CommonConfig {
-            endpoint,
+            endpoint: endpoint.ok_or(OptionsError::NoEndpoint)?,
+            once: shared.once,
+            metrics_socket: shared.metrics_socket,
+            poll: shared.poll,
+        })
+    }
+
+    /// As [`validate`](Self::validate), for a daemon that can do without `--socket-path` and `--fd`.
+    ///
+    /// # Errors
+    /// See [`OptionsError`].
+    pub fn validate_optional_endpoint(
+        self,
+    ) -> Result<(Option<Endpoint>, SharedConfig), OptionsError> {
+        let endpoint = match (self.socket_path, self.fd) {
+            (Some(path), None) => Some(Endpoint::Path(path)),
+            (_, Some(fd)) => Some(inherited(fd)?),
+            (None, None) => None,
+        };
+        let shared = SharedConfig {
             once: self.once,
             metrics_socket: self.metrics_socket,
             poll: self.poll_us,
-        })
+        };
+        Ok((endpoint, shared))
     }
+}
+
+/// The endpoint that `--fd` names.
+///
+/// # Errors
+/// [`OptionsError::BadFd`].
+pub fn inherited(fd: i32) -> Result<Endpoint, OptionsError> {
+    adopt_fd(fd)
+        .map(Endpoint::Inherited)
+        .map_err(|source| OptionsError::BadFd { fd, source })
 }

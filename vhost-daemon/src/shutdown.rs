@@ -53,6 +53,20 @@ impl Shutdown {
             .requested
     }
 
+    /// Waits for the request.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut waiting = [PollFd::new(&self.event, PollFlags::IN)];
+        loop {
+            match rustix::event::poll(&mut waiting, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map(drop).map_err(Into::into),
+            }
+        }
+    }
+
     /// Has [`request`](Self::request) end this connection too.
     pub(crate) fn attach(&self, connection: ShutdownHandle) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

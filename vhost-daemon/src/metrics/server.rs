@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::Metrics;
+use super::Registry;
 use crate::listen;
 
-/// Serves [`Metrics`] on a unix socket from a thread of its own, for as long as the process lives.
+/// Serves a [`Registry`] on a unix socket from a thread of its own, for as long as the process lives.
 /// The socket's file goes when the value is dropped.
 pub struct MetricsServer {
     path: PathBuf,
@@ -21,7 +21,7 @@ impl MetricsServer {
     ///
     /// # Errors
     /// When the socket cannot be made (see [`listen::bind`]).
-    pub fn start(path: &Path, metrics: Arc<Metrics>) -> Result<Self, listen::ListenError> {
+    pub fn start(path: &Path, metrics: Arc<Registry>) -> Result<Self, listen::ListenError> {
         let listener = listen::bind(path)?;
         thread::Builder::new()
             .name("metrics".to_owned())
@@ -42,7 +42,7 @@ impl Drop for MetricsServer {
     }
 }
 
-fn serve(listener: &UnixListener, metrics: &Metrics) {
+fn serve(listener: &UnixListener, metrics: &Registry) {
     loop {
         let answered = listener.accept().and_then(|(mut stream, _)| {
             // A reader that does not read must not hold up the next one.

@@ -13,7 +13,7 @@ use std::io;
 use vhost::vhost_user::VhostUserProtocolFeatures;
 
 pub use front_end::FrontEnd;
-pub use serve::{ServeError, Service, serve};
+pub use serve::{ServeError, Server, Service, serve};
 pub(crate) use stop::StopFlag;
 
 use crate::queue::InFlightLog;

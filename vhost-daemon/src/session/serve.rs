@@ -53,10 +53,64 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
 }
 
-/// Serves `device` to one front end after another until `shutdown` is requested (or, with `once`
-/// or an inherited connection, until the first one has gone).
-///
-/// A front end's mistakes end its connection with one log line; the next one is served.
+/// A device whose socket is open: front ends can connect, and are served once it [runs](Self::run).
+pub struct Server<D> {
+    device: Arc<D>,
+    source: Source,
+    once: bool,
+    poll: PollPolicy,
+    metrics: Arc<Metrics>,
+}
+
+impl<D: Device> Server<D> {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// When the device cannot be served there.
+    pub fn open(device: &Arc<D>, service: Service) -> Result<Self, ServeError> {
+        let queues = device.queues();
+        if queues > MAX_QUEUES {
+            return Err(ServeError::TooManyQueues(queues));
+        }
+        Ok(Self {
+            device: device.clone(),
+            source: Source::open(service.endpoint)?,
+            once: service.once,
+            poll: service.poll,
+            metrics: service.metrics,
+        })
+    }
+
+    /// Serves one front end after another until `shutdown` is requested (or, with `once` or an
+    /// inherited connection, until the first one has gone). The socket's file goes at the end.
+    ///
+    /// A front end's mistakes end its connection with one log line; the next one is served.
+    ///
+    /// # Errors
+    /// When no further front end can be waited for.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), ServeError> {
+        while let Some(front_end) = self.source.next(shutdown)? {
+            match serve_one(
+                &self.device,
+                (self.poll, &self.metrics),
+                front_end,
+                shutdown,
+            ) {
+                Ok(()) => self.device.disconnected(),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the front end cannot be served");
+                }
+            }
+            if self.once || shutdown.requested() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the socket and serves `device`: [`Server::open`], then [`Server::run`].
 ///
 /// # Errors
 /// When no front end can be served at all.
@@ -65,30 +119,7 @@ pub fn serve<D: Device>(
     service: Service,
     shutdown: &Shutdown,
 ) -> Result<(), ServeError> {
-    let Service {
-        endpoint,
-        once,
-        poll,
-        metrics,
-    } = service;
-    let queues = device.queues();
-    if queues > MAX_QUEUES {
-        return Err(ServeError::TooManyQueues(queues));
-    }
-    let mut source = Source::open(endpoint)?;
-    while let Some(front_end) = source.next(shutdown)? {
-        match serve_one(device, (poll, &metrics), front_end, shutdown) {
-            Ok(()) => device.disconnected(),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "the front end cannot be served");
-            }
-        }
-        if once || shutdown.requested() {
-            break;
-        }
-    }
-    Ok(())
+    Server::open(device, service)?.run(shutdown)
 }
 
 /// vhost-user-backend keeps the queues of a thread in the bits of a word.
