@@ -122,12 +122,17 @@ pub fn exit_code<E: std::error::Error>(program: &str, result: Result<(), E>) -> 
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
-    let mut sentence = format!("{program}: {error}");
+    eprintln!("{program}: {}", sentence(&error));
+    ExitCode::FAILURE
+}
+
+/// An error with its causes as one sentence.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
         sentence.push_str(&format!(": {source}"));
         cause = source.source();
     }
-    eprintln!("{sentence}");
-    ExitCode::FAILURE
+    sentence
 }

@@ -1,5 +1,6 @@
 //! Logs: one line per event on standard error.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ struct Window {
     start: Option<Instant>,
     passed: u32,
     suppressed: u64,
+    /// What the last line was about.
+    about: Option<u64>,
 }
 
 impl Limiter {
@@ -44,20 +47,29 @@ impl Limiter {
 
     /// `Some(lines suppressed before this one)` if a line may be written now.
     pub fn permit(&self) -> Option<u64> {
-        self.permit_at(Instant::now())
+        self.permit_at(Instant::now(), None)
     }
 
-    fn permit_at(&self, now: Instant) -> Option<u64> {
+    /// The same for a line that says the same whenever `about` is the same: within a window it is not
+    /// written twice in a row.
+    pub fn permit_about(&self, about: impl Hash) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        about.hash(&mut hasher);
+        self.permit_at(Instant::now(), Some(hasher.finish()))
+    }
+
+    fn permit_at(&self, now: Instant, about: Option<u64>) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if window
-            .start
-            .is_none_or(|start| now.duration_since(start) >= Self::WINDOW)
-        {
+        let expired = |start| now.duration_since(start) >= Self::WINDOW;
+        if window.start.is_none_or(expired) {
             window.start = Some(now);
             window.passed = 0;
+            window.about = None;
         }
-        if window.passed < Self::LINES {
+        let is_new = about.is_none() || window.about != about;
+        if is_new && window.passed < Self::LINES {
             window.passed += 1;
+            window.about = about;
             return Some(std::mem::take(&mut window.suppressed));
         }
         window.suppressed += 1;
@@ -74,10 +86,25 @@ mod tests {
         let limiter = Limiter::default();
         let start = Instant::now();
         let passed = (0..1000)
-            .filter(|_| limiter.permit_at(start).is_some())
+            .filter(|_| limiter.permit_at(start, None).is_some())
             .count();
         assert_eq!(passed, Limiter::LINES as usize);
         let suppressed = 1000 - u64::from(Limiter::LINES);
-        assert_eq!(limiter.permit_at(start + Limiter::WINDOW), Some(suppressed));
+        assert_eq!(
+            limiter.permit_at(start + Limiter::WINDOW, None),
+            Some(suppressed)
+        );
+    }
+
+    #[test]
+    fn the_same_is_said_once_in_a_while() {
+        let limiter = Limiter::default();
+        let start = Instant::now();
+        let permit = |about| limiter.permit_at(start, Some(about));
+        let passed: Vec<bool> = [1, 1, 1, 2, 2, 1]
+            .map(|about| permit(about).is_some())
+            .into();
+        assert_eq!(passed, [true, false, false, true, false, true]);
+        assert_eq!(limiter.permit_at(start + Limiter::WINDOW, Some(1)), Some(0));
     }
 }

@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing::Span;
+use tracing::span::Entered;
+
 use crate::log::Limiter;
 
 mod histogram;
@@ -72,6 +75,7 @@ struct Series {
 pub struct Metrics {
     /// What tells this device from others of the daemon, in Prometheus' form (`disk="a"`), or nothing.
     device: String,
+    span: Option<Span>,
     queues: Mutex<Vec<(String, Arc<QueueMetrics>)>>,
     series: Mutex<Vec<Series>>,
 }
@@ -85,9 +89,16 @@ impl Metrics {
             .replace('"', "\\\"")
             .replace('\n', "\\n");
         Self {
+            span: Some(tracing::error_span!("device", name = value)),
             device: format!("{label}=\"{value}\""),
             ..Self::default()
         }
+    }
+
+    /// The log lines written while the guard lives tell which device they are about, if the daemon
+    /// has several.
+    pub fn name_log_lines(&self) -> Option<Entered<'_>> {
+        self.span.as_ref().map(Span::enter)
     }
 
     /// The metrics of the queue named `queue`, made at the first call.
@@ -99,6 +110,12 @@ impl Metrics {
         let metrics = Arc::new(QueueMetrics::default());
         queues.push((queue.to_owned(), metrics.clone()));
         metrics
+    }
+
+    /// A number of the queues, summed over all of them.
+    pub fn sum(&self, read: fn(&QueueMetrics) -> u64) -> u64 {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().map(|(_, metrics)| read(metrics)).sum()
     }
 
     /// A counter of the device's own: `name` without the prefix `ringside_`, with `labels` in

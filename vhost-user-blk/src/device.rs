@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -17,7 +17,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
-use crate::control::{Controlled, Stats};
+use crate::control::{DiskState, Operations};
 use crate::limits::{Limits, Rates};
 use crate::request::{Disk, Serial};
 use crate::storage::Storage;
@@ -27,7 +27,7 @@ use crate::write_cache::WriteCache;
 /// One disk: its storage and what its queues share.
 pub struct BlockDevice<S> {
     storage: Arc<S>,
-    /// Capacity in bytes; grows by [`Controlled::resize`].
+    /// Capacity in bytes; grows by [`ControlledDisk::resize`].
     capacity: Arc<AtomicU64>,
     disk: Disk,
     geometry: Geometry,
@@ -38,13 +38,29 @@ pub struct BlockDevice<S> {
     in_flight: Option<InFlightFile>,
     limits: Arc<Limits>,
     front_end: Mutex<FrontEnd>,
+    connected: AtomicBool,
+}
+
+/// What can be done to a disk while it is served.
+pub trait ControlledDisk: Send + Sync {
+    /// The disk as it is now.
+    fn state(&self) -> DiskState;
+
+    /// Sets the rate limits.
+    fn limit(&self, rates: Rates);
+
+    /// Takes up the medium's new size and tells the guest.
+    ///
+    /// # Errors
+    /// See [`ResizeError`].
+    fn resize(&self) -> Result<(), ResizeError>;
 }
 
 /// A disk cannot take up its medium's new size.
 #[derive(Debug, Error)]
 pub enum ResizeError {
     /// The medium does not tell its size.
-    #[error("the size of the image cannot be read: {0}")]
+    #[error("the size of the image cannot be read")]
     Unknown(#[source] io::Error),
     /// It is smaller than what the guest relies on.
     #[error("the image has shrunk to {0} bytes; a disk can only grow")]
@@ -73,6 +89,7 @@ impl<S: Storage> BlockDevice<S> {
         Ok(Self {
             capacity: Arc::new(AtomicU64::new(capacity)),
             front_end: Mutex::default(),
+            connected: AtomicBool::new(false),
             disk,
             storage: Arc::new(storage),
             geometry,
@@ -87,26 +104,23 @@ impl<S: Storage> BlockDevice<S> {
         })
     }
 
-    /// Remembers requests in flight in `directory`, so that the next process does them once more if
+    /// Remembers requests in flight in `file`, so that the next process does them once more if
     /// this one is killed. To be called before the device is served.
     ///
     /// # Errors
     /// When the file there cannot be used, or another daemon uses it.
-    pub fn remember_in(&mut self, directory: &Path) -> Result<(), LogError> {
-        let path = directory.join("in-flight");
-        self.in_flight = Some(InFlightFile::open(
-            &path,
-            self.queues,
-            self.max_queue_size(),
-        )?);
+    pub fn remember_in(&mut self, file: &Path) -> Result<(), LogError> {
+        let log = InFlightFile::open(file, self.queues, self.max_queue_size())?;
+        self.in_flight = Some(log);
         Ok(())
     }
 
     /// One log line: what is served.
-    pub fn announce(&self, name: &str) {
+    pub fn announce(&self, name: &str, source: &str) {
         let Geometry { block_size, .. } = self.geometry;
         tracing::info!(
             disk = name,
+            source,
             bytes = self.disk.capacity,
             block_size,
             read_only = self.disk.read_only,
@@ -122,14 +136,16 @@ fn whole_blocks(bytes: u64, geometry: Geometry) -> u64 {
     bytes - bytes % u64::from(geometry.block_size)
 }
 
-impl<S: Storage> Controlled for BlockDevice<S> {
-    fn stats(&self) -> Stats {
-        Stats {
+impl<S: Storage> ControlledDisk for BlockDevice<S> {
+    fn state(&self) -> DiskState {
+        DiskState {
+            connected: self.connected.load(Ordering::Relaxed),
             capacity: self.capacity.load(Ordering::Relaxed),
             read_only: self.disk.read_only,
             queues: self.queues,
             write_cache: self.write_cache.is_on(),
             limits: self.limits.rates(),
+            operations: self.counts.iter().map(Operations::from).sum(),
         }
     }
 
@@ -225,9 +241,11 @@ impl<S: Storage> Device for BlockDevice<S> {
             .front_end
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = front_end.clone();
+        self.connected.store(true, Ordering::Relaxed);
     }
 
     fn disconnected(&self) {
+        self.connected.store(false, Ordering::Relaxed);
         self.write_cache.choose(true);
     }
 

@@ -7,6 +7,7 @@
 pub mod config_space;
 pub mod control;
 pub mod device;
+pub mod disks;
 pub mod limits;
 pub mod options;
 pub mod request;

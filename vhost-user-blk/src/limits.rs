@@ -7,20 +7,15 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 /// How much a disk may do; zero means no limit.
-#[derive(clap::Args, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
-    /// Requests a second (0: no limit)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Requests a second.
     pub iops: u64,
-    /// Requests that may come at once after a rest; a tenth of a second's worth if 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Requests that may come at once after a rest; a tenth of a second's worth if 0.
     pub iops_burst: u64,
-    /// Bytes a second (0: no limit)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Bytes a second.
     pub bytes: u64,
-    /// Bytes that may come at once after a rest; a tenth of a second's worth if 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Bytes that may come at once after a rest; a tenth of a second's worth if 0.
     pub bytes_burst: u64,
 }
 

@@ -154,11 +154,11 @@ fn no_write_is_lost_over_fifty_kills_without_event_idx() {
 }
 
 #[test]
-fn a_state_directory_has_one_user() {
+fn a_disk_has_one_state_file() {
     let disk = disk("blk-state-lock");
     let image = disk.scratch.image("other.img", 1 << 20).unwrap();
     let mut second = Daemon::builder(PROGRAM)
-        .args(["--queues", "4", "--socket-path"])
+        .args(["--queues", "4", "--name", "disk.img", "--socket-path"])
         .arg(disk.scratch.join("other.sock"))
         .arg("--blk-file")
         .arg(image)

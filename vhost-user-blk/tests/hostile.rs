@@ -162,7 +162,7 @@ fn broken_rings_stop_their_queue_alone() {
     for (name, attack) in BAD_RINGS {
         let (mut front_end, _victim, mut other) = attacked(&disk, attack);
         seen += 1;
-        disk.wait_metric("guest_faults_total{queue=\"0\"}", seen);
+        disk.wait_metric("guest_faults_total{disk=\"disk.img\",queue=\"0\"}", seen);
         assert_eq!(
             other.read(0, 512).unwrap().0,
             status::OK,

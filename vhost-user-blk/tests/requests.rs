@@ -291,10 +291,10 @@ fn the_metrics_socket_tells_what_was_done() {
     }
     let text = disk.metrics();
     let has = |line: &str| assert!(text.contains(line), "no '{line}' in:\n{text}");
-    has("ringside_block_operations_total{queue=\"0\",op=\"write\"} 3\n");
-    has("ringside_requests_total{queue=\"0\"} 3\n");
-    has("ringside_bytes_out_total{queue=\"0\"} 12288\n");
-    has("ringside_request_seconds_count{queue=\"0\"} 3\n");
+    has("ringside_block_operations_total{disk=\"disk.img\",queue=\"0\",op=\"write\"} 3\n");
+    has("ringside_requests_total{disk=\"disk.img\",queue=\"0\"} 3\n");
+    has("ringside_bytes_out_total{disk=\"disk.img\",queue=\"0\"} 12288\n");
+    has("ringside_request_seconds_count{disk=\"disk.img\",queue=\"0\"} 3\n");
 }
 
 #[test]

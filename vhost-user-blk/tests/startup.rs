@@ -52,7 +52,17 @@ fn wrong_options_are_refused_in_one_sentence() {
         text(&socket),
         text(scratch.path()),
     );
-    says(&["--socket-path", socket], "give --blk-file");
+    says(
+        &[],
+        "give --blk-file PATH and --socket-path PATH, or --disk",
+    );
+    says(&["--socket-path", socket], "--blk-file PATH");
+    says(&["--disk", "path=x"], "socket=PATH");
+    says(&["--disk", "paht=x"], "unknown field `paht`");
+    says(
+        &["--disk", "path=x,socket=y", "--direct"],
+        "cannot be used with",
+    );
     says(&["--blk-file", image], "give --socket-path PATH or --fd FD");
     says(
         &["--blk-file", image, "--fd", "77"],
@@ -83,7 +93,7 @@ fn wrong_options_are_refused_in_one_sentence() {
             "--queues",
             "0",
         ],
-        "--queues 0 is not between 1 and 64",
+        "0 queues: their number is between 1 and 64",
     );
     says(
         &[

@@ -119,6 +119,7 @@ impl<D: Device> Backend<D> {
 
     /// Serves the ring for as long as it may run.
     fn serve_ring(&self, index: usize, ring: &Ring) {
+        let _named = self.metrics.name_log_lines();
         let queue_metrics = self.metrics.queue(&index.to_string());
         let name = format!("queue{index}");
         if let Ok(name) = CString::new(name.as_str()) {

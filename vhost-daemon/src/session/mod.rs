@@ -6,6 +6,7 @@ mod lenient;
 mod relay;
 mod ring;
 mod serve;
+mod serving;
 mod stop;
 
 use std::io;
@@ -14,6 +15,7 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 
 pub use front_end::FrontEnd;
 pub use serve::{ServeError, Server, Service, serve};
+pub use serving::Serving;
 pub(crate) use stop::StopFlag;
 
 use crate::queue::InFlightLog;

@@ -89,6 +89,8 @@ impl<D: Device> Server<D> {
     /// # Errors
     /// When no further front end can be waited for.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), ServeError> {
+        let metrics = self.metrics.clone();
+        let _named = metrics.name_log_lines();
         while let Some(front_end) = self.source.next(shutdown)? {
             match serve_one(
                 &self.device,

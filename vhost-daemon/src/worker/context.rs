@@ -118,8 +118,10 @@ impl<T> Context<T> {
 
     /// Counts and logs a back-end error that a request was answered with.
     pub fn backend_error(&mut self, what: &str, error: &io::Error) {
-        self.queue.metrics().errors.add(1);
-        if let Some(suppressed) = self.queue.metrics().limiter.permit() {
+        let metrics = self.queue.metrics();
+        metrics.errors.add(1);
+        let about = (what, error.kind(), error.raw_os_error());
+        if let Some(suppressed) = metrics.limiter.permit_about(about) {
             tracing::warn!(queue = %self.name, what, %error, suppressed, "answered with an error");
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Answer, Command, Stats};
+use super::{Answer, Command, DiskStats};
 
 /// A command was not carried out.
 #[derive(Debug, Error)]
@@ -25,25 +25,25 @@ pub enum ControlError {
     Refused(String),
 }
 
-/// Sends a command and waits for its answer.
+/// Sends a command and waits for its answer: the disks it was about, as they are now.
 ///
 /// # Errors
 /// See [`ControlError`].
-pub fn send(socket: &Path, command: Command) -> Result<Stats, ControlError> {
+pub fn send(socket: &Path, command: &Command) -> Result<Vec<DiskStats>, ControlError> {
     let answer = exchange(socket, command).map_err(|source| ControlError::Talk {
         socket: socket.to_owned(),
         source,
     })?;
     match answer {
-        Answer::Ok(stats) => Ok(stats),
+        Answer::Ok(disks) => Ok(disks),
         Answer::Error(why) => Err(ControlError::Refused(why)),
     }
 }
 
-fn exchange(socket: &Path, command: Command) -> io::Result<Answer> {
+fn exchange(socket: &Path, command: &Command) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut line = serde_json::to_string(&command)?;
+    let mut line = serde_json::to_string(command)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();

@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -28,11 +27,11 @@ impl ControlServer {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(path: &Path, device: Arc<dyn Controlled>) -> Result<Self, ListenError> {
+    pub fn start(path: &Path, controlled: impl Controlled) -> Result<Self, ListenError> {
         let listener = listen::bind(path)?;
         thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || serve(&listener, &*device))
+            .spawn(move || serve(&listener, &controlled))
             .map_err(|source| ListenError::Bind {
                 path: path.to_owned(),
                 source,
@@ -49,11 +48,11 @@ impl Drop for ControlServer {
     }
 }
 
-fn serve(listener: &UnixListener, device: &dyn Controlled) {
+fn serve(listener: &UnixListener, controlled: &dyn Controlled) {
     loop {
         let served = listener
             .accept()
-            .and_then(|(stream, _)| converse(&stream, device));
+            .and_then(|(stream, _)| converse(&stream, controlled));
         if let Err(error) = served {
             tracing::debug!(%error, "a control client went away");
             // Out of descriptors, for one: do not spin on it.
@@ -62,7 +61,7 @@ fn serve(listener: &UnixListener, device: &dyn Controlled) {
     }
 }
 
-fn converse(stream: &UnixStream, device: &dyn Controlled) -> io::Result<()> {
+fn converse(stream: &UnixStream, controlled: &dyn Controlled) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
@@ -78,7 +77,7 @@ fn converse(stream: &UnixStream, device: &dyn Controlled) -> io::Result<()> {
         }
         let (reply, last) = match String::from_utf8(line) {
             Ok(line) if line.ends_with('\n') || (line.len() as u64) < MAX_LINE => {
-                (answer(device, &line), false)
+                (answer(controlled, &line), false)
             }
             Ok(_) => (
                 Answer::Error(format!("a command of more than {MAX_LINE} bytes")),

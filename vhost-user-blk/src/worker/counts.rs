@@ -7,11 +7,11 @@ use vhost_daemon::metrics::{Counter, Metrics};
 /// Requests of one queue by kind, shown as `ringside_block_operations_total`.
 #[derive(Clone, Debug)]
 pub struct OperationCounts {
-    pub(super) read: Arc<Counter>,
-    pub(super) write: Arc<Counter>,
-    pub(super) flush: Arc<Counter>,
-    pub(super) discard: Arc<Counter>,
-    pub(super) write_zeroes: Arc<Counter>,
+    pub(crate) read: Arc<Counter>,
+    pub(crate) write: Arc<Counter>,
+    pub(crate) flush: Arc<Counter>,
+    pub(crate) discard: Arc<Counter>,
+    pub(crate) write_zeroes: Arc<Counter>,
 }
 
 impl OperationCounts {

@@ -1,0 +1,207 @@
+//! The disks of one process: added, removed and looked up by name while they are served.
+
+mod open;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vhost_daemon::metrics::{Metrics, Registry};
+use vhost_daemon::session::{ServeError, Serving};
+use vhost_daemon::shutdown::Shutdown;
+use vhost_daemon::worker::PollPolicy;
+
+use crate::control::{Command, Controlled, DiskStats, Refusal};
+use crate::device::ControlledDisk;
+use crate::options::{DiskConfig, OptionsError};
+pub use open::AddError;
+
+/// What all disks of a process share.
+pub struct Common {
+    /// Where requests in flight are remembered.
+    pub state_dir: Option<PathBuf>,
+    /// Whether a disk goes with its first front end.
+    pub once: bool,
+    /// Polling of the queues' threads.
+    pub poll: PollPolicy,
+    /// Where the disks' metrics are shown.
+    pub metrics: Arc<Registry>,
+    /// Requested when the last disk ends by itself.
+    pub shutdown: Arc<Shutdown>,
+}
+
+/// All disks that are being served.
+pub struct Disks {
+    common: Common,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    disks: BTreeMap<String, Served>,
+    /// The process ends: nothing is added any more.
+    closed: bool,
+}
+
+/// One disk.
+struct Served {
+    disk: Arc<dyn ControlledDisk>,
+    serving: Serving,
+    metrics: Arc<Metrics>,
+    /// Its image, as it was named.
+    source: String,
+    /// Its socket, if it is not inherited.
+    socket: Option<PathBuf>,
+}
+
+impl Disks {
+    /// None yet.
+    pub fn new(common: Common) -> Arc<Self> {
+        Arc::new(Self {
+            common,
+            table: Mutex::default(),
+        })
+    }
+
+    /// Opens a disk and serves it from now on.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub fn add(self: &Arc<Self>, config: DiskConfig) -> Result<(), AddError> {
+        // Before anything of another disk of that name is touched.
+        self.table().takes(&config.name)?;
+        let name = config.name.clone();
+        let opened = open::open(config, &self.common)?;
+        let mut table = self.table();
+        table.takes(&name)?;
+        let served = opened.serve(self)?;
+        self.common.metrics.add(served.metrics.clone());
+        table.disks.insert(name, served);
+        Ok(())
+    }
+
+    /// Ends every disk: their connections end, their queues are drained, their sockets go.
+    pub fn close(&self) {
+        let disks = {
+            let mut table = self.table();
+            table.closed = true;
+            std::mem::take(&mut table.disks)
+        };
+        disks.values().for_each(|disk| disk.serving.request_stop());
+        disks.into_values().for_each(|disk| disk.serving.stop());
+    }
+
+    fn remove(&self, name: Option<&str>) -> Result<(), Refusal> {
+        let served = {
+            let mut table = self.table();
+            let name = table.find(name)?.0.clone();
+            table.disks.remove(&name).ok_or(Refusal::NoDisk)?
+        };
+        served.serving.stop();
+        self.common.metrics.remove(&served.metrics);
+        Ok(())
+    }
+
+    /// A disk's thread has come to its end.
+    fn ended(&self, name: &str, result: Result<(), ServeError>) {
+        if let Err(error) = result {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(disk = name, error, "the disk is served no more");
+        }
+        let mut table = self.table();
+        // Whoever removed it wants no more of it.
+        let Some(served) = table.disks.remove(name) else {
+            return;
+        };
+        self.common.metrics.remove(&served.metrics);
+        if table.disks.is_empty() {
+            self.common.shutdown.request();
+        }
+    }
+
+    /// Does `action` on the disk `name`, or the only one; then shows it.
+    fn on(
+        &self,
+        name: Option<&str>,
+        action: impl FnOnce(&dyn ControlledDisk) -> Result<(), Refusal>,
+    ) -> Result<Vec<DiskStats>, Refusal> {
+        let table = self.table();
+        let (name, served) = table.find(name)?;
+        action(&*served.disk)?;
+        Ok(vec![served.stats(name)])
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Whether a disk of that name could be added.
+    fn takes(&self, name: &str) -> Result<(), AddError> {
+        if self.closed {
+            Err(AddError::Closing)
+        } else if self.disks.contains_key(name) {
+            Err(AddError::NameTaken(name.to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn find(&self, name: Option<&str>) -> Result<(&String, &Served), Refusal> {
+        match name {
+            Some(name) => self
+                .disks
+                .get_key_value(name)
+                .ok_or_else(|| Refusal::UnknownDisk(name.to_owned())),
+            None if self.disks.len() > 1 => Err(Refusal::WhichDisk(
+                self.disks.keys().cloned().collect::<Vec<_>>().join(", "),
+            )),
+            None => self.disks.first_key_value().ok_or(Refusal::NoDisk),
+        }
+    }
+}
+
+impl Served {
+    fn stats(&self, name: &str) -> DiskStats {
+        DiskStats {
+            disk: name.to_owned(),
+            source: self.source.clone(),
+            socket: self.socket.clone(),
+            state: self.disk.state(),
+            bytes_read: self.metrics.sum(|queue| queue.bytes_in.get()),
+            bytes_written: self.metrics.sum(|queue| queue.bytes_out.get()),
+            errors: self.metrics.sum(|queue| queue.errors.get()),
+            in_flight: self.metrics.sum(|queue| queue.in_flight.get()),
+        }
+    }
+}
+
+impl Controlled for Arc<Disks> {
+    fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal> {
+        match command {
+            Command::Stats { disk: None } => {
+                let table = self.table();
+                Ok(table.disks.iter().map(|(name, d)| d.stats(name)).collect())
+            }
+            Command::Stats { disk } => self.on(disk.as_deref(), |_| Ok(())),
+            Command::Resize { disk } => {
+                self.on(disk.as_deref(), |disk| disk.resize().map_err(Refusal::from))
+            }
+            Command::Limit(limit) => self.on(limit.disk.as_deref(), |disk| {
+                disk.limit(limit.rates());
+                Ok(())
+            }),
+            Command::Add { disk } => {
+                if disk.fd.is_some() {
+                    return Err(OptionsError::FdWhileRunning.into());
+                }
+                let config = disk.validate()?;
+                let name = config.name.clone();
+                self.add(config)?;
+                self.on(Some(&name), |_| Ok(()))
+            }
+            Command::Remove { disk } => self.remove(disk.as_deref()).map(|()| Vec::new()),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Several disks in one process, coming and going while it runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod disk;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use disk::{ALL, PROGRAM, SOON};
+use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::guest::{QemuGuest, VhostUser};
+use lab::process::Daemon;
+use lab::scratch::Scratch;
+
+/// A daemon with a control socket and disks named by letters.
+struct Disks {
+    daemon: Daemon,
+    scratch: Scratch,
+}
+
+impl Disks {
+    fn start(test: &str, names: &[&str]) -> Self {
+        Self::start_with(test, names, &[])
+    }
+
+    fn start_with(test: &str, names: &[&str], options: &[&str]) -> Self {
+        let scratch = Scratch::new(test).unwrap();
+        let control = scratch.join("ctl");
+        let mut daemon = Daemon::builder(PROGRAM).arg("--control").arg(&control);
+        daemon = daemon.args(options.iter().copied());
+        for name in names {
+            let spec = Self::describe(&scratch, name);
+            daemon = daemon.arg("--disk").arg(spec);
+        }
+        let daemon = daemon.spawn_listening(&control, SOON).unwrap();
+        Self { daemon, scratch }
+    }
+
+    /// A disk of 1 MiB for `--disk` and `add`; its image is made.
+    fn describe(scratch: &Scratch, name: &str) -> String {
+        let image = scratch.image(&format!("{name}.img"), 1 << 20).unwrap();
+        let socket = scratch.join(&format!("{name}.sock"));
+        let (image, socket) = (image.display(), socket.display());
+        format!("path={image},socket={socket},name={name},queues=2")
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.scratch.join(&format!("{name}.sock"))
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        Command::new(PROGRAM)
+            .arg("ctl")
+            .arg(self.scratch.join("ctl"))
+            .args(words)
+            .output()
+            .unwrap()
+    }
+
+    /// What a command that is carried out prints.
+    fn told(&self, words: &[&str]) -> String {
+        let output = self.ctl(words);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command that is refused says.
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.ctl(words);
+        assert!(!output.status.success(), "{words:?} was carried out");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+/// A front end on `socket` with one queue.
+fn attach(socket: &Path) -> (FrontEnd, Blk) {
+    let memory = GuestMemory::with_size(16 << 20).unwrap();
+    let mut front_end = FrontEnd::connect(socket, SOON).unwrap();
+    let protocol = ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+    front_end
+        .handshake(ALL | features::VERSION_1, protocol)
+        .unwrap();
+    front_end.set_mem_table(&memory).unwrap();
+    let queue = front_end.set_up_queue(0, 128).unwrap();
+    (front_end, Blk::new(queue))
+}
+
+#[test]
+fn each_disk_has_its_own_content_socket_and_numbers() {
+    let disks = Disks::start("blk-several", &["a", "b"]);
+    let (_a_end, mut a) = attach(&disks.socket("a"));
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    assert_eq!(a.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert_eq!(b.write(0, &[2; 512]).unwrap(), status::OK);
+    assert_eq!(a.read(0, 512).unwrap(), (status::OK, vec![1; 512]));
+    assert_eq!(b.read(0, 512).unwrap(), (status::OK, vec![2; 512]));
+    assert_eq!(
+        std::fs::read(disks.scratch.join("b.img")).unwrap()[..512],
+        [2; 512]
+    );
+    let told = disks.told(&["stats"]);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(lines[0].starts_with(r#"{"disk":"a","#), "{told}");
+    assert!(
+        lines[0].contains(r#""bytes_read":512,"bytes_written":4096"#),
+        "{told}"
+    );
+    assert!(lines[1].contains(r#""connected":true"#), "{told}");
+    assert!(lines[1].contains(r#""bytes_written":512"#), "{told}");
+    assert!(
+        lines[1].contains(r#""read":1,"write":1,"flush":0"#),
+        "{told}"
+    );
+    assert_eq!(disks.told(&["stats", "b"]).trim_end(), lines[1]);
+}
+
+#[test]
+fn disks_come_and_go_while_others_work() {
+    let disks = Disks::start("blk-add", &["a"]);
+    let (_a_end, mut a) = attach(&disks.socket("a"));
+    let spec = Disks::describe(&disks.scratch, "b");
+    let told = disks.told(&["add", &spec]);
+    assert!(
+        told.contains(r#""disk":"b""#) && told.contains(r#""capacity":1048576"#),
+        "{told}"
+    );
+    let (b_end, mut b) = attach(&disks.socket("b"));
+    assert_eq!(b.write(8, &[9; 512]).unwrap(), status::OK);
+    // In the middle of its work.
+    for _ in 0..20 {
+        b.submit(kind::IN, 0, Data::FromDevice(4096)).unwrap();
+    }
+    assert_eq!(disks.told(&["remove", "b"]), "");
+    assert!(!disks.socket("b").exists());
+    assert_eq!(
+        b.queue().used_idx().unwrap(),
+        21,
+        "what was taken is answered before the connection ends"
+    );
+    drop((b_end, b));
+    assert_eq!(a.write(0, &[3; 512]).unwrap(), status::OK);
+    assert!(!disks.told(&["stats"]).contains(r#""disk":"b""#));
+    // Its image is free, its name too.
+    disks.told(&["add", &spec]);
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    assert_eq!(b.read(8, 512).unwrap(), (status::OK, vec![9; 512]));
+    assert_eq!(a.read(0, 512).unwrap(), (status::OK, vec![3; 512]));
+}
+
+#[test]
+fn a_daemon_may_start_and_end_up_without_disks() {
+    let mut disks = Disks::start("blk-none", &[]);
+    assert_eq!(disks.told(&["stats"]), "");
+    assert!(disks.refused(&["resize"]).contains("no disk is served"));
+    disks.told(&["add", &Disks::describe(&disks.scratch, "a")]);
+    disks.told(&["remove"]);
+    assert_eq!(disks.told(&["stats"]), "");
+    disks.daemon.terminate(SOON).unwrap();
+    assert!(!disks.scratch.join("ctl").exists());
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_changes_nothing() {
+    let disks = Disks::start("blk-refuse", &["a", "b"]);
+    let spec = |name: &str, image: &str| {
+        let dir = disks.scratch.path().display();
+        format!("path={dir}/{image},socket={dir}/{name}.sock,name={name}")
+    };
+    disks.scratch.image("c.img", 1 << 20).unwrap();
+    for (words, said) in [
+        (vec!["remove"], "which disk? There are a, b"),
+        (vec!["remove", "z"], "there is no disk 'z'"),
+        (vec!["limit", "z", "--iops", "1"], "there is no disk 'z'"),
+        (
+            vec!["add", &spec("a", "c.img")],
+            "there is a disk 'a' already",
+        ),
+        (
+            vec!["add", &spec("c", "a.img")],
+            "in use by another process",
+        ),
+        (vec!["add", &spec("c", "no.img")], "No such file"),
+        (vec!["add", "path=x,fd=3"], "at the start only"),
+        (vec!["add", "path=x"], "socket=PATH"),
+        (vec!["add", "path"], "key=value"),
+    ] {
+        let words: Vec<&str> = words.iter().map(|word| &**word).collect();
+        let answer = disks.refused(&words);
+        assert!(answer.contains(said), "{words:?}: {answer}");
+    }
+    assert!(!disks.socket("c").exists());
+    for name in ["a", "b"] {
+        let (_end, mut blk) = attach(&disks.socket(name));
+        assert_eq!(blk.write(0, &[5; 512]).unwrap(), status::OK);
+    }
+}
+
+#[test]
+fn a_limit_on_one_disk_leaves_the_others_alone() {
+    let disks = Disks::start("blk-limit-one", &["a", "b"]);
+    disks.told(&["limit", "a", "--iops", "1", "--iops-burst", "1"]);
+    let (mut a_end, mut a) = attach(&disks.socket("a"));
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    for _ in 0..10 {
+        a.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();
+    }
+    for sector in 0..200 {
+        assert_eq!(b.read(sector, 512).unwrap().0, status::OK);
+    }
+    assert!(a_end.stop_queue(0).unwrap() < 5, "the limit did not hold");
+}
+
+#[test]
+fn with_once_the_process_ends_with_the_last_disk() {
+    let mut disks = Disks::start_with("blk-once-two", &["a", "b"], &["--once"]);
+    drop(attach(&disks.socket("a")));
+    let (b_end, mut b) = attach(&disks.socket("b"));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(b.write(0, &[5; 512]).unwrap(), status::OK);
+    assert!(!disks.socket("a").exists());
+    drop((b_end, b));
+    let exit = disks.daemon.wait_exit(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
+}
+
+/// A loop device over a sparse image on a file system too small for it.
+struct FailingDevice {
+    device: String,
+    mounted: PathBuf,
+}
+
+impl FailingDevice {
+    fn make(scratch: &Scratch) -> Self {
+        lab::need::root().unwrap();
+        let mounted = scratch.join("small");
+        std::fs::create_dir(&mounted).unwrap();
+        let ran = |command: &mut Command| {
+            let output = command.output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{command:?}: {errors}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        ran(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(&mounted));
+        let backing = mounted.join("backing");
+        let file = std::fs::File::create(&backing).unwrap();
+        file.set_len(64 << 20).unwrap();
+        let device = ran(Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&backing));
+        let device = device.trim_end().to_owned();
+        Self { device, mounted }
+    }
+}
+
+impl Drop for FailingDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.device).status();
+        let _ = Command::new("umount").arg(&self.mounted).status();
+    }
+}
+
+#[test]
+fn a_failing_device_and_a_truncated_image_leave_the_others_alone() {
+    let disks = Disks::start("blk-fail-one", &["good", "short"]);
+    let failing = FailingDevice::make(&disks.scratch);
+    let socket = disks.socket("bad");
+    let (device, at) = (&failing.device, socket.display());
+    disks.told(&[
+        "add",
+        &format!("path={device},socket={at},name=bad,direct=on"),
+    ]);
+    let short = std::fs::File::options()
+        .write(true)
+        .open(disks.scratch.join("short.img"))
+        .unwrap();
+    short.set_len(4096).unwrap();
+    let (bad_end, mut bad) = attach(&socket);
+    let (_short_end, mut short) = attach(&disks.socket("short"));
+    let (_good_end, mut good) = attach(&disks.socket("good"));
+    let bytes = lab::pattern(5, 1 << 20);
+    let answers: Vec<u8> = (0..16)
+        .map(|n| bad.write(n * 2048, &bytes).unwrap())
+        .collect();
+    assert_eq!(
+        (answers[0], answers[15]),
+        (status::OK, status::IOERR),
+        "{answers:?}"
+    );
+    for sector in 8..40 {
+        assert_eq!(short.read(sector, 512).unwrap().0, status::IOERR);
+        assert_eq!(good.write(sector, &[7; 512]).unwrap(), status::OK);
+        assert_eq!(good.read(sector, 512).unwrap(), (status::OK, vec![7; 512]));
+    }
+    assert_eq!(short.read(0, 4096).unwrap().0, status::OK);
+    assert!(bad.read(0, 1 << 20).unwrap() == (status::OK, bytes));
+    let log = disks.daemon.stderr();
+    for (disk, what) in [
+        ("bad", "No space left on device"),
+        ("short", "the image ends before its capacity"),
+    ] {
+        let named = format!("device{{name=\"{disk}\"}}");
+        let said = |line: &&str| line.contains(what) && line.contains(&named);
+        assert_eq!(log.lines().filter(said).count(), 1, "{disk}: {log}");
+    }
+    drop((bad_end, bad));
+    disks.told(&["remove", "bad"]);
+}
+
+#[test]
+fn a_qemu_guest_has_two_disks_of_one_daemon() {
+    let disks = Disks::start("blk-qemu-two", &["a", "b"]);
+    let script = "
+        set -e
+        dd if=/dev/urandom of=/dev/vda bs=64k count=16 oflag=direct 2>/dev/null
+        dd if=/dev/vda of=/dev/vdb bs=64k oflag=direct 2>/dev/null
+        sync";
+    let guest = QemuGuest::new(script)
+        .blk(VhostUser::new(disks.socket("a")))
+        .blk(VhostUser::new(disks.socket("b")));
+    guest.run().unwrap().success().unwrap();
+    let image = |name: &str| std::fs::read(disks.scratch.join(name)).unwrap();
+    assert!(image("a.img") == image("b.img"));
+    assert!(image("a.img")[..4096] != [0; 4096]);
+}
