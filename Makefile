@@ -15,7 +15,7 @@ PACKAGES := \
 	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar \
 	user-mode-linux util-linux xz-utils zstd
 
-.PHONY: help setup build agent release demo lint test bench clean
+.PHONY: help setup build agent release demo lint test bench fuzz clean
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -64,6 +64,13 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 
 bench: release ## Measure against the peers (perf/README.md); QUICK=1 for a short run
 	target/release/ringside-perf blk $(if $(QUICK),--quick)
+
+fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }
+	for target in $$(cargo +nightly fuzz list); do
+		mkdir -p "fuzz/corpus/$$target"
+		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
+	done
 
 clean: ## Remove what was built
 	cargo clean

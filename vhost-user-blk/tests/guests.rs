@@ -9,6 +9,8 @@
 
 mod disk;
 
+use std::process::Command;
+
 use disk::Disk;
 use lab::guest::{QemuGuest, UmlGuest, VhostUser};
 
@@ -168,5 +170,68 @@ fn fio_in_a_uml_guest_verifies_what_it_wrote() {
         .unwrap()
         .success()
         .unwrap();
+    assert!(output.contains("verified"), "{output}");
+}
+
+/// A root for `chroot`, as an ext4 image, with a program of the host's and its libraries.
+fn tools_image(disk: &Disk, program: &str) -> std::path::PathBuf {
+    lab::need::program("mkfs.ext4").unwrap();
+    let program = lab::need::program(program).unwrap();
+    let root = disk.scratch.join("tools");
+    let listed = Command::new("ldd").arg(&program).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let libraries = listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for file in libraries.chain(program.to_str()) {
+        let copy = root.join(&file[1..]);
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(file, copy).unwrap();
+    }
+    for mount_point in ["dev", "proc", "sys", "tmp"] {
+        std::fs::create_dir(root.join(mount_point)).unwrap();
+    }
+    let image = disk.scratch.image("tools.img", 256 << 20).unwrap();
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-d"])
+        .args([&root, &image])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    image
+}
+
+#[test]
+fn fio_in_a_qemu_guest_verifies_what_it_wrote() {
+    let disk = Disk::start("blk-qemu-fio", IMAGE);
+    let tools = tools_image(&disk, "fio");
+    let tools_socket = disk.scratch.join("tools.sock");
+    let _tools = lab::process::Daemon::builder(disk::PROGRAM)
+        .arg("--read-only")
+        .arg("--blk-file")
+        .arg(tools)
+        .arg("--socket-path")
+        .arg(&tools_socket)
+        .spawn_listening(&tools_socket, disk::SOON)
+        .unwrap();
+    let script = "
+        set -e
+        mount -t ext4 -o ro /dev/vdb /mnt
+        mount -t devtmpfs dev /mnt/dev
+        mount -t proc proc /mnt/proc
+        mount -t sysfs sys /mnt/sys
+        mount -t tmpfs tmpfs /mnt/tmp
+        for engine in psync libaio; do
+            chroot /mnt /usr/bin/fio --name=verify --filename=/dev/vda --rw=randwrite --bs=4k-64k \
+                --size=24m --numjobs=2 --offset_increment=32m --ioengine=$engine --iodepth=16 \
+                --direct=1 --verify=crc32c --do_verify=1 --verify_fatal=1 --randrepeat=0 \
+                --aux-path=/tmp --minimal >/tmp/out || { cat /tmp/out; exit 1; }
+        done
+        echo verified";
+    let guest = QemuGuest::new(script)
+        .cpus(2)
+        .blk(VhostUser::new(&disk.socket).queues(2))
+        .blk(VhostUser::new(&tools_socket));
+    let output = guest.run().unwrap().success().unwrap();
     assert!(output.contains("verified"), "{output}");
 }

@@ -1,0 +1,42 @@
+//! A line on the block daemon's control socket, and the text of `--disk`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vhost_daemon::listen::Endpoint;
+use vhost_user_blk::control::{Answer, Command, Controlled, DiskStats, Refusal, answer};
+use vhost_user_blk::options::DiskSpec;
+
+/// Checks what would be carried out.
+struct Checker;
+
+impl Controlled for Checker {
+    fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal> {
+        let written = serde_json::to_string(&command).unwrap();
+        let again: Command = serde_json::from_str(&written).unwrap();
+        assert_eq!(command, again, "{written}");
+        if let Command::Add { disk } = command {
+            check(disk);
+        }
+        Err(Refusal::NoDisk)
+    }
+}
+
+/// A disk that is accepted has a name that is safe as a file's.
+fn check(disk: DiskSpec) {
+    if let Ok(config) = disk.at(Endpoint::Path("/nowhere".into())) {
+        let name = &config.name;
+        assert!(
+            !name.is_empty() && name.len() <= 64 && !name.starts_with('.'),
+            "{name}"
+        );
+        assert!(!name.contains(['/', '"', '\n', '\0']), "{name}");
+        assert!((1..=64).contains(&config.queues));
+    }
+}
+
+fuzz_target!(|text: &str| {
+    assert!(matches!(answer(&Checker, text), Answer::Error(_)));
+    if let Ok(disk) = text.parse::<DiskSpec>() {
+        check(disk);
+    }
+});
