@@ -9,9 +9,10 @@
 
 mod disk;
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use disk::{ALL, PROGRAM, SOON};
 use lab::frontend::blk::{Blk, Data, kind, status};
@@ -218,6 +219,18 @@ fn a_limit_on_one_disk_leaves_the_others_alone() {
         assert_eq!(b.read(sector, 512).unwrap().0, status::OK);
     }
     assert!(a_end.stop_queue(0).unwrap() < 5, "the limit did not hold");
+}
+
+#[test]
+fn silent_clients_hold_up_nobody() {
+    let disks = Disks::start("blk-silent", &["a"]);
+    let silent: Vec<UnixStream> = (0..7)
+        .map(|_| UnixStream::connect(disks.scratch.join("ctl")).unwrap())
+        .collect();
+    let started = Instant::now();
+    disks.told(&["stats"]);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop(silent);
 }
 
 #[test]

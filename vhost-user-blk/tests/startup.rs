@@ -58,6 +58,10 @@ fn wrong_options_are_refused_in_one_sentence() {
     );
     says(&["--socket-path", socket], "--blk-file PATH");
     says(&["--disk", "path=x"], "socket=PATH");
+    says(
+        &["--disk", "path=x,fd=50", "--disk", "path=y,fd=50"],
+        "fd=50 is given to two disks",
+    );
     says(&["--disk", "paht=x"], "unknown field `paht`");
     says(
         &["--disk", "path=x,socket=y", "--direct"],

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use super::{Answer, Controlled, answer};
 /// No command is longer.
 const MAX_LINE: u64 = 65536;
 
-/// A client that says nothing for so long is hung up on: the next one waits.
+/// A client that says nothing for so long is hung up on.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves commands on a unix socket (mode 0600) from a thread of its own, one client after another.
-/// The socket's file goes when the value is dropped.
+/// Most clients at a time; further ones wait.
+const MAX_CLIENTS: usize = 8;
+
+/// Serves commands on a unix socket (mode 0600), each client from a thread of its own: one that waits for
+/// a disk to drain holds up nobody else. The socket's file goes when the value is dropped.
 pub struct ControlServer {
     path: PathBuf,
 }
@@ -29,6 +33,7 @@ impl ControlServer {
     /// When the socket cannot be made.
     pub fn start(path: &Path, controlled: impl Controlled) -> Result<Self, ListenError> {
         let listener = listen::bind(path)?;
+        let controlled: Arc<dyn Controlled> = Arc::new(controlled);
         thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || serve(&listener, &controlled))
@@ -48,13 +53,28 @@ impl Drop for ControlServer {
     }
 }
 
-fn serve(listener: &UnixListener, controlled: &dyn Controlled) {
+fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
+    // A client's thread holds one clone.
+    let clients = Arc::new(());
     loop {
-        let served = listener
-            .accept()
-            .and_then(|(stream, _)| converse(&stream, controlled));
+        if Arc::strong_count(&clients) > MAX_CLIENTS {
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        }
+        let client = clients.clone();
+        let controlled = controlled.clone();
+        let served = listener.accept().and_then(|(stream, _)| {
+            thread::Builder::new()
+                .name("control client".to_owned())
+                .spawn(move || {
+                    if let Err(error) = converse(&stream, &*controlled) {
+                        tracing::debug!(%error, "a control client went away");
+                    }
+                    drop(client);
+                })
+        });
         if let Err(error) = served {
-            tracing::debug!(%error, "a control client went away");
+            tracing::debug!(%error, "a control client was not served");
             // Out of descriptors, for one: do not spin on it.
             thread::sleep(Duration::from_millis(10));
         }

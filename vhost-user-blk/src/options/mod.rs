@@ -155,6 +155,9 @@ pub enum OptionsError {
     /// Two sockets.
     #[error("a disk has a socket or an fd, not both")]
     SocketAndFd,
+    /// An inherited descriptor for two disks.
+    #[error("fd={0} is given to two disks")]
+    FdTwice(i32),
     /// An inherited descriptor named to a running daemon.
     #[error("an inherited descriptor (fd=) can be named at the start only")]
     FdWhileRunning,
@@ -184,6 +187,11 @@ impl Options {
     /// See [`OptionsError`].
     pub fn validate(self) -> Result<Config, OptionsError> {
         let (endpoint, shared) = self.common.validate_optional_endpoint()?;
+        let mut fds: Vec<i32> = self.disk.iter().filter_map(|disk| disk.fd).collect();
+        fds.sort_unstable();
+        if let Some(twice) = fds.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(OptionsError::FdTwice(twice[0]));
+        }
         let specs = self.disk.into_iter().map(DiskSpec::validate);
         let mut disks = specs.collect::<Result<Vec<_>, _>>()?;
         if self.blk_file.is_some() || self.null.is_some() || endpoint.is_some() {
