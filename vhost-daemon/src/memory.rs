@@ -1,5 +1,6 @@
 //! The guest's memory as a front end shared it.
 
+use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use vm_memory::{
     GuestMemoryMmap, GuestMemoryRegion,
 };
 
+use crate::sys::GuardedMemory;
+
 /// Guest memory: the regions of one `SET_MEM_TABLE` (or of the `ADD_MEM_REG`s so far), mapped. Each
 /// has a place for the front end's dirty log (vhost-user, "Migration").
 pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
@@ -21,19 +24,20 @@ pub type SharedMemory = GuestMemoryAtomic<Memory>;
 /// One memory table held mapped by a queue's thread.
 ///
 /// Everything that points into guest memory ([`crate::queue::Buffers`]) keeps a clone, so the
-/// mapping outlives every operation on it, whatever the front end does meanwhile. Cloning costs
-/// a non-atomic increment; the type is not `Send` on purpose.
+/// mapping outlives every operation on it, whatever the front end does meanwhile. A file that it cuts
+/// short leaves bytes of no meaning, and [`is_lost`](Self::is_lost) tells of it. Cloning costs a
+/// non-atomic increment; the type is not `Send` on purpose.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::redundant_allocation,
-    reason = "cloned for each request: no atomic operation"
-)]
-pub struct PinnedMemory(Rc<Arc<Memory>>);
+pub struct PinnedMemory(Rc<GuardedMemory>);
 
 impl PinnedMemory {
     /// Pins the table that is current now.
-    pub fn current(memory: &SharedMemory) -> Self {
-        Self(Rc::new(memory.memory().into_inner()))
+    ///
+    /// # Errors
+    /// When more regions are mapped than can be guarded.
+    pub fn current(memory: &SharedMemory) -> io::Result<Self> {
+        let guarded = GuardedMemory::new(memory.memory().into_inner())?;
+        Ok(Self(Rc::new(guarded)))
     }
 
     /// Marks `len` bytes at `addr` as written in the front end's dirty log, if there is one.
@@ -55,8 +59,16 @@ impl PinnedMemory {
     }
 
     /// Pins `memory`.
-    pub fn new(memory: Memory) -> Self {
-        Self(Rc::new(Arc::new(memory)))
+    ///
+    /// # Errors
+    /// As [`current`](Self::current).
+    pub fn new(memory: Memory) -> io::Result<Self> {
+        Ok(Self(Rc::new(GuardedMemory::new(Arc::new(memory))?)))
+    }
+
+    /// Whether the front end took memory of the table away, and something of ours has touched it since.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
     }
 }
 
@@ -64,6 +76,6 @@ impl Deref for PinnedMemory {
     type Target = Memory;
 
     fn deref(&self) -> &Memory {
-        &self.0
+        self.0.memory()
     }
 }

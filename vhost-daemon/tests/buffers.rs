@@ -25,7 +25,7 @@ fn memory() -> PinnedMemory {
         .map(|n| ((n * 7 + n / 256) % 251) as u8)
         .collect();
     memory.write_slice(&bytes, GuestAddress(0)).unwrap();
-    PinnedMemory::new(memory)
+    PinnedMemory::new(memory).unwrap()
 }
 
 fn whole(memory: &PinnedMemory) -> Vec<u8> {

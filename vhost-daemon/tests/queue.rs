@@ -38,7 +38,7 @@ fn state(event_idx: bool) -> QueueState {
 }
 
 fn memory() -> PinnedMemory {
-    PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap())
+    PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap()).unwrap()
 }
 
 fn queue(memory: &PinnedMemory) -> RunningQueue {

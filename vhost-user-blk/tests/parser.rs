@@ -18,7 +18,8 @@ use vm_memory::GuestAddress;
 const CAPACITY: u64 = 1 << 20;
 
 fn chain(readable: &[u8], writable: usize) -> Chain {
-    let memory = PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), 0x4_0000)]).unwrap());
+    let memory =
+        PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), 0x4_0000)]).unwrap()).unwrap();
     let mut chain = Chain {
         readable: Buffers::new(memory.clone()),
         writable: Buffers::new(memory.clone()),

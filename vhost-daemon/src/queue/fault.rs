@@ -24,6 +24,9 @@ pub enum QueueError {
     /// A chain was made available a second time while the device still owns it.
     #[error("descriptor {0} was made available while still in flight")]
     HeadInFlight(u16),
+    /// The front end cut the file of its guest's memory short.
+    #[error("the front end took memory of its guest away (its file was cut short)")]
+    MemoryLost,
     /// The rings do not lie in guest memory, or a size or alignment is wrong.
     #[error("rings are not inside guest memory, or their size or alignment is wrong")]
     BadRings,

@@ -25,7 +25,7 @@ use crate::log::Limiter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::queue::RunningQueue;
-use crate::sys::{close_abandoned, name_current_thread};
+use crate::sys::{GuardedMemory, close_abandoned, name_current_thread};
 use crate::worker::{self, Outcome, PollPolicy};
 
 /// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
@@ -40,6 +40,8 @@ pub(super) struct Backend<D> {
     rings: Mutex<Rings>,
     exits: Mutex<Exits>,
     limiter: Limiter,
+    /// The current memory table. What is lost of it stays known while no queue runs on it.
+    memory: Mutex<Option<GuardedMemory>>,
 }
 
 /// The exit events of the queues' threads. The library takes a consumer of each for good and never
@@ -78,6 +80,7 @@ impl<D: Device> Backend<D> {
                 handed_over: Vec::new(),
             }),
             limiter: Limiter::default(),
+            memory: Mutex::default(),
         })
     }
 
@@ -103,6 +106,11 @@ impl<D: Device> Backend<D> {
         for ring in rings.into_iter().flatten() {
             ring.shut();
         }
+        self.keep_memory(None);
+    }
+
+    fn keep_memory(&self, memory: Option<GuardedMemory>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
     }
 
     /// Remembers the ring of queue `index`; `false` if the connection is over.
@@ -254,7 +262,10 @@ impl<D: Device> VhostUserBackend for Backend<D> {
     /// Makes every running worker drain and go on with the new table: after the answer, nothing
     /// uses the old one.
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
-        check_backing(&memory.memory())?;
+        let memory = memory.memory().into_inner();
+        check_backing(&memory)?;
+        // First of all: from here on the control thread reads rings in it.
+        self.keep_memory(Some(GuardedMemory::new(memory)?));
         self.known_rings()
             .iter()
             .for_each(|ring| ring.change(|_| ()));

@@ -65,8 +65,8 @@ pub(crate) enum CannotRun {
     BadSize,
     #[error("the worker of this queue panicked")]
     Failed,
-    #[error("its descriptors cannot be duplicated")]
-    Descriptors(#[from] io::Error),
+    #[error("its memory or descriptors cannot be used")]
+    Resources(#[from] io::Error),
     #[error(transparent)]
     Ring(#[from] QueueError),
 }
@@ -162,8 +162,11 @@ impl Ring {
         if owner.has_bad_size {
             return Err(CannotRun::BadSize);
         }
-        let memory = PinnedMemory::current(&self.0.memory);
+        let memory = PinnedMemory::current(&self.0.memory)?;
         check_backing(&memory)?;
+        if memory.is_lost() {
+            return Err(QueueError::MemoryLost.into());
+        }
         let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
         Ok(RunningQueue::new(
             ring,
@@ -199,7 +202,8 @@ impl Ring {
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// Refuses a table with a region that reaches beyond its file: touching it would be a SIGBUS.
+/// Refuses a table with a region that reaches beyond its file: that is no memory. (A file that is cut
+/// short later is found out when it is touched, see [`crate::sys::GuardedMemory`].)
 pub(super) fn check_backing(memory: &Memory) -> io::Result<()> {
     for region in memory.iter() {
         let Some(backing) = region.file_offset() else {

@@ -131,9 +131,24 @@ impl<T> Context<T> {
         &mut self.queue
     }
 
+    /// Shows the guest what was completed, unless its memory is lost: what was read from there or
+    /// written to it means nothing then, and the queue stops.
+    pub(super) fn publish(&mut self) {
+        if self.queue.memory().is_lost() {
+            self.break_queue(&QueueError::MemoryLost);
+        } else {
+            self.queue.publish();
+        }
+    }
+
     pub(super) fn break_queue(&mut self, fault: &QueueError) {
         if !self.broken {
             self.broken = true;
+            // Zeroes are in the place of a ring that is lost: they look like faults of the guest's.
+            let fault = match self.queue.memory().is_lost() {
+                true => &QueueError::MemoryLost,
+                false => fault,
+            };
             let metrics = self.queue.metrics();
             metrics.guest_faults.add(1);
             if let Some(suppressed) = metrics.limiter.permit() {

@@ -100,7 +100,7 @@ fn serve<W: QueueWorker>(
             .metrics()
             .in_flight
             .set(cx.queue.in_flight() as u64);
-        cx.queue.publish();
+        cx.publish();
         if reaped + taken > 0
             && let Some(since) = idle_since.take()
         {
@@ -178,7 +178,7 @@ fn drain<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>, name: &str) {
             break;
         }
     }
-    cx.queue.publish();
+    cx.publish();
     // A driver that takes the ring over must not find kicks switched off.
     cx.queue.enable_kicks();
     debug_assert_eq!(cx.queue.in_flight(), 0, "drained with requests in flight");
