@@ -115,6 +115,11 @@ impl Guarded {
         // Copies before it must not be seen to happen after it, also on processors where another
         // one's mapping can change without an interrupt.
         fence(Ordering::SeqCst);
+        self.known_lost()
+    }
+
+    /// Whether the range was found lost some time ago. Says nothing of copies just made.
+    pub(super) fn known_lost(&self) -> bool {
         SLOTS[self.slot].lost.load(Ordering::Relaxed)
     }
 }

@@ -97,8 +97,11 @@ impl MappedFile {
         !self.is_lost()
     }
 
-    /// Where `len` bytes at `offset` are, if they are all inside.
+    /// Where `len` bytes at `offset` are, if they are all inside and not known to be lost.
     fn range(&self, offset: usize, len: usize) -> Option<*const u8> {
+        if self.guard.known_lost() {
+            return None;
+        }
         let end = offset.checked_add(len)?;
         let start = self.mapping.start.as_ptr().cast_const();
         (end <= self.mapping.len).then(|| start.wrapping_add(offset))

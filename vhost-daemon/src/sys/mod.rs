@@ -16,6 +16,7 @@ mod reactor;
 mod shared_words;
 mod split_ring;
 mod thread;
+mod zeroed;
 
 pub use buffers::{Buffers, OutOfGuestMemory};
 pub(crate) use descriptors::close_abandoned;
@@ -28,3 +29,4 @@ pub use reactor::{Event, Reactor, WatchId};
 pub use shared_words::SharedWords;
 pub use split_ring::{DESCRIPTOR_BYTES, Descriptor, SplitRing};
 pub use thread::name_current_thread;
+pub use zeroed::zeroed_words;

@@ -1,6 +1,8 @@
 //! Where the blocks are kept. Nothing here knows of rings or requests.
 
+mod in_memory;
 mod null;
+mod present;
 mod raw;
 
 use std::io;

@@ -18,6 +18,7 @@ use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::{Io, IoFile};
 
 use super::Storage;
+use super::in_memory::InMemory;
 use crate::request::SECTOR;
 
 /// An image cannot be served.
@@ -54,11 +55,8 @@ pub struct RawFile {
     can_punch: bool,
     /// Whether a range can be zeroed at least one way.
     can_zero: bool,
-    /// Whether the file is kept in memory (tmpfs, ramfs): nothing but swapping makes a reader or writer
-    /// wait.
-    /// The io_uring would hand every operation on it to a thread of the kernel, because such file
-    /// systems know no operation without waiting.
-    in_memory: bool,
+    /// If the file is kept in memory.
+    in_memory: Option<InMemory>,
     /// What direct I/O asks addresses and lengths to be a multiple of; 1 through the page cache.
     alignment: usize,
     /// The kernel once said that this file system cannot zero a range and keep its space.
@@ -129,7 +127,10 @@ impl RawFile {
             can_punch: can_punch && discard && !read_only,
             // A block device zeroes by writing, if it must; a file system that punches holes too.
             can_zero: can_punch || kind.is_block_device(),
-            in_memory: !direct && is_in_memory(&file),
+            in_memory: (!direct && is_in_memory(&file))
+                .then(|| InMemory::new(&file, capacity, !read_only))
+                .transpose()
+                .map_err(failed)?,
             alignment: if direct { direct_alignment(&file) } else { 1 },
             no_zero_range: AtomicBool::new(false),
             file,
@@ -212,6 +213,9 @@ impl Storage for RawFile {
     fn capacity(&self) -> io::Result<u64> {
         // The offset of the descriptor is used for nothing else.
         let size = (&self.file).seek(SeekFrom::End(0))?;
+        if let Some(memory) = &self.in_memory {
+            memory.extend_to(size);
+        }
         Ok(size - size % SECTOR)
     }
 
@@ -270,7 +274,7 @@ impl Storage for RawFile {
     }
 
     fn run_now(&self, io: &Io) -> Option<io::Result<u32>> {
-        self.in_memory.then(|| io.run_inline(&[self.file.as_fd()]))
+        Some(self.in_memory.as_ref()?.run(io))
     }
 
     fn instead_of(&self, refused: &Io) -> Option<Io> {

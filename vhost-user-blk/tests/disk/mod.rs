@@ -5,6 +5,7 @@
     reason = "each test binary uses a part of it"
 )]
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,14 +46,25 @@ impl Disk {
 
     /// A daemon on an image in memory.
     pub fn start_in_memory(test: &str, bytes: u64) -> Self {
+        Self::start_in_memory_filled(test, bytes, |_| ())
+    }
+
+    /// A daemon on an image in memory that `fill` has written to.
+    pub fn start_in_memory_filled(test: &str, bytes: u64, fill: impl FnOnce(&File)) -> Self {
         let image = PathBuf::from(format!("/dev/shm/ringside-{test}-{}", std::process::id()));
-        std::fs::File::create(&image)
-            .unwrap()
-            .set_len(bytes)
-            .unwrap();
+        let file = File::create(&image).unwrap();
+        file.set_len(bytes).unwrap();
+        fill(&file);
+        Self::start_on(test, image)
+    }
+
+    /// A daemon on an image that is there.
+    pub fn start_on(test: &str, image: PathBuf) -> Self {
+        let scratch = Scratch::new(test).unwrap();
         let medium = ["--blk-file".into(), image.clone().into_os_string()];
-        Self::launch(Scratch::new(test).unwrap(), image, |daemon| {
-            daemon.args(medium)
+        let control = scratch.join("control.sock");
+        Self::launch(scratch, image, |daemon| {
+            daemon.args(medium).arg("--control").arg(control)
         })
     }
 
