@@ -60,6 +60,8 @@ pub struct QueueMetrics {
     pub latency: Histogram,
     /// For log lines that this queue's guest can cause, over all connections.
     pub limiter: Limiter,
+    /// For those that say why the queue does not run: no flood of the others keeps them back.
+    pub stop_limiter: Limiter,
 }
 
 /// A further series of one device, beyond those of [`QueueMetrics`].

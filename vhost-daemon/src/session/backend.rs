@@ -141,7 +141,7 @@ impl<D: Device> Backend<D> {
                 Ok(Take::Run(queue, stop)) => self.run(index, ring, *queue, &stop, &name),
                 Ok(Take::Rest) => return,
                 Ok(Take::Refuse(why, stop)) => {
-                    if let Some(suppressed) = queue_metrics.limiter.permit() {
+                    if let Some(suppressed) = queue_metrics.stop_limiter.permit() {
                         let why: &dyn std::error::Error = &why;
                         tracing::error!(queue = name, why, suppressed, "queue cannot run");
                     }

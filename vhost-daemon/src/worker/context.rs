@@ -151,7 +151,7 @@ impl<T> Context<T> {
             };
             let metrics = self.queue.metrics();
             metrics.guest_faults.add(1);
-            if let Some(suppressed) = metrics.limiter.permit() {
+            if let Some(suppressed) = metrics.stop_limiter.permit() {
                 let queue = &self.name;
                 tracing::error!(queue, %fault, suppressed, "queue stopped until it is set up again");
             }
