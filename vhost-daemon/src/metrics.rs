@@ -149,8 +149,8 @@ mod tests {
         let metrics = Arc::new(Metrics::default());
         let queue = metrics.queue("0");
         queue.requests.add(3);
-        queue.latency.record(Duration::from_micros(3));
-        queue.latency.record(Duration::from_secs(100));
+        queue.latency.record(Duration::from_micros(3), 1);
+        queue.latency.record(Duration::from_secs(100), 1);
         let text = Registry::of(&metrics).render();
         assert!(
             text.contains("ringside_requests_total{queue=\"0\"} 3\n"),

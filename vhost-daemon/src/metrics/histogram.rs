@@ -16,14 +16,14 @@ pub struct Histogram {
 impl Histogram {
     const BUCKETS: usize = 24;
 
-    /// Counts one latency.
-    pub fn record(&self, latency: Duration) {
+    /// Counts a latency, `count` times.
+    pub fn record(&self, latency: Duration, count: u64) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         let microseconds = nanoseconds.div_ceil(1000);
         // Bucket n holds latencies up to 2^n µs.
         let bucket = microseconds.max(1).next_power_of_two().trailing_zeros() as usize;
-        self.buckets[bucket.min(Self::BUCKETS)].add(1);
-        self.nanoseconds.add(nanoseconds);
+        self.buckets[bucket.min(Self::BUCKETS)].add(count);
+        self.nanoseconds.add(nanoseconds.saturating_mul(count));
     }
 
     pub(super) fn render(&self, name: &str, labels: &str, out: &mut String) {

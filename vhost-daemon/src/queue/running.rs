@@ -42,6 +42,8 @@ pub struct RunningQueue {
     dirty: Option<DirtyRanges>,
     /// Time of the current loop turn: one clock read for a batch.
     now: Instant,
+    /// Requests popped and completed in this turn: their time is known when the guest can see them.
+    done_at_once: u64,
     metrics: Arc<QueueMetrics>,
 }
 
@@ -81,6 +83,7 @@ impl RunningQueue {
             next_used: Wrapping(state.next_used),
             published: Wrapping(state.next_used),
             now: Instant::now(),
+            done_at_once: 0,
             ring,
             memory,
             call,
@@ -159,15 +162,12 @@ impl RunningQueue {
     /// Puts a request into the used ring: `written` bytes of its writable buffers were filled. The
     /// guest sees it with the next [`publish`](Self::publish).
     pub fn complete(&mut self, token: Token, written: u32) {
-        // Done within its turn: the turn's time tells nothing of it.
-        let now = if token.popped() == self.now {
-            Instant::now()
+        if token.popped() == self.now {
+            self.done_at_once += 1;
         } else {
-            self.now
-        };
-        self.metrics
-            .latency
-            .record(now.saturating_duration_since(token.popped()));
+            let latency = self.now.saturating_duration_since(token.popped());
+            self.metrics.latency.record(latency, 1);
+        }
         self.metrics.requests.add(1);
         let head = token.redeem();
         self.release(head);
@@ -201,6 +201,10 @@ impl RunningQueue {
         SplitRing::barrier();
         if self.interrupt_wanted(before) {
             self.interrupt();
+        }
+        let at_once = std::mem::take(&mut self.done_at_once);
+        if at_once > 0 {
+            self.metrics.latency.record(self.now.elapsed(), at_once);
         }
     }
 

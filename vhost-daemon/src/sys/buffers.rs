@@ -120,6 +120,10 @@ impl Buffers {
         }
         let mut front = Self::new(self.memory.clone());
         front.bounce.clone_from(&self.bounce);
+        if count == self.len {
+            std::mem::swap(self, &mut front);
+            return Some(front);
+        }
         front.len = count;
         self.len -= count;
         let mut rest = count;
@@ -148,6 +152,16 @@ impl Buffers {
     /// Removes the last `count` bytes and returns them; `None`, unchanged, if there are fewer.
     pub fn split_back(&mut self, count: usize) -> Option<Self> {
         let keep = self.len.checked_sub(count)?;
+        // Most often it is a part of its own: a status byte behind data.
+        if let Some(last) = self.iovecs.last().filter(|last| last.iov_len == count) {
+            let mut back = Self::new(self.memory.clone());
+            back.bounce.clone_from(&self.bounce);
+            back.iovecs.push(*last);
+            self.iovecs.pop();
+            back.len = count;
+            self.len = keep;
+            return Some(back);
+        }
         let mut front = self.split_front(keep)?;
         std::mem::swap(self, &mut front);
         Some(front)
@@ -162,7 +176,20 @@ impl Buffers {
 
     /// Drops the first `count` bytes, or all of them if there are fewer.
     pub fn advance(&mut self, count: usize) {
-        self.split_front(count.min(self.len));
+        let mut rest = count.min(self.len);
+        self.len -= rest;
+        let mut whole = 0;
+        for iovec in &mut self.iovecs {
+            if iovec.iov_len > rest {
+                // `rest` is less than the range's length, so the new base is inside it.
+                iovec.iov_base = iovec.iov_base.wrapping_byte_add(rest);
+                iovec.iov_len -= rest;
+                break;
+            }
+            rest -= iovec.iov_len;
+            whole += 1;
+        }
+        self.iovecs.drain(..whole);
     }
 
     /// Copies one object out of the front and consumes it; `None`, unchanged, if there are too
