@@ -5,18 +5,17 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
     Address, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
     GuestMemoryMmap, GuestMemoryRegion,
 };
 
-use crate::sys::GuardedMemory;
+use crate::sys::{DirtyLog, GuardedMemory};
 
 /// Guest memory: the regions of one `SET_MEM_TABLE` (or of the `ADD_MEM_REG`s so far), mapped. Each
 /// has a place for the front end's dirty log (vhost-user, "Migration").
-pub type Memory = GuestMemoryMmap<BitmapMmapRegion>;
+pub type Memory = GuestMemoryMmap<DirtyLog>;
 
 /// The handle through which the session swaps [`Memory`] when the front end sends a new table.
 pub type SharedMemory = GuestMemoryAtomic<Memory>;

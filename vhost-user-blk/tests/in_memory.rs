@@ -329,16 +329,6 @@ fn a_full_tmpfs_gives_errors_and_what_is_there_goes_on() {
     disk.daemon.terminate(SOON).unwrap();
 }
 
-fn shrink(memory: &GuestMemory, bytes: u64) {
-    let path = format!("/proc/self/fd/{}", memory.memfd().unwrap());
-    File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_len(bytes)
-        .unwrap();
-}
-
 /// A queue whose guest's memory was cut to nothing is stopped with one line.
 fn assert_lost(disk: &mut Disk, touch: impl FnOnce(&mut FrontEnd, &mut Blk)) {
     let (mut front_end, mut blk) = disk.driver(ALL);
@@ -366,7 +356,7 @@ fn assert_lost(disk: &mut Disk, touch: impl FnOnce(&mut FrontEnd, &mut Blk)) {
         std::thread::sleep(Duration::from_millis(5));
     }
     // The file grows again: what was lost stays lost until a new table comes.
-    shrink(&memory, 64 << 20);
+    memory.set_file_len(64 << 20).unwrap();
     assert!(disk.daemon.is_running());
     front_end.stop_queue(0).unwrap();
     front_end.set_mem_table(&memory).unwrap();
@@ -388,7 +378,7 @@ fn a_front_end_that_shrinks_its_memory_loses_its_queue_and_nothing_else() {
         // Everything goes, then a kick.
         assert_lost(&mut disk, |_, blk| {
             let memory = blk.queue().memory().clone();
-            shrink(&memory, 0);
+            memory.set_file_len(0).unwrap();
             blk.queue().kick_always().unwrap();
         });
         // It goes under load.
@@ -403,7 +393,7 @@ fn a_front_end_that_shrinks_its_memory_loses_its_queue_and_nothing_else() {
                 blk.stage(kind, n * 16, data).unwrap();
             }
             blk.kick().unwrap();
-            shrink(&memory, 0);
+            memory.set_file_len(0).unwrap();
             blk.queue().kick_always().unwrap();
         });
         disk.assert_serves();

@@ -103,3 +103,28 @@ fn every_page_that_changed_is_in_the_log_and_hardly_any_other() {
     assert_eq!(blk.read(0, 65536).unwrap().0, status::OK);
     assert!(dirty_pages(&log).is_empty(), "logged after the migration");
 }
+
+#[test]
+fn a_dirty_log_that_is_cut_short_is_the_front_ends_loss_alone() {
+    let mut disk = Disk::start("blk-dirty-cut", 8 << 20);
+    let memory = GuestMemory::with_size(MEMORY).unwrap();
+    let mut front_end = disk.front_end(ALL | LOG_ALL, &memory);
+    let log = std::fs::File::from(memfd_create("log", MemfdFlags::CLOEXEC).unwrap());
+    log.set_len((MEMORY / 4096 / 8) as u64).unwrap();
+    let region = VhostUserDirtyLogRegion {
+        mmap_size: (MEMORY / 4096 / 8) as u64,
+        mmap_offset: 0,
+        mmap_handle: log.as_raw_fd(),
+    };
+    front_end
+        .request("SET_LOG_BASE", |vhost| vhost.set_log_base(0, Some(region)))
+        .unwrap();
+    let mut blk = Blk::new(front_end.set_up_queue(0, 64).unwrap());
+    assert_eq!(blk.read(0, 65536).unwrap().0, status::OK);
+    assert!(!dirty_pages(&log).is_empty(), "nothing is logged");
+    log.set_len(0).unwrap();
+    assert_eq!(blk.read(0, 65536).unwrap().0, status::OK);
+    assert!(disk.daemon.is_running());
+    drop((front_end, blk));
+    disk.assert_serves();
+}

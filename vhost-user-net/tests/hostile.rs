@@ -318,3 +318,29 @@ fn queues_outside_the_shared_memory_are_refused() {
     drop(front_end);
     network.assert_serves();
 }
+
+#[test]
+fn a_front_end_that_shrinks_its_memory_loses_its_queues_and_nothing_else() {
+    let mut network = Network::start("net-shrunk");
+    let mut guest = network.guest(ALL, 32, 2048);
+    let frame = packet::udp(7010, b"before");
+    guest.transmit.send(packet::PLAIN, &frame).unwrap();
+    let queue = guest.transmit.exchange().queue();
+    queue.memory().set_file_len(0).unwrap();
+    queue.kick_always().unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    while !network
+        .daemon
+        .stderr()
+        .contains("took memory of its guest away")
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{}",
+            network.daemon.stderr()
+        );
+        std::thread::sleep(MOMENT / 50);
+    }
+    drop(guest);
+    network.assert_serves();
+}

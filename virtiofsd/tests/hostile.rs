@@ -303,3 +303,27 @@ fn too_little_memory_is_refused_and_the_next_front_end_served() {
     drop(front_end);
     assert_no_panic(&mut share);
 }
+
+#[test]
+fn a_front_end_that_shrinks_its_memory_loses_its_queues_and_nothing_else() {
+    let mut share = Share::start("fs-shrunk");
+    let (front_end, mut fs) = share.mounted();
+    let memory = fs.exchange().queue().memory().clone();
+    memory.set_file_len(0).unwrap();
+    fs.exchange().queue().kick_always().unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    while !share
+        .daemon
+        .stderr()
+        .contains("took memory of its guest away")
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{}",
+            share.daemon.stderr()
+        );
+        std::thread::sleep(MOMENT / 50);
+    }
+    drop((front_end, fs));
+    assert_no_panic(&mut share);
+}

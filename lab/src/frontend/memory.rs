@@ -102,6 +102,19 @@ impl GuestMemory {
         Some(region.file_offset()?.file().as_raw_fd())
     }
 
+    /// Cuts the memfd short, or makes it longer again: what only a hostile front end does. To touch what
+    /// is cut off ends the test.
+    ///
+    /// # Errors
+    /// ftruncate(2)'s.
+    pub fn set_file_len(&self, len: u64) -> Result<()> {
+        let region = self.shared.map.iter().next();
+        let Some(backing) = region.and_then(GuestMemoryRegion::file_offset) else {
+            return Ok(());
+        };
+        ftruncate(backing.file(), len).map_err(|errno| Error::MakeMemory(errno.into()))
+    }
+
     /// Takes `len` bytes at a multiple of `align` (a power of two).
     ///
     /// # Errors

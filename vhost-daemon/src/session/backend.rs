@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vhost::vhost_user::message::VhostUserVirtioFeatures;
 use vhost::vhost_user::{Backend as FrontEndChannel, VhostUserProtocolFeatures};
 use vhost_user_backend::VhostUserBackend;
-use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::GuestAddressSpace;
@@ -25,7 +24,7 @@ use crate::log::Limiter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::queue::RunningQueue;
-use crate::sys::{GuardedMemory, close_abandoned, name_current_thread};
+use crate::sys::{DirtyLog, GuardedMemory, close_abandoned, name_current_thread};
 use crate::worker::{self, Outcome, PollPolicy};
 
 /// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
@@ -191,7 +190,7 @@ impl Drop for Lease<'_> {
 }
 
 impl<D: Device> VhostUserBackend for Backend<D> {
-    type Bitmap = BitmapMmapRegion;
+    type Bitmap = DirtyLog;
     type Vring = Ring;
 
     fn num_queues(&self) -> usize {

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::fstatfs;
-use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vm_memory::{GuestMemoryBackend, GuestRegionMmap};
 
+use super::DirtyLog;
 use super::lost_memory::{Guarded, any_lost};
 use crate::memory::Memory;
 
@@ -42,7 +42,7 @@ impl GuardedMemory {
 }
 
 /// Guards a region; `None` if there is no file that could be cut short.
-fn guard(region: &GuestRegionMmap<BitmapMmapRegion>) -> io::Result<Option<Guarded>> {
+fn guard(region: &GuestRegionMmap<DirtyLog>) -> io::Result<Option<Guarded>> {
     let Some(backing) = region.file_offset() else {
         return Ok(None);
     };

@@ -7,6 +7,7 @@
 mod aligned;
 mod buffers;
 mod descriptors;
+mod dirty_log;
 mod guarded_memory;
 mod inline;
 mod io;
@@ -21,6 +22,7 @@ mod zeroed;
 pub use buffers::{Buffers, OutOfGuestMemory};
 pub(crate) use descriptors::close_abandoned;
 pub use descriptors::{adopt_fd, is_readable};
+pub use dirty_log::{DirtyLog, RegionLog};
 pub use guarded_memory::GuardedMemory;
 pub use io::{Io, IoFile};
 pub use lost_memory::TooManyRanges;
