@@ -213,3 +213,22 @@ exit 0
     assert_eq!(outcome.code, 0, "{}\n{}", outcome.output, outcome.console);
     assert!(outcome.output.contains("rounds"), "{}", outcome.output);
 }
+
+#[test]
+fn a_state_file_that_is_cut_short_costs_the_recovery_and_no_request() {
+    let mut disk = disk("blk-state-cut");
+    let (_front_end, mut blk) = disk.driver(ALL);
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(disk.scratch.join("in-flight"));
+    file.unwrap().set_len(0).unwrap();
+    for n in 0..100 {
+        assert_eq!(blk.write(n * 8, &[2; 4096]).unwrap(), status::OK);
+    }
+    assert_eq!(blk.read(0, 4096).unwrap(), (status::OK, vec![2; 4096]));
+    assert!(disk.daemon.is_running());
+    let log = disk.daemon.stderr();
+    let told = log.matches("the state file was cut short").count();
+    assert_eq!(told, 1, "{log}");
+}

@@ -158,7 +158,17 @@ impl InFlightLog {
                 .store(word, Ordering::Release);
         }
         self.store_used(used, used);
+        self.tell_loss();
         left
+    }
+
+    /// Says once that the state file is gone from under us.
+    fn tell_loss(&self) {
+        if self.words.is_newly_lost() {
+            tracing::error!(
+                "the state file was cut short: requests in flight are not remembered until a restart"
+            );
+        }
     }
 
     fn left_over(&self, used: u16, available: u16, size: u16) -> Vec<u16> {
@@ -219,6 +229,7 @@ impl InFlightLog {
             self.entry(usize::from(head)).store(FREE, Ordering::Release);
         }
         self.store_used(reached, reached);
+        self.tell_loss();
     }
 
     fn entry(&self, head: usize) -> &std::sync::atomic::AtomicU64 {

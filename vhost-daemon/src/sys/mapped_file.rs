@@ -18,13 +18,15 @@ pub struct MappedFile {
     writable: bool,
 }
 
+/// Mapped memory of ours, unmapped when dropped.
 #[derive(Debug)]
-struct Mapping {
+pub(super) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the mapping is used through raw copies only, from any thread, and lives until the drop.
+// SAFETY: the mapping is used through raw copies and atomics only, from any thread, and lives until the
+// drop.
 unsafe impl Send for Mapping {}
 // SAFETY: as above; copies at the same time are like accesses of other processes, which happen anyway.
 unsafe impl Sync for Mapping {}
@@ -36,18 +38,10 @@ impl MappedFile {
     /// # Errors
     /// mmap(2)'s, and when too much memory is guarded already.
     pub fn new(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<Self> {
-        let mut protection = ProtFlags::READ;
-        protection.set(ProtFlags::WRITE, writable);
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let start = unsafe {
-            let anywhere = ptr::null_mut();
-            mmap(anywhere, len, protection, MapFlags::SHARED, file, offset)
-        }?;
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping { start, len };
+        let mapping = Mapping::shared(file, offset, len, writable)?;
         // SAFETY: the mapping is ours alone, outlives the guard (fields are dropped in order), and
         // holds a file's bytes, which may have any value.
-        let guard = unsafe { Guarded::new(start.as_ptr(), len) }?;
+        let guard = unsafe { Guarded::new(mapping.start(), len) }?;
         Ok(Self {
             guard,
             mapping,
@@ -103,8 +97,29 @@ impl MappedFile {
             return None;
         }
         let end = offset.checked_add(len)?;
-        let start = self.mapping.start.as_ptr().cast_const();
+        let start = self.mapping.start().cast_const();
         (end <= self.mapping.len).then(|| start.wrapping_add(offset))
+    }
+}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from `offset`, shared with all who open it.
+    ///
+    /// # Errors
+    /// mmap(2)'s.
+    pub(super) fn shared(file: &File, offset: u64, len: usize, writable: bool) -> io::Result<Self> {
+        let mut protection = ProtFlags::READ;
+        protection.set(ProtFlags::WRITE, writable);
+        let (anywhere, flags) = (ptr::null_mut(), MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { mmap(anywhere, len, protection, flags, file, offset) }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// The address of the first byte.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 }
 

@@ -4,24 +4,24 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::ptr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+
+use super::lost_memory::Guarded;
+use super::mapped_file::Mapping;
 
 /// The words of one file. The file is locked (flock(2)) for as long as this value lives.
 #[derive(Debug)]
 pub struct SharedWords {
-    start: *const AtomicU64,
+    // Before the mapping: fields are dropped in this order, and what is guarded must be mapped.
+    guard: Guarded,
+    mapping: Mapping,
     len: usize,
+    loss_noticed: AtomicBool,
     _file: File,
 }
-
-// SAFETY: the words are atomics, and the mapping lives as long as the value.
-unsafe impl Send for SharedWords {}
-// SAFETY: as above.
-unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
     /// Opens or makes `path` (mode 0600) with `len` words; new ones are zero.
@@ -41,14 +41,27 @@ impl SharedWords {
         let bytes = len.checked_mul(8).filter(|bytes| *bytes > 0);
         let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
         file.set_len(bytes as u64)?;
-        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address of the kernel's choice; the file has `bytes` bytes.
-        let start = unsafe { mmap(ptr::null_mut(), bytes, protection, flags, &file, 0) }?;
+        // A page that the file system has no room for later would be lost with what is in it.
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mapping = Mapping::shared(&file, 0, bytes, true)?;
+        // SAFETY: the mapping is ours alone, outlives the guard (fields are dropped in order), and
+        // holds atomic words of any value.
+        let guard = unsafe { Guarded::new(mapping.start(), bytes) }?;
         Ok(Self {
-            start: start.cast_const().cast(),
+            guard,
+            mapping,
             len,
+            loss_noticed: AtomicBool::new(false),
             _file: file,
         })
+    }
+
+    /// Whether the file was cut short, so that what is stored survives nothing any more; `true` once.
+    pub fn is_newly_lost(&self) -> bool {
+        self.guard.known_lost() && !self.loss_noticed.swap(true, Ordering::Relaxed)
     }
 
     /// The word at `index`.
@@ -57,15 +70,8 @@ impl SharedWords {
     /// When there is no such word.
     pub fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.len, "word {index} of {}", self.len);
+        let start = self.mapping.start().cast::<AtomicU64>().cast_const();
         // SAFETY: the mapping is page-aligned and has `len` words; the index was checked.
-        unsafe { &*self.start.wrapping_add(index) }
-    }
-}
-
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made with this address and length; no reference outlives `self`.
-        let unmapped = unsafe { munmap(self.start.cast_mut().cast(), self.len * 8) };
-        debug_assert!(unmapped.is_ok());
+        unsafe { &*start.wrapping_add(index) }
     }
 }
