@@ -28,7 +28,8 @@ fuzz_target!(|input: &[u8]| {
     };
     let said = &said[..said.len().min(0x1_0000)];
     let answer = usize::from(u16::from_le_bytes([*low, *high]));
-    let memory = PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), 0x2_0000)]).unwrap());
+    let memory =
+        PinnedMemory::new(Memory::from_ranges(&[(GuestAddress(0), 0x2_0000)]).unwrap()).unwrap();
     buffers(&memory, 0, said.len()).write_all(said).unwrap();
     let chain = Chain {
         readable: buffers(&memory, 0, said.len()),

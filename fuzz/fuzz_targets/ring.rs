@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
     let content = &content[..content.len().min(MEMORY)];
     memory.write_slice(content, GuestAddress(0)).unwrap();
-    let memory = PinnedMemory::new(memory);
+    let memory = PinnedMemory::new(memory).unwrap();
     let state = QueueState {
         max_size: SIZE,
         next_avail: 0,

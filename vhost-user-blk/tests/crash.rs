@@ -221,7 +221,7 @@ fn a_state_file_that_is_cut_short_costs_the_recovery_and_no_request() {
     assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
     let file = std::fs::File::options()
         .write(true)
-        .open(disk.scratch.join("in-flight"));
+        .open(disk.scratch.join("disk.img.in-flight"));
     file.unwrap().set_len(0).unwrap();
     for n in 0..100 {
         assert_eq!(blk.write(n * 8, &[2; 4096]).unwrap(), status::OK);
