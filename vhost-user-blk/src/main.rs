@@ -27,6 +27,8 @@ enum Error {
     Answer(#[from] serde_json::Error),
     #[error("--control cannot be served")]
     Control(#[source] ListenError),
+    #[error("no thread for --control")]
+    ControlThread(#[source] std::io::Error),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
 }
@@ -69,13 +71,17 @@ fn run(options: Options) -> Result<(), Error> {
         metrics,
         shutdown: daemon.shutdown().clone(),
     });
+    // Bound first: who sees a disk's socket finds this one too. Served last: a command finds all disks.
+    let control = control
+        .map(|path| ControlServer::bind(&path))
+        .transpose()
+        .map_err(Error::Control)?;
     for config in configs {
         disks.add(config)?;
     }
-    let _control = control
-        .map(|path| ControlServer::start(&path, disks.clone()))
-        .transpose()
-        .map_err(Error::Control)?;
+    if let Some(control) = &control {
+        control.start(disks.clone()).map_err(Error::ControlThread)?;
+    }
     let stopped = daemon.shutdown().wait().map_err(DaemonError::Signals);
     disks.close();
     Ok(stopped?)

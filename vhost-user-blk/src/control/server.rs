@@ -20,30 +20,36 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most clients at a time; further ones wait.
 const MAX_CLIENTS: usize = 8;
 
-/// Serves commands on a unix socket (mode 0600), each client from a thread of its own: one that waits for
-/// a disk to drain holds up nobody else. The socket's file goes when the value is dropped.
+/// The control socket (mode 0600). Its file goes when the value is dropped.
 pub struct ControlServer {
+    listener: Arc<UnixListener>,
     path: PathBuf,
 }
 
 impl ControlServer {
-    /// Starts serving on `path`.
+    /// Makes the socket. Clients that come now wait for [`ControlServer::start`].
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn start(path: &Path, controlled: impl Controlled) -> Result<Self, ListenError> {
-        let listener = listen::bind(path)?;
+    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+        Ok(Self {
+            listener: Arc::new(listen::bind(path)?),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Starts serving commands, each client from a thread of its own: one that waits for a disk to drain
+    /// holds up nobody else.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn start(&self, controlled: impl Controlled) -> io::Result<()> {
+        let listener = self.listener.clone();
         let controlled: Arc<dyn Controlled> = Arc::new(controlled);
         thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || serve(&listener, &controlled))
-            .map_err(|source| ListenError::Bind {
-                path: path.to_owned(),
-                source,
-            })?;
-        Ok(Self {
-            path: path.to_owned(),
-        })
+            .map(drop)
     }
 }
 
