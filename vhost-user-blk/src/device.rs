@@ -62,6 +62,11 @@ pub enum ResizeError {
     /// The medium does not tell its size.
     #[error("the size of the image cannot be read")]
     Unknown(#[source] io::Error),
+    /// It has a size of its own.
+    #[error(
+        "a qcow2 image keeps its size while it is served: stop the daemon, then `qemu-img resize`"
+    )]
+    Fixed,
     /// It is smaller than what the guest relies on.
     #[error("the image has shrunk to {0} bytes; a disk can only grow")]
     Shrunk(u64),
@@ -155,6 +160,9 @@ impl<S: Storage> ControlledDisk for BlockDevice<S> {
     }
 
     fn resize(&self) -> Result<(), ResizeError> {
+        if !self.storage.can_resize() {
+            return Err(ResizeError::Fixed);
+        }
         let bytes = self.storage.capacity().map_err(ResizeError::Unknown)?;
         let bytes = whole_blocks(bytes, self.geometry);
         // Never smaller than what the guest was told, also when two ask at once.

@@ -1,8 +1,8 @@
 //! A vhost-user block device on io_uring.
 //!
 //! The way of a request: [`worker`] takes it from the ring, [`request`] parses it (pure), the
-//! [`storage`] says which kernel operation serves it, the operation runs on the queue's io_uring
-//! with guest memory as its buffer, and the worker writes the status byte.
+//! [`storage`] says which kernel operation (or which [task](tasks) of several) serves it, operations
+//! run on the queue's io_uring with guest memory as their buffer, and the worker writes the status byte.
 
 pub mod config_space;
 pub mod control;
@@ -12,5 +12,6 @@ pub mod limits;
 pub mod options;
 pub mod request;
 pub mod storage;
+pub mod tasks;
 pub mod worker;
 pub mod write_cache;

@@ -23,7 +23,8 @@ pub struct OutOfGuestMemory {
     pub len: usize,
 }
 
-/// A sequence of byte ranges in guest memory, all of them inside the mapped table.
+/// A sequence of byte ranges in guest memory, all of them inside the mapped table, or in memory of
+/// ours that goes with them.
 ///
 /// The guest may write to the bytes at any time: read what matters once, check the copy and use
 /// the copy. The type keeps the table mapped and belongs to one thread.
@@ -31,8 +32,9 @@ pub struct OutOfGuestMemory {
 /// [`io::Read`] copies out of the front and consumes it; [`io::Write`] copies into the front and
 /// consumes it. Neither fails; both are short when the buffers end.
 pub struct Buffers {
-    memory: PinnedMemory,
-    /// Memory of ours that stands in for guest buffers that direct I/O cannot use.
+    /// `None` where no byte is the guest's.
+    memory: Option<PinnedMemory>,
+    /// Memory of ours: it stands in for guest buffers that direct I/O cannot use.
     bounce: Option<Rc<AlignedBytes>>,
     // Invariant: each iovec lies inside a region of `memory` or inside `bounce`, and none is empty.
     iovecs: SmallVec<[libc::iovec; 4]>,
@@ -53,11 +55,43 @@ impl std::fmt::Debug for Buffers {
 impl Buffers {
     /// No bytes yet, over `memory`.
     pub fn new(memory: PinnedMemory) -> Self {
+        Self::empty(Some(memory))
+    }
+
+    /// `len` bytes of our own memory, all zero, at an address that is a multiple of `align` (a power
+    /// of two): for operations on what is not the guest's. `None` when memory is short.
+    pub fn zeroed(len: usize, align: usize) -> Option<Self> {
+        let mut ours = Self::empty(None);
+        if len > 0 {
+            let bytes = Rc::new(AlignedBytes::zeroed(len, align)?);
+            ours.iovecs.push(libc::iovec {
+                iov_base: bytes.address(0),
+                iov_len: len,
+            });
+            ours.bounce = Some(bytes);
+            ours.len = len;
+        }
+        Some(ours)
+    }
+
+    fn empty(memory: Option<PinnedMemory>) -> Self {
         Self {
             memory,
             bounce: None,
             iovecs: SmallVec::new(),
             len: 0,
+        }
+    }
+
+    /// The same bytes once more, for who hands them to an operation and copies from or to them
+    /// afterwards.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            memory: self.memory.clone(),
+            bounce: self.bounce.clone(),
+            iovecs: self.iovecs.clone(),
+            len: self.len,
         }
     }
 
@@ -67,9 +101,8 @@ impl Buffers {
     /// When any byte of the range is outside guest memory; nothing is appended then.
     pub fn append(&mut self, addr: GuestAddress, len: usize) -> Result<(), OutOfGuestMemory> {
         let parts = self.iovecs.len();
-        let memory = &self.memory;
         let mut found = 0;
-        while found < len {
+        while let (Some(memory), true) = (&self.memory, found < len) {
             // Region by region: a slice would carry its dirty log along, at the cost of an atomic
             // operation for each buffer. What is written is logged by the queue.
             let at = addr.checked_add(found as u64);
@@ -118,7 +151,7 @@ impl Buffers {
         if count > self.len {
             return None;
         }
-        let mut front = Self::new(self.memory.clone());
+        let mut front = Self::empty(self.memory.clone());
         front.bounce.clone_from(&self.bounce);
         if count == self.len {
             std::mem::swap(self, &mut front);
@@ -154,7 +187,7 @@ impl Buffers {
         let keep = self.len.checked_sub(count)?;
         // Most often it is a part of its own: a status byte behind data.
         if let Some(last) = self.iovecs.last().filter(|last| last.iov_len == count) {
-            let mut back = Self::new(self.memory.clone());
+            let mut back = Self::empty(self.memory.clone());
             back.bounce.clone_from(&self.bounce);
             back.iovecs.push(*last);
             self.iovecs.pop();
@@ -301,7 +334,7 @@ impl Buffers {
             .map(|run| run.0.iov_len.next_multiple_of(align));
         let bounce = Rc::new(AlignedBytes::zeroed(replaced.sum(), align)?);
         let mut at = 0;
-        let mut aligned = Self::new(self.memory.clone());
+        let mut aligned = Self::empty(self.memory.clone());
         for (mut part, replace) in runs {
             if replace {
                 part.iov_base = bounce.address(at);

@@ -64,6 +64,13 @@ pub trait QueueWorker: Sized {
         true
     }
 
+    /// How many things are under way that no operation on the io_uring stands for now, such as a
+    /// request that waits for another queue. The drain goes on until there are none and no operation
+    /// is in flight; what ends them has to make a watched descriptor readable.
+    fn pending(&self) -> usize {
+        0
+    }
+
     /// The ring stops: bring what is held back to an end, as far as no operation of
     /// [`completed`](Self::completed) does it. Called before the drain.
     fn stop(&mut self, cx: &mut Context<Self::Tag>) {

@@ -166,11 +166,13 @@ fn sleep<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>) -> io::Result
 fn drain<W: QueueWorker>(worker: &mut W, cx: &mut Context<W::Tag>, name: &str) {
     loop {
         while let Some(event) = cx.reactor.next_event() {
-            if let Event::Done(tag, io, result) = event {
-                worker.completed(cx, tag, io, result);
+            match event {
+                Event::Done(tag, io, result) => worker.completed(cx, tag, io, result),
+                Event::Ready(watch) if worker.pending() > 0 => worker.ready(cx, watch),
+                Event::Ready(_) => {}
             }
         }
-        if cx.reactor.in_flight() == 0 {
+        if cx.reactor.in_flight() == 0 && worker.pending() == 0 {
             break;
         }
         if let Err(error) = cx.reactor.wait() {

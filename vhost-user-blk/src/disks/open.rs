@@ -14,6 +14,7 @@ use super::{Common, Disks, Served};
 use crate::config_space::{BlockSizeError, Geometry};
 use crate::device::{BlockDevice, ControlledDisk};
 use crate::options::{DiskConfig, Medium};
+use crate::storage::qcow2::{Qcow2Error, Qcow2Image, Qcow2Options};
 use crate::storage::{NullStorage, OpenError, RawFile, Storage};
 
 /// A disk cannot be added.
@@ -28,6 +29,9 @@ pub enum AddError {
     /// The image.
     #[error(transparent)]
     Image(#[from] OpenError),
+    /// The qcow2 image, or one that it stands on.
+    #[error(transparent)]
+    Qcow2(#[from] Qcow2Error),
     /// The image does not tell its size.
     #[error("the disk's size cannot be read")]
     Capacity(#[source] io::Error),
@@ -62,6 +66,15 @@ pub(super) fn open(config: DiskConfig, common: &Common) -> Result<Opened, AddErr
     match &config.medium {
         Medium::Raw(image, options) => {
             let storage = RawFile::open(image, *options)?;
+            open_on(storage, config, common)
+        }
+        Medium::Qcow2(image, file, backing) => {
+            let options = Qcow2Options {
+                file: *file,
+                backing: *backing,
+                outlive_process: common.state_dir.is_some(),
+            };
+            let storage = Qcow2Image::open(image, options)?;
             open_on(storage, config, common)
         }
         Medium::Null(capacity) => {

@@ -11,14 +11,19 @@ use vhost_daemon::options::inherited;
 
 use super::{MAX_QUEUES, OptionsError};
 use crate::request::{SECTOR, Serial};
-use crate::storage::RawOptions;
+use crate::storage::qcow2::BackingFiles;
+use crate::storage::{Format, RawOptions};
 
 /// A disk as typed: the keys of `--disk` and of the control socket's `add`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct DiskSpec {
-    /// Raw disk image or block device.
+    /// Disk image or block device.
     pub path: Option<PathBuf>,
+    /// The image's format.
+    pub format: Option<Format>,
+    /// Which backing files a qcow2 image may have; by default those near it.
+    pub backing: Option<BackingFiles>,
     /// Instead of `path`: a disk of so many bytes that forgets what is written.
     pub null: Option<u64>,
     /// Unix socket to listen on for front ends.
@@ -131,6 +136,8 @@ pub struct DiskConfig {
 pub enum Medium {
     /// A raw image or a block device.
     Raw(PathBuf, RawOptions),
+    /// A qcow2 image, and which backing files it may have.
+    Qcow2(PathBuf, RawOptions, BackingFiles),
     /// Nothing, of this many bytes.
     Null(u64),
 }
@@ -139,7 +146,7 @@ impl Medium {
     /// The image's path.
     pub fn source(&self) -> String {
         match self {
-            Self::Raw(path, _) => path.to_string_lossy().into(),
+            Self::Raw(path, _) | Self::Qcow2(path, ..) => path.to_string_lossy().into(),
             Self::Null(_) => "null".to_owned(),
         }
     }
@@ -147,7 +154,7 @@ impl Medium {
     /// The image's file name.
     fn file_name(&self) -> String {
         match self {
-            Self::Raw(path, _) => path
+            Self::Raw(path, _) | Self::Qcow2(path, ..) => path
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy()
@@ -216,7 +223,17 @@ impl DiskSpec {
         };
         match (&self.path, self.null) {
             (Some(_), Some(_)) => Err(OptionsError::ImageAndNull),
-            (Some(image), None) => Ok(Medium::Raw(image.clone(), raw)),
+            (Some(image), None) => {
+                let format = match self.format {
+                    Some(format) => format,
+                    None => Format::unnamed(image)?,
+                };
+                let backing = self.backing.unwrap_or(BackingFiles::Near);
+                Ok(match format {
+                    Format::Raw => Medium::Raw(image.clone(), raw),
+                    Format::Qcow2 => Medium::Qcow2(image.clone(), raw, backing),
+                })
+            }
             (None, Some(bytes)) if bytes >= SECTOR => Ok(Medium::Null(bytes - bytes % SECTOR)),
             (None, Some(bytes)) => Err(OptionsError::TooSmall(bytes)),
             (None, None) => Err(OptionsError::NoImage),
@@ -284,6 +301,8 @@ mod tests {
             ("direct=yes", "direct is 'on' or 'off'"),
             ("queues=many", "queues is a number"),
             ("colour=red", "unknown field `colour`"),
+            ("format=vmdk", "unknown variant `vmdk`"),
+            ("backing=far", "unknown variant `far`"),
             ("fd=99999999999", "invalid value"),
             ("", "'' is not of the form key=value"),
         ] {

@@ -9,6 +9,8 @@ use thiserror::Error;
 use vhost_daemon::options::{CommonOptions, OptionsError as CommonError, SharedConfig};
 
 use crate::control::Command;
+use crate::storage::qcow2::BackingFiles;
+use crate::storage::{Format, FormatNotNamed};
 pub use disk::{DiskConfig, DiskSpec, Medium, NotADisk};
 
 /// What `--print-capabilities` prints (QEMU, vhost-user backend program conventions).
@@ -18,8 +20,10 @@ pub const CAPABILITIES: &str = r#"{"type": "block", "features": ["read-only", "b
 const MAX_QUEUES: usize = 64;
 
 /// The options that describe one disk, by clap's names: `--disk` says all of that itself.
-const ONE_DISK: [&str; 11] = [
+const ONE_DISK: [&str; 13] = [
     "blk_file",
+    "format",
+    "backing",
     "null",
     "socket_path",
     "fd",
@@ -44,15 +48,24 @@ pub struct Options {
     #[command(flatten)]
     pub common: CommonOptions,
 
-    /// A disk to serve, for several in one process: path=FILE,socket=PATH[,name=TEXT][,serial=TEXT]
-    /// [,queues=N][,block-size=512|4096][,read-only=on][,direct=on][,discard=off]; a comma within a
-    /// value is written twice
+    /// A disk to serve, for several in one process: path=FILE,socket=PATH[,format=raw|qcow2]
+    /// [,backing=none|near|any][,name=TEXT][,serial=TEXT][,queues=N][,block-size=512|4096]
+    /// [,read-only=on][,direct=on][,discard=off]; a comma within a value is written twice
     #[arg(long, value_name = "KEY=VALUE,...", conflicts_with_all = ONE_DISK)]
     pub disk: Vec<DiskSpec>,
 
-    /// Raw disk image or block device to serve
+    /// Disk image or block device to serve
     #[arg(long, value_name = "PATH", conflicts_with = "null")]
     pub blk_file: Option<PathBuf>,
+
+    /// Format of the image; raw by default, but an image that begins like qcow2 wants it said
+    #[arg(long, value_name = "raw|qcow2", value_enum)]
+    pub format: Option<Format>,
+
+    /// Which backing files a qcow2 image may have: none, those in or below its own directory (near,
+    /// the default), or any
+    #[arg(long, value_name = "none|near|any", value_enum)]
+    pub backing: Option<BackingFiles>,
 
     /// Serve a disk of this size that forgets what is written, for measuring
     #[arg(long, value_name = "BYTES")]
@@ -161,6 +174,9 @@ pub enum OptionsError {
     /// An inherited descriptor named to a running daemon.
     #[error("an inherited descriptor (fd=) can be named at the start only")]
     FdWhileRunning,
+    /// An image whose format has to be named.
+    #[error(transparent)]
+    Format(#[from] FormatNotNamed),
     /// A null disk without a sector.
     #[error("a null disk of {0} bytes is smaller than one sector of 512 bytes")]
     TooSmall(u64),
@@ -197,6 +213,8 @@ impl Options {
         if self.blk_file.is_some() || self.null.is_some() || endpoint.is_some() {
             let disk = DiskSpec {
                 path: self.blk_file,
+                format: self.format,
+                backing: self.backing,
                 null: self.null,
                 name: self.name,
                 serial: self.serial,

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::{Io, IoFile};
 
-use super::Storage;
+use super::{Operation, Storage};
 
 /// Takes writes and forgets them; reads leave the guest's buffers as they are.
 #[derive(Clone, Copy, Debug)]
@@ -39,40 +39,40 @@ impl Storage for NullStorage {
         Vec::new()
     }
 
-    fn read(&self, offset: u64, data: Buffers) -> Io {
-        Io::Read {
+    fn read(&self, offset: u64, data: Buffers) -> Operation {
+        Operation::Io(Io::Read {
             file: NOWHERE,
             buffers: data,
             offset,
-        }
+        })
     }
 
-    fn write(&self, offset: u64, data: Buffers, _durable: bool) -> Io {
-        Io::Write {
+    fn write(&self, offset: u64, data: Buffers, _durable: bool) -> Operation {
+        Operation::Io(Io::Write {
             file: NOWHERE,
             buffers: data,
             offset,
             flags: 0,
-        }
+        })
     }
 
-    fn flush(&self) -> Io {
-        Io::Fsync {
+    fn flush(&self) -> Operation {
+        Operation::Io(Io::Fsync {
             file: NOWHERE,
             data_only: true,
-        }
+        })
     }
 
-    fn discard(&self, offset: u64, len: u64) -> Io {
-        Io::Fallocate {
+    fn discard(&self, offset: u64, len: u64) -> Operation {
+        Operation::Io(Io::Fallocate {
             file: NOWHERE,
             mode: 0,
             offset,
             len,
-        }
+        })
     }
 
-    fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> Io {
+    fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> Operation {
         self.discard(offset, len)
     }
 

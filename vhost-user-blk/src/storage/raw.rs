@@ -1,50 +1,20 @@
 //! A raw image file or a block device of the host.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstat, fstatfs, statx,
-};
-use rustix::io::Errno;
-use thiserror::Error;
+use rustix::fs::FallocateFlags;
 use vhost_daemon::queue::Buffers;
 use vhost_daemon::worker::{Io, IoFile};
 
-use super::Storage;
+use super::file::{self, OpenError, PUNCH, bits};
 use super::in_memory::InMemory;
+use super::{Operation, Storage};
 use crate::request::SECTOR;
-
-/// An image cannot be served.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// open(2) or stat(2) failed.
-    #[error("cannot open disk image {path}")]
-    Open {
-        /// The image.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// Neither a regular file nor a block device.
-    #[error("{0} is neither a regular file nor a block device")]
-    WrongKind(PathBuf),
-    /// Not one sector.
-    #[error("disk image {0} is smaller than one sector of 512 bytes")]
-    Empty(PathBuf),
-    /// The file system knows no direct I/O.
-    #[error("--direct: the file system of {0} has no direct I/O")]
-    NoDirectIo(PathBuf),
-    /// Someone else has it open for writing, or we want to write and someone has it open.
-    #[error("disk image {0} is in use by another process (its lock is held)")]
-    InUse(PathBuf),
-}
 
 /// A raw file: block n is at byte 512 n.
 #[derive(Debug)]
@@ -63,7 +33,6 @@ pub struct RawFile {
     no_zero_range: AtomicBool,
 }
 
-const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 const ZERO: FallocateFlags = FallocateFlags::ZERO_RANGE.union(FallocateFlags::KEEP_SIZE);
 
 /// How a raw file is opened.
@@ -88,26 +57,11 @@ impl RawFile {
             direct,
             discard,
         } = options;
+        let (file, kind) = file::open(path, read_only, direct)?;
         let failed = |source| OpenError::Open {
             path: path.to_owned(),
             source,
         };
-        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(OpenError::WrongKind(path.to_owned()));
-        }
-        let mut open = OpenOptions::new();
-        open.read(true).write(!read_only);
-        if direct {
-            open.custom_flags(libc::O_DIRECT);
-        }
-        let file = open
-            .open(path)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::EINVAL) if direct => OpenError::NoDirectIo(path.to_owned()),
-                _ => failed(error),
-            })?;
-        lock(&file, path, read_only)?;
         let size = (&file).seek(SeekFrom::End(0)).map_err(failed)?;
         let capacity = size - size % SECTOR;
         if capacity == 0 {
@@ -116,93 +70,24 @@ impl RawFile {
         if size != capacity {
             tracing::warn!(image = %path.display(), size, "the last partial sector is not served");
         }
-        let can_punch = if kind.is_block_device() {
-            can_zero_without_writing(&file)
-        } else {
-            // Punching behind the end changes nothing, but tells whether the file system can.
-            fallocate(&file, PUNCH, size, 4096).is_ok()
-        };
+        let can_punch = file::can_punch(&file, kind, size);
         Ok(Self {
             read_only,
             can_punch: can_punch && discard && !read_only,
             // A block device zeroes by writing, if it must; a file system that punches holes too.
             can_zero: can_punch || kind.is_block_device(),
-            in_memory: (!direct && is_in_memory(&file))
+            in_memory: (!direct && file::is_in_memory(&file))
                 .then(|| InMemory::new(&file, capacity, !read_only))
                 .transpose()
                 .map_err(failed)?,
-            alignment: if direct { direct_alignment(&file) } else { 1 },
+            alignment: if direct {
+                file::direct_alignment(&file)
+            } else {
+                1
+            },
             no_zero_range: AtomicBool::new(false),
             file,
         })
-    }
-}
-
-/// How long to wait for another process to give an image up.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Locks the image: exclusively for writing, shared for reading.
-///
-/// A process that was killed holds its lock until the kernel has finished its last operations:
-/// waiting for them also keeps a late write of its from landing on a newer one of ours.
-fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
-    let kind = if read_only {
-        FlockOperation::NonBlockingLockShared
-    } else {
-        FlockOperation::NonBlockingLockExclusive
-    };
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match flock(file, kind) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
-            Err(error) => {
-                return Err(OpenError::Open {
-                    path: path.to_owned(),
-                    source: error.into(),
-                });
-            }
-        }
-    }
-}
-
-/// Whether a block device zeroes ranges by itself. Without that the kernel refuses to punch holes
-/// in it (`BLKDEV_ZERO_NOFALLBACK`).
-fn can_zero_without_writing(device: &File) -> bool {
-    let Ok(stat) = fstat(device) else {
-        return false;
-    };
-    let (major, minor) = (
-        rustix::fs::major(stat.st_rdev),
-        rustix::fs::minor(stat.st_rdev),
-    );
-    let limit = format!("/sys/dev/block/{major}:{minor}/queue/write_zeroes_max_bytes");
-    let limit = std::fs::read_to_string(limit).unwrap_or_default();
-    limit.trim().parse::<u64>().is_ok_and(|bytes| bytes > 0)
-}
-
-/// Whether the file's system keeps all of it in memory (statfs(2), `f_type`).
-fn is_in_memory(file: &File) -> bool {
-    const TMPFS: u64 = 0x0102_1994;
-    const RAMFS: u64 = 0x8584_58f6;
-    fstatfs(file).is_ok_and(|stat| matches!(u64::try_from(stat.f_type), Ok(TMPFS | RAMFS)))
-}
-
-/// What direct I/O on `file` asks for (statx(2), `STATX_DIOALIGN`), 4096 where the kernel does not
-/// tell.
-fn direct_alignment(file: &File) -> usize {
-    let told = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
-    let told = told.filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
-    let align = told.map_or(0, |stat| {
-        stat.stx_dio_mem_align.max(stat.stx_dio_offset_align)
-    });
-    if align.is_power_of_two() {
-        align as usize
-    } else {
-        4096
     }
 }
 
@@ -235,38 +120,38 @@ impl Storage for RawFile {
         vec![self.file.as_fd()]
     }
 
-    fn read(&self, offset: u64, data: Buffers) -> Io {
-        Io::Read {
+    fn read(&self, offset: u64, data: Buffers) -> Operation {
+        Operation::Io(Io::Read {
             file: IMAGE,
             buffers: data,
             offset,
-        }
+        })
     }
 
-    fn write(&self, offset: u64, data: Buffers, durable: bool) -> Io {
+    fn write(&self, offset: u64, data: Buffers, durable: bool) -> Operation {
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        Io::Write {
+        Operation::Io(Io::Write {
             file: IMAGE,
             buffers: data,
             offset,
             flags,
-        }
+        })
     }
 
-    fn flush(&self) -> Io {
-        Io::Fsync {
+    fn flush(&self) -> Operation {
+        Operation::Io(Io::Fsync {
             file: IMAGE,
             data_only: true,
-        }
+        })
     }
 
-    fn discard(&self, offset: u64, len: u64) -> Io {
-        allocate(PUNCH, offset, len)
+    fn discard(&self, offset: u64, len: u64) -> Operation {
+        Operation::Io(allocate(PUNCH, offset, len))
     }
 
-    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Io {
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Operation {
         let punch = unmap || self.no_zero_range.load(Ordering::Relaxed);
-        allocate(if punch { PUNCH } else { ZERO }, offset, len)
+        Operation::Io(allocate(if punch { PUNCH } else { ZERO }, offset, len))
     }
 
     fn alignment(&self) -> usize {
@@ -297,8 +182,4 @@ fn allocate(mode: FallocateFlags, offset: u64, len: u64) -> Io {
         offset,
         len,
     }
-}
-
-fn bits(mode: FallocateFlags) -> i32 {
-    i32::try_from(mode.bits()).unwrap_or(0)
 }

@@ -3,6 +3,22 @@
 use vhost_daemon::queue::{Buffers, Token};
 
 use crate::request::{Range, StatusByte};
+use crate::tasks::OperationId;
+
+/// What an operation on the io_uring is for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost every request an allocation; the tag is as large as without tasks"
+)]
+pub enum Tag {
+    /// A request that is this one operation, or comes to its next one by it.
+    Request(InFlight),
+    /// A task waits for it.
+    Task(TaskOperation),
+}
+
+/// An operation of a task.
+pub struct TaskOperation(pub(super) OperationId);
 
 /// A request whose operation is under way.
 pub struct InFlight {

@@ -2,6 +2,7 @@
 
 mod counts;
 mod in_flight;
+mod tasks;
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -9,15 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vhost_daemon::queue::{Chain, Token};
-use vhost_daemon::worker::{Context, Io, QueueWorker, Submission};
+use vhost_daemon::worker::{Context, Io, QueueWorker, Submission, WatchId};
 
 use crate::limits::Limits;
 use crate::request::{Disk, Request, Serial, Status, StatusByte, parse};
-use crate::storage::Storage;
+use crate::storage::{Operation, Storage};
+use crate::tasks::Tasks;
 use crate::write_cache::WriteCache;
 pub use counts::OperationCounts;
-pub use in_flight::InFlight;
+pub use in_flight::{InFlight, Tag};
 use in_flight::{Transfer, Work};
+use tasks::Closing;
 
 /// Serves one queue of a disk.
 pub struct BlockWorker<S> {
@@ -31,9 +34,14 @@ pub struct BlockWorker<S> {
     limits: Arc<Limits>,
     /// A limit holds the next request back.
     held_back: bool,
+    /// Made with the first task.
+    tasks: Option<Tasks<Option<InFlight>>>,
+    /// They are being run.
+    in_tasks: bool,
+    closing: Closing,
 }
 
-type Cx = Context<InFlight>;
+type Cx = Context<Tag>;
 
 /// A queue that is held back looks at its limits again after this time: they may have changed.
 const LIMIT_REVIEW: Duration = Duration::from_millis(100);
@@ -47,7 +55,7 @@ impl<S: Storage> BlockWorker<S> {
         counts: OperationCounts,
         limits: Arc<Limits>,
     ) -> Self {
-        let alignment = storage.alignment();
+        let alignment = storage.buffer_alignment();
         Self {
             storage,
             disk,
@@ -58,10 +66,13 @@ impl<S: Storage> BlockWorker<S> {
             alignment,
             limits,
             held_back: false,
+            tasks: None,
+            in_tasks: false,
+            closing: Closing::default(),
         }
     }
 
-    fn begin(&self, cx: &mut Cx, token: Token, status: StatusByte, request: Request) {
+    fn begin(&mut self, cx: &mut Cx, token: Token, status: StatusByte, request: Request) {
         let counts = &self.counts;
         let (count, work) = match request {
             Request::Read { offset, data } => {
@@ -86,14 +97,15 @@ impl<S: Storage> BlockWorker<S> {
             work,
         };
         if matches!(request.work, Work::Flush) {
-            return self.start_io(cx, request, self.storage.flush());
+            let flush = self.storage.flush();
+            return self.start(cx, request, flush);
         }
         self.go_on(cx, request);
     }
 
     /// Starts the request's next operation, or answers it if there is none.
-    fn go_on(&self, cx: &mut Cx, mut request: InFlight) {
-        let io = match &mut request.work {
+    fn go_on(&mut self, cx: &mut Cx, mut request: InFlight) {
+        let operation = match &mut request.work {
             Work::Read(transfer) if !transfer.rest.is_empty() => {
                 let buffers = transfer.next(self.alignment, false);
                 buffers.map(|buffers| self.storage.read(transfer.offset, buffers))
@@ -112,24 +124,32 @@ impl<S: Storage> BlockWorker<S> {
             }),
             _ => return succeed(cx, request),
         };
-        match io {
-            Some(io) => self.start_io(cx, request, io),
+        match operation {
+            Some(operation) => self.start(cx, request, operation),
             None => fail(cx, request, &io::ErrorKind::OutOfMemory.into()),
         }
     }
 
-    fn start_io(&self, cx: &mut Cx, request: InFlight, io: Io) {
+    fn start(&mut self, cx: &mut Cx, request: InFlight, operation: Operation) {
+        match operation {
+            Operation::Io(io) => self.start_io(cx, request, io),
+            Operation::Task(task) => self.start_task(cx, request, task),
+        }
+    }
+
+    fn start_io(&mut self, cx: &mut Cx, request: InFlight, io: Io) {
         match self.storage.run_now(&io) {
             Some(result) => self.done(cx, request, io, result),
             None => {
-                if let Submission::Refused(request, error) = cx.push(request, io) {
+                let tag = Tag::Request(request);
+                if let Submission::Refused(Tag::Request(request), error) = cx.push(tag, io) {
                     fail(cx, request, &error);
                 }
             }
         }
     }
 
-    fn done(&self, cx: &mut Cx, request: InFlight, io: Io, result: io::Result<u32>) {
+    fn done(&mut self, cx: &mut Cx, request: InFlight, io: Io, result: io::Result<u32>) {
         match result {
             Ok(count) => self.advance(cx, request, io, count),
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -149,7 +169,7 @@ impl<S: Storage> BlockWorker<S> {
     }
 
     /// Goes on after an operation that moved `count` bytes.
-    fn advance(&self, cx: &mut Cx, mut request: InFlight, io: Io, count: u32) {
+    fn advance(&mut self, cx: &mut Cx, mut request: InFlight, io: Io, count: u32) {
         let (Work::Read(transfer) | Work::Write(transfer)) = &mut request.work else {
             return self.go_on(cx, request);
         };
@@ -164,7 +184,10 @@ impl<S: Storage> BlockWorker<S> {
                         self.go_on(cx, request);
                     }
                     false if count == 0 => fail(cx, request, &truncated()),
-                    false => self.start_io(cx, request, self.storage.read(offset, buffers)),
+                    false => {
+                        let read = self.storage.read(offset, buffers);
+                        self.start(cx, request, read);
+                    }
                 }
             }
             Io::Write { mut buffers, .. } => {
@@ -175,7 +198,8 @@ impl<S: Storage> BlockWorker<S> {
                     true => self.go_on(cx, request),
                     false if count == 0 => fail(cx, request, &io::ErrorKind::WriteZero.into()),
                     false => {
-                        self.start_io(cx, request, self.storage.write(offset, buffers, durable));
+                        let write = self.storage.write(offset, buffers, durable);
+                        self.start(cx, request, write);
                     }
                 }
             }
@@ -185,7 +209,7 @@ impl<S: Storage> BlockWorker<S> {
 }
 
 impl<S: Storage> QueueWorker for BlockWorker<S> {
-    type Tag = InFlight;
+    type Tag = Tag;
 
     fn start(&mut self, cx: &mut Cx) -> io::Result<()> {
         let files = self.storage.files();
@@ -237,8 +261,23 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
         }
     }
 
-    fn completed(&mut self, cx: &mut Cx, tag: InFlight, io: Io, result: io::Result<u32>) {
-        self.done(cx, tag, io, result);
+    fn completed(&mut self, cx: &mut Cx, tag: Tag, io: Io, result: io::Result<u32>) {
+        match tag {
+            Tag::Request(request) => self.done(cx, request, io, result),
+            Tag::Task(operation) => self.task_operation_done(cx, operation, io, result),
+        }
+    }
+
+    fn ready(&mut self, cx: &mut Cx, watch: WatchId) {
+        self.woken(cx, watch);
+    }
+
+    fn pending(&self) -> usize {
+        self.tasks.as_ref().map_or(0, Tasks::len)
+    }
+
+    fn stop(&mut self, cx: &mut Cx) {
+        self.close(cx);
     }
 }
 
