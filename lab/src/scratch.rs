@@ -27,6 +27,17 @@ impl Scratch {
         Ok(Self { dir })
     }
 
+    /// [`new`](Self::new) in memory: on the tmpfs that every Linux has at `/dev/shm`.
+    ///
+    /// # Errors
+    /// When that is not writable.
+    pub fn in_memory(test: &str) -> io::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("lab-{test}-"))
+            .tempdir_in("/dev/shm")?;
+        Ok(Self { dir })
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {

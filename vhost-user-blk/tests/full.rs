@@ -8,13 +8,14 @@
 )]
 
 mod disk;
+mod image;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use disk::{ALL, Disk, PROGRAM, SOON};
-use lab::frontend::blk::status;
+use lab::frontend::blk::{Range, status};
 use lab::process::Daemon;
 
 /// An ext4 of 8 MiB, mounted over a loop device.
@@ -85,14 +86,50 @@ fn a_full_file_system_gives_errors_and_the_disk_goes_on() {
         .collect();
     assert_eq!(answers[0], status::OK);
     assert_eq!(answers[31], status::IOERR, "{answers:?}");
-    assert!(
-        disk.daemon.stderr().contains("No space left on device"),
-        "{}",
-        disk.daemon.stderr()
-    );
+    disk.daemon
+        .wait_stderr("No space left on device", SOON)
+        .unwrap();
     // What was acknowledged is there, and the disk goes on.
     assert!(blk.read(0, 1 << 20).unwrap() == (status::OK, bytes));
     assert_eq!(blk.flush().unwrap(), status::OK);
     drop((front_end, blk));
     disk.daemon.terminate(SOON).unwrap();
+}
+
+#[test]
+fn a_qcow2_image_on_a_full_file_system_is_not_damaged() {
+    let mut disk = Disk::start("qcow2-full", 1 << 20);
+    disk.daemon.terminate(SOON).unwrap();
+    let small = disk.scratch.image("small.ext4", 8 << 20).unwrap();
+    let mounted = Small::mount(&small, disk.scratch.join("mounted"));
+    let image = image::create(&mounted.0.join("disk.qcow2"), 64 << 20, "");
+    disk.daemon = Daemon::builder(PROGRAM)
+        .args(["--format", "qcow2", "--queues", "1", "--socket-path"])
+        .arg(&disk.socket)
+        .arg("--blk-file")
+        .arg(&image)
+        .spawn_listening(&disk.socket, SOON)
+        .unwrap();
+    let (front_end, mut blk) = disk.driver(ALL);
+    let bytes = lab::pattern(5, 1 << 20);
+    let write = |blk: &mut lab::frontend::blk::Blk, n: u64| blk.write(n * 2048, &bytes).unwrap();
+    let answers: Vec<u8> = (0..16).map(|n| write(&mut blk, n)).collect();
+    assert_eq!(answers[0], status::OK);
+    assert_eq!(answers[15], status::IOERR, "{answers:?}");
+    disk.daemon
+        .wait_stderr("No space left on device", SOON)
+        .unwrap();
+    assert!(blk.read(0, 1 << 20).unwrap() == (status::OK, bytes.clone()));
+    // What is given back can be used again.
+    let first = [Range {
+        sector: 0,
+        sectors: 8192,
+        flags: 0,
+    }];
+    assert_eq!(blk.discard(&first).unwrap(), status::OK);
+    assert_eq!(blk.flush().unwrap(), status::OK);
+    assert_eq!(write(&mut blk, 40), status::OK);
+    drop((front_end, blk));
+    disk.daemon.terminate(SOON).unwrap();
+    image::check(&image, false);
 }

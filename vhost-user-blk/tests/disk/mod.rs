@@ -77,6 +77,16 @@ impl Disk {
         })
     }
 
+    /// A daemon on an image that is there already.
+    pub fn serve(
+        scratch: Scratch,
+        image: PathBuf,
+        options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+    ) -> Self {
+        let medium = ["--blk-file".into(), image.clone().into_os_string()];
+        Self::launch(scratch, image, |daemon| options(daemon.args(medium)))
+    }
+
     fn launch(
         scratch: Scratch,
         image: PathBuf,
