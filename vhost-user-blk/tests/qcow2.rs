@@ -85,7 +85,7 @@ impl Queue {
                 (stripe * STRIPE + skip, sectors)
             } else {
                 let skip = self.random.below(REGION - 600);
-                let sectors = 1 + self.random.below(600);
+                let sectors = [9, 100, 127, 128, 129, 256, 511, 600][self.random.below(8) as usize];
                 (STRIPED + self.number * REGION + skip, sectors)
             };
             let overlaps = |other: &Pending| {
