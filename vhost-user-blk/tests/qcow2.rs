@@ -186,7 +186,7 @@ fn assert_holds(blk: &mut Blk, content: &[u8]) {
 }
 
 /// Random requests on the disk, which holds `content`; afterwards the image is judged.
-fn survives_traffic(scratch: Scratch, image: PathBuf, content: Vec<u8>, options: &[&str]) {
+fn survives_traffic(scratch: Scratch, image: PathBuf, content: Vec<u8>, options: &[&str]) -> Disk {
     let arguments = [&["--format", "qcow2"], options].concat();
     let mut disk = Disk::serve(scratch, image, |daemon| daemon.args(arguments));
     let mut model = Model(content);
@@ -215,6 +215,7 @@ fn survives_traffic(scratch: Scratch, image: PathBuf, content: Vec<u8>, options:
     disk.daemon.terminate(SOON).unwrap();
     image::check(&disk.image, false);
     image::compare(&disk.image, &model.0);
+    disk
 }
 
 /// A raw file with holes, bytes that compress and bytes that do not.
@@ -296,6 +297,19 @@ fn a_compressed_image() {
     let (base, content) = base(&scratch, BYTES);
     let image = image::convert(&base, &path(&scratch), &["-c"]);
     survives_traffic(scratch, image, content, &["--discard", "on"]);
+}
+
+#[test]
+fn an_image_with_a_snapshot_keeps_it() {
+    let scratch = Scratch::new("qcow2-snapshot").unwrap();
+    let (base, content) = base(&scratch, BYTES);
+    let image = image::convert(&base, &path(&scratch), &[]);
+    image::run(["snapshot".as_ref(), "-cbefore".as_ref(), image.as_os_str()]);
+    let (kept, before) = (scratch.join("kept.qcow2"), content.clone());
+    let disk = survives_traffic(scratch, image, content, &[]);
+    std::fs::copy(&disk.image, &kept).unwrap();
+    image::run(["snapshot".as_ref(), "-abefore".as_ref(), kept.as_os_str()]);
+    image::compare(&kept, &before);
 }
 
 #[test]

@@ -7,6 +7,13 @@
 
 mod desk;
 mod executor;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+mod tests;
 
 use std::future::Future;
 use std::io;

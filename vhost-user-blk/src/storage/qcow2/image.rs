@@ -1,11 +1,11 @@
 //! Block operations on an open image.
 
-use std::future::Future;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, TryStreamExt as _};
 use imago::storage::drivers::{CommonStorageHelper, RangeBlockedGuard};
 use imago::{FormatAccess, Mapping, ShallowMapping};
@@ -14,7 +14,6 @@ use vhost_daemon::queue::Buffers;
 
 use super::layer::Layer;
 use super::sys::{self, Alone};
-use crate::tasks::Task;
 
 /// An open image with the images below it.
 pub(super) struct Image {
@@ -58,17 +57,10 @@ impl Image {
         }
     }
 
-    /// `work` as a task that fails the image if it panics.
-    pub(super) fn task<F>(self: &Arc<Self>, work: F) -> Task
-    where
-        F: Future<Output = io::Result<u32>> + 'static,
-    {
-        let image = self.clone();
-        Box::pin(async move {
-            image.check()?;
-            let _watch = PanicWatch(&image);
-            work.await
-        })
+    /// Watches a request from here to its end: one that panics fails the image.
+    fn watch(&self) -> io::Result<PanicWatch<'_>> {
+        self.check()?;
+        Ok(PanicWatch(self))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -80,25 +72,43 @@ impl Image {
         Ok(())
     }
 
-    pub(super) async fn read(self: Arc<Self>, mut at: u64, mut data: Buffers) -> io::Result<u32> {
+    /// Futures of reads and writes are small, because they are moved to the heap for every request;
+    /// what is rare is boxed by itself.
+    pub(super) async fn read(self: Arc<Self>, at: u64, mut data: Buffers) -> io::Result<u32> {
+        let _watch = self.watch()?;
         let count = length(&data)?;
         let _shared = self.share(at, data.len() as u64).await;
-        let mut parts = FuturesUnordered::new();
+        let (mapping, len) = self.access.get_mapping(at, data.len() as u64).await?;
+        let part = front(&mut data, len)?;
+        if data.is_empty() {
+            self.read_part(mapping, part).await?;
+        } else {
+            let first = self.read_part(mapping, part);
+            Box::pin(self.read_parts(first, at + len, data)).await?;
+        }
+        Ok(count)
+    }
+
+    /// Finishes `first`, and reads what is mapped elsewhere at the same time.
+    async fn read_parts<'a>(
+        &'a self,
+        first: impl Future<Output = io::Result<()>> + 'a,
+        mut at: u64,
+        mut data: Buffers,
+    ) -> io::Result<()> {
+        let mut parts = FuturesUnordered::<LocalBoxFuture<'a, io::Result<()>>>::new();
+        parts.push(Box::pin(first));
         while !data.is_empty() {
-            let (mapping, len) = self.access.get_mapping(at, data.len() as u64).await?;
-            let part = front(&mut data, len)?;
-            if data.is_empty() && parts.is_empty() {
-                // The usual case needs no list.
-                return self.read_part(mapping, part).await.map(|()| count);
-            }
-            at += len;
-            parts.push(self.read_part(mapping, part));
             if parts.len() >= PARTS {
                 parts.try_next().await?;
             }
+            let (mapping, len) = self.access.get_mapping(at, data.len() as u64).await?;
+            let part = front(&mut data, len)?;
+            at += len;
+            parts.push(Box::pin(self.read_part(mapping, part)));
         }
         while parts.try_next().await?.is_some() {}
-        Ok(count)
+        Ok(())
     }
 
     async fn read_part(&self, mapping: Mapping<'_, Layer>, mut part: Buffers) -> io::Result<()> {
@@ -111,18 +121,26 @@ impl Image {
                 Ok(())
             }
             Mapping::Special { layer, offset, .. } => {
-                let mut offset = offset;
-                let _permit = self.heavy().await;
-                while !part.is_empty() {
-                    let mut bytes = vec![0; part.len().min(DECOMPRESSED)];
-                    layer.read(&mut bytes, offset).await?;
-                    part.write_all(&bytes)?;
-                    offset += bytes.len() as u64;
-                }
-                Ok(())
+                Box::pin(self.read_compressed(layer, offset, part)).await
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    async fn read_compressed(
+        &self,
+        layer: &FormatAccess<Layer>,
+        mut offset: u64,
+        mut part: Buffers,
+    ) -> io::Result<()> {
+        let _permit = self.heavy().await;
+        while !part.is_empty() {
+            let mut bytes = vec![0; part.len().min(DECOMPRESSED)];
+            layer.read(&mut bytes, offset).await?;
+            part.write_all(&bytes)?;
+            offset += bytes.len() as u64;
+        }
+        Ok(())
     }
 
     pub(super) async fn write(
@@ -131,6 +149,7 @@ impl Image {
         mut data: Buffers,
         durable: bool,
     ) -> io::Result<u32> {
+        let _watch = self.watch()?;
         let count = length(&data)?;
         let mut allocated = false;
         let shared = self.share(at, data.len() as u64).await;
@@ -150,15 +169,15 @@ impl Image {
                 }
                 _ => {
                     allocated = true;
-                    self.allocate_and_write(at, &mut data).await?
+                    Box::pin(self.allocate_and_write(at, &mut data)).await?
                 }
             };
         }
         drop(shared);
         if durable {
-            self.flush_all().await?;
+            Box::pin(self.flush_all()).await?;
         } else if allocated {
-            self.tables_changed().await?;
+            Box::pin(self.tables_changed()).await?;
         }
         Ok(count)
     }
@@ -179,6 +198,7 @@ impl Image {
     }
 
     pub(super) async fn flush(self: Arc<Self>) -> io::Result<u32> {
+        let _watch = self.watch()?;
         self.flush_all().await?;
         Ok(0)
     }
@@ -199,6 +219,7 @@ impl Image {
     }
 
     pub(super) async fn discard(self: Arc<Self>, offset: u64, len: u64) -> io::Result<u32> {
+        let _watch = self.watch()?;
         let range = offset..offset + len;
         let alone = self.alone(&range).await;
         self.give_back(&range, &alone).await?;
@@ -214,6 +235,7 @@ impl Image {
         len: u64,
         unmap: bool,
     ) -> io::Result<u32> {
+        let _watch = self.watch()?;
         let range = offset..offset + len;
         // Alone in either case: zeroing a part of a cluster may zero all of it, after a look at
         // the rest.
@@ -299,4 +321,21 @@ fn front(data: &mut Buffers, len: u64) -> io::Result<Buffers> {
     let len = usize::try_from(len).ok().filter(|len| *len > 0);
     len.and_then(|len| data.split_front(len))
         .ok_or(io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_cheap_to_move_to_the_heap() {
+        fn read<F>(_: fn(Arc<Image>, u64, Buffers) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn write<F>(_: fn(Arc<Image>, u64, Buffers, bool) -> F) -> usize {
+            size_of::<F>()
+        }
+        let sizes = [read(Image::read), write(Image::write)];
+        assert!(sizes.iter().all(|bytes| *bytes < 1280), "{sizes:?}");
+    }
 }

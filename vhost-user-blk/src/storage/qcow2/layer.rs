@@ -32,12 +32,19 @@ const BOUNCE: usize = 65536;
 
 impl Layer {
     /// Reads at byte `at` into `data`, the guest's buffers.
-    pub(super) async fn read_guest(&self, at: u64, mut data: Buffers) -> io::Result<()> {
-        let align = self.file.alignment;
-        if align == 1 {
-            return self.file.read(at, data).await;
+    pub(super) async fn read_guest(&self, at: u64, data: Buffers) -> io::Result<()> {
+        match self.file.alignment {
+            1 => self.file.read(at, data).await,
+            align => Box::pin(self.read_guest_direct(at, data, align)).await,
         }
-        let mut at = at;
+    }
+
+    async fn read_guest_direct(
+        &self,
+        mut at: u64,
+        mut data: Buffers,
+        align: usize,
+    ) -> io::Result<()> {
         if !is_aligned(at, data.len(), align) {
             while !data.is_empty() {
                 let mut bytes = vec![0; data.len().min(BOUNCE)];
@@ -61,12 +68,19 @@ impl Layer {
     }
 
     /// Writes `data`, the guest's buffers, at byte `at`.
-    pub(super) async fn write_guest(&self, at: u64, mut data: Buffers) -> io::Result<()> {
-        let align = self.file.alignment;
-        if align == 1 {
-            return self.file.write(at, data, false).await;
+    pub(super) async fn write_guest(&self, at: u64, data: Buffers) -> io::Result<()> {
+        match self.file.alignment {
+            1 => self.file.write(at, data, false).await,
+            align => Box::pin(self.write_guest_direct(at, data, align)).await,
         }
-        let mut at = at;
+    }
+
+    async fn write_guest_direct(
+        &self,
+        mut at: u64,
+        mut data: Buffers,
+        align: usize,
+    ) -> io::Result<()> {
         if !is_aligned(at, data.len(), align) {
             while !data.is_empty() {
                 let mut bytes = vec![0; data.len().min(BOUNCE)];

@@ -77,13 +77,6 @@ impl Qcow2Image {
             can_discard,
         })
     }
-
-    fn task<F>(&self, work: F) -> Operation
-    where
-        F: Future<Output = io::Result<u32>> + 'static,
-    {
-        Operation::Task(self.image.task(work))
-    }
 }
 
 impl Drop for Qcow2Image {
@@ -119,23 +112,25 @@ impl Storage for Qcow2Image {
     }
 
     fn read(&self, offset: u64, data: Buffers) -> Operation {
-        self.task(self.image.clone().read(offset, data))
+        Operation::Task(Box::pin(self.image.clone().read(offset, data)))
     }
 
     fn write(&self, offset: u64, data: Buffers, durable: bool) -> Operation {
-        self.task(self.image.clone().write(offset, data, durable))
+        Operation::Task(Box::pin(self.image.clone().write(offset, data, durable)))
     }
 
     fn flush(&self) -> Operation {
-        self.task(self.image.clone().flush())
+        Operation::Task(Box::pin(self.image.clone().flush()))
     }
 
     fn discard(&self, offset: u64, len: u64) -> Operation {
-        self.task(self.image.clone().discard(offset, len))
+        Operation::Task(Box::pin(self.image.clone().discard(offset, len)))
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Operation {
-        self.task(self.image.clone().write_zeroes(offset, len, unmap))
+        Operation::Task(Box::pin(
+            self.image.clone().write_zeroes(offset, len, unmap),
+        ))
     }
 
     fn alignment(&self) -> usize {
@@ -147,8 +142,8 @@ impl Storage for Qcow2Image {
     }
 
     fn settle(&self) -> Option<Task> {
-        let flush = self.image.clone().flush();
-        self.image.writable.then(|| self.image.task(flush))
+        let flush = || -> Task { Box::pin(self.image.clone().flush()) };
+        self.image.writable.then(flush)
     }
 
     fn can_resize(&self) -> bool {
