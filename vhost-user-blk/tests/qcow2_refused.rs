@@ -60,15 +60,15 @@ const QCOW2: &[&str] = &["--format", "qcow2"];
 fn what_is_not_supported_is_named() {
     let images = Images::new("qcow2-refused");
     let name = "disk.qcow2";
+    let data_file = format!(",data_file={}", images.0.join("data.raw").display());
     let cases = [
-        (",compression_type=zstd", "qemu-img convert"),
+        (",compression_type=zstd", "is compressed with something else"),
         (",extended_l2=on", "has extended L2 entries"),
-        (",data_file=data.raw", "keeps its data in an external file"),
+        (&data_file, "keeps its data in an external file"),
     ];
     for (options, words) in cases {
-        let image = images.create(&format!("n{}.qcow2", options.len()), options);
-        let file = image.file_name().unwrap().to_str().unwrap().to_owned();
-        images.refused(&image, QCOW2, &[&file, words]);
+        let image = images.create(name, options);
+        images.refused(&image, QCOW2, &[name, words, "qemu-img convert"]);
     }
     let secret = images.0.join("luks.qcow2");
     image::run([
