@@ -2,16 +2,20 @@
 //!
 //! Product code never depends on this crate; the daemons use it as a dev-dependency.
 //!
+//! - [`bridge`]: mount a file system daemon on the host's own kernel.
 //! - [`frontend`]: act as the guest's driver at native speed, well-behaved or hostile.
 //! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
+//! - [`mounts`]: mounts that go with the test, whatever happens to it.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
+pub mod bridge;
 mod bytes;
 pub mod frontend;
 pub mod guest;
+pub mod mounts;
 pub mod need;
 pub mod netns;
 pub mod process;

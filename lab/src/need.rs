@@ -50,6 +50,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("fio", "fio"),
+    ("git", "git"),
     ("ip", "iproute2"),
     ("linux.uml", "user-mode-linux"),
     ("lz4", "lz4"),

@@ -85,7 +85,7 @@ impl NetNamespace {
     pub fn new() -> Result<Self, Error> {
         need::root()?;
         let handle = on_a_thread(|| {
-            sys::netns::unshare_network()?;
+            sys::namespace::unshare_network()?;
             File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
         })?;
         let namespace = Self {

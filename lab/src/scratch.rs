@@ -92,8 +92,9 @@ impl Drop for Scratch {
     }
 }
 
+/// The calling thread may be in a mount namespace of its own ([`crate::mounts`]).
 fn mounts_below(dir: &Path) -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let mount_point = |line: &str| line.split(' ').nth(4).map(unescape);
     table
         .lines()

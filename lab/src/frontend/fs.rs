@@ -21,8 +21,12 @@ pub mod opcode {
     pub const GETATTR: u32 = 3;
     /// Start the session.
     pub const INIT: u32 = 26;
+    /// The program that waits for a request was interrupted; has no reply of its own.
+    pub const INTERRUPT: u32 = 36;
     /// End the session.
     pub const DESTROY: u32 = 38;
+    /// Drop references to many; has no reply.
+    pub const BATCH_FORGET: u32 = 42;
 }
 
 /// Who asks, and about which inode: the variable part of `struct fuse_in_header`.
@@ -64,7 +68,7 @@ pub struct FuseReply {
 }
 
 /// The fixed part of a reply to INIT (`struct fuse_init_out`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InitReply {
     /// Protocol version, major.
     pub major: u32,
@@ -258,7 +262,7 @@ pub fn header(len: u32, opcode: u32, unique: u64, caller: Caller) -> [u8; IN_HEA
     bytes
 }
 
-fn parse_init(body: &[u8]) -> Option<InitReply> {
+pub(crate) fn parse_init(body: &[u8]) -> Option<InitReply> {
     Some(InitReply {
         major: u32_at(body, 0)?,
         minor: u32_at(body, 4)?,

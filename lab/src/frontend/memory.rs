@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::VhostUserMemoryRegionInfo;
 use vm_memory::{
     Address, AtomicAccess, Bytes, FileOffset, GuestMemoryBackend, GuestMemoryMmap,
-    GuestMemoryRegion,
+    GuestMemoryRegion, VolatileSlice,
 };
 
 pub use vm_memory::GuestAddress;
@@ -240,6 +240,12 @@ impl GuestMemory {
             .get_host_address(address)
             .map_err(outside(address, 1))?;
         Ok(host as u64)
+    }
+
+    /// The memory itself, for system calls that read or write it.
+    pub(crate) fn slice(&self, address: GuestAddress, len: usize) -> Result<VolatileSlice<'_>> {
+        let slice = self.shared.map.get_slice(address, len);
+        slice.map_err(outside(address, len))
     }
 
     pub(crate) fn load<T: AtomicAccess>(&self, address: GuestAddress) -> Result<T> {

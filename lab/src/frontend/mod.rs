@@ -29,6 +29,7 @@ pub mod net;
 mod queue;
 mod ring;
 mod session;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod used;
@@ -41,6 +42,7 @@ pub use memory::{GuestAddress, GuestMemory};
 pub use queue::{DriverQueue, Segment};
 pub use ring::{Descriptor, RingAddresses, descriptor_flags};
 pub use session::{FrontEnd, Negotiated};
+pub(crate) use slots::SlotQueue;
 pub use used::Used;
 /// The vhost-user protocol features, as a bit set.
 pub use vhost::vhost_user::message::VhostUserProtocolFeatures as ProtocolFeatures;

@@ -39,7 +39,7 @@ impl Segment {
         }
     }
 
-    fn descriptor(self, next: Option<u16>) -> Descriptor {
+    pub(super) fn descriptor(self, next: Option<u16>) -> Descriptor {
         let write = if self.writable {
             descriptor_flags::WRITE
         } else {

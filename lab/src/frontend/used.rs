@@ -94,7 +94,7 @@ impl DriverQueue {
         }
     }
 
-    fn ask_for_interrupt(&self) -> Result<()> {
+    pub(super) fn ask_for_interrupt(&self) -> Result<()> {
         if self.event_idx {
             self.ring.set_used_event(self.used_next)?;
             // The device must see the event index before we look at the used index again.

@@ -5,6 +5,7 @@
 )]
 
 pub(crate) mod event;
-pub(crate) mod netns;
+pub(crate) mod fuse;
+pub(crate) mod namespace;
 pub(crate) mod spawn;
 pub(crate) mod tap;
