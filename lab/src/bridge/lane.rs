@@ -15,7 +15,7 @@ use super::stop::Stop;
 use super::urgent::Urgent;
 use super::{Error, Result};
 use crate::frontend::fs::{Caller, IN_HEADER_LEN, InitReply, OUT_HEADER_LEN, header};
-use crate::frontend::fs::{opcode, u32_at, u64_at};
+use crate::frontend::fs::{IN_HEADER_BYTES, OUT_HEADER_BYTES, opcode, u32_at, u64_at};
 use crate::frontend::{SlotQueue, Used};
 use crate::sys;
 
@@ -219,6 +219,10 @@ impl Lane {
 
     fn reply(&mut self, slot: u16, used: Used) -> Result<()> {
         let asked = self.asked[usize::from(slot)];
+        if asked.opcode == opcode::DESTROY {
+            // Ours. Some daemons answer it, some hand it back as it is.
+            return Ok(());
+        }
         let memory = self.slots.memory();
         let at = self.slots.out_header(slot);
         let mut out_header = [0; OUT_HEADER_LEN];
@@ -262,7 +266,7 @@ impl Lane {
     /// Answers `EIO` in the daemon's stead.
     fn refuse(&mut self, slot: u16) -> Result<()> {
         let mut bytes = [0; OUT_HEADER_LEN];
-        bytes[..4].copy_from_slice(&(OUT_HEADER_LEN as u32).to_le_bytes());
+        bytes[..4].copy_from_slice(&(OUT_HEADER_BYTES).to_le_bytes());
         bytes[4..8].copy_from_slice(&(-libc::EIO).to_le_bytes());
         bytes[8..].copy_from_slice(&self.asked[usize::from(slot)].unique.to_le_bytes());
         let (memory, at) = (self.slots.memory(), self.slots.out_header(slot));
@@ -329,12 +333,7 @@ impl Lane {
             len: IN_HEADER_LEN,
             room: 0,
         };
-        let bytes = header(
-            IN_HEADER_LEN as u32,
-            asked.opcode,
-            asked.unique,
-            Caller::root(0),
-        );
+        let bytes = header(IN_HEADER_BYTES, asked.opcode, asked.unique, Caller::root(0));
         let [(at, _), _] = self.slots.request(slot);
         self.slots.memory().write(at, &bytes)?;
         self.submit(slot, asked)?;
@@ -353,7 +352,7 @@ fn check(
         u32_at(header, 0).unwrap_or(0),
         u64_at(header, 8).unwrap_or(0),
     );
-    if used.len < OUT_HEADER_LEN as u32 {
+    if used.len < OUT_HEADER_BYTES {
         return Err(format!("{} bytes hold no header", used.len));
     }
     if unique != asked.unique {

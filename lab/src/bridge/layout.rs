@@ -8,7 +8,7 @@
 //!      ...    reply's body            writable, from the next page on: READ's data
 //! ```
 
-use crate::frontend::fs::{IN_HEADER_LEN, OUT_HEADER_LEN, u32_at};
+use crate::frontend::fs::{IN_HEADER_BYTES, IN_HEADER_LEN, OUT_HEADER_BYTES, u32_at};
 use crate::frontend::{GuestAddress, GuestMemory, Result, Segment};
 
 /// Bytes of a request before the page-aligned part.
@@ -72,7 +72,7 @@ impl Slots {
     /// segments count.
     pub(super) fn chain(&self, slot: u16, len: usize, room: usize) -> ([Segment; 5], usize) {
         let bytes = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let mut chain = [Segment::readable(self.at(slot, 0), IN_HEADER_LEN as u32); 5];
+        let mut chain = [Segment::readable(self.at(slot, 0), IN_HEADER_BYTES); 5];
         let mut count = 1;
         let mut push = |segment| {
             chain[count] = segment;
@@ -91,10 +91,7 @@ impl Slots {
                 bytes(len - HEAD),
             ));
         }
-        push(Segment::writable(
-            self.out_header(slot),
-            OUT_HEADER_LEN as u32,
-        ));
+        push(Segment::writable(self.out_header(slot), OUT_HEADER_BYTES));
         if room > 0 {
             push(Segment::writable(self.reply_body(slot, len), bytes(room)));
         }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Error, Result};
-use crate::frontend::fs::{Caller, IN_HEADER_LEN, header, opcode, u32_at, u64_at};
+use crate::frontend::fs::{Caller, IN_HEADER_BYTES, IN_HEADER_LEN, header, opcode, u32_at, u64_at};
 use crate::frontend::{self, GuestAddress, Segment, SlotQueue};
 
 /// Bytes of a slot: a header and at most 24 bytes.
@@ -56,7 +56,7 @@ impl Urgent {
                 pid: 0,
                 ..Caller::root(u64_at(entry, 0).unwrap_or(0))
             };
-            let len = IN_HEADER_LEN as u32 + 8;
+            let len = IN_HEADER_BYTES + 8;
             let mut forget = header(len, opcode::FORGET, unique, caller).to_vec();
             forget.extend(&entry[8..]);
             forget

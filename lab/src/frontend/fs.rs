@@ -8,6 +8,10 @@ use super::{DriverQueue, Error, Exchange, Reply, Result, Ticket};
 pub const IN_HEADER_LEN: usize = 40;
 /// Bytes of `struct fuse_out_header`.
 pub const OUT_HEADER_LEN: usize = 16;
+/// The same in the width of `fuse_in_header.len` and of a descriptor's length.
+pub(crate) const IN_HEADER_BYTES: u32 = 40;
+/// As [`IN_HEADER_BYTES`], of the reply's.
+pub(crate) const OUT_HEADER_BYTES: u32 = 16;
 /// The number of the first request queue; queue 0 is for urgent requests (virtio 1.2, 5.11.2).
 pub const REQUEST_QUEUE: usize = 1;
 

@@ -1,11 +1,14 @@
 //! A queue for drivers in a hurry: one indirect table for each entry of the ring, laid out once.
 
-use super::ring::{DESCRIPTOR_LEN, Descriptor, descriptor_flags};
+use super::ring::{Descriptor, descriptor_flags};
 use super::{DriverQueue, Error, GuestAddress, Result, Segment, Used};
 use crate::Event;
 
 /// Most buffers of a chain.
 pub(crate) const SEGMENTS: usize = 8;
+
+/// Bytes of a table's descriptor.
+const TABLE_ENTRY: usize = 16;
 
 /// A queue whose chains are numbered by slot: slot N is descriptor N of the ring and owns an
 /// indirect table. Submitting neither allocates nor locks.
@@ -71,17 +74,17 @@ impl SlotQueue {
             });
         }
         let table = GuestAddress(self.tables.0 + u64::from(slot) * table_len() as u64);
-        let mut bytes = [0; SEGMENTS * DESCRIPTOR_LEN as usize];
+        let mut bytes = [0; SEGMENTS * TABLE_ENTRY];
         let mut len = 0_u32;
-        let descriptors = bytes.chunks_exact_mut(DESCRIPTOR_LEN as usize);
+        let descriptors = bytes.chunks_exact_mut(TABLE_ENTRY);
         for ((segment, next), bytes) in segments.iter().zip(1_u16..).zip(descriptors) {
             let more = usize::from(next) < segments.len();
             bytes.copy_from_slice(&segment.descriptor(more.then_some(next)).to_bytes());
-            len += DESCRIPTOR_LEN as u32;
+            len += 16;
         }
         self.queue
             .memory()
-            .write(table, &bytes[..segments.len() * DESCRIPTOR_LEN as usize])?;
+            .write(table, &bytes[..segments.len() * TABLE_ENTRY])?;
         let entry = Descriptor {
             addr: table.0,
             len,
@@ -144,5 +147,5 @@ impl SlotQueue {
 }
 
 const fn table_len() -> usize {
-    SEGMENTS * DESCRIPTOR_LEN as usize
+    SEGMENTS * TABLE_ENTRY
 }
