@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,10 +10,15 @@ use clap::Parser;
 use ringside_perf::interrupt::Interrupt;
 use ringside_perf::options::{Options, Scenario};
 use ringside_perf::scenario::blk::{self, BlkOptions};
+use ringside_perf::scenario::fs::{self, FsOptions};
+use serde::Serialize;
 
 fn main() -> ExitCode {
-    let Scenario::Blk(options) = Options::parse().scenario;
-    match run_blk(options) {
+    let outcome = match Options::parse().scenario {
+        Scenario::Blk(options) => run_blk(options),
+        Scenario::Fs(options) => run_fs(options),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringside-perf: {error:#}");
@@ -24,19 +30,43 @@ fn main() -> ExitCode {
 fn run_blk(options: BlkOptions) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
     let config = options.validate()?;
-    // Opened first, so that a bad path does not cost a whole run.
-    let json = config.json.as_deref().map(|path| {
-        let opened = File::create(path);
-        opened.with_context(|| format!("--json: cannot write {}", path.display()))
-    });
-    let json = json.transpose()?;
+    let json = JsonFile::create(config.run.json.as_deref())?;
     let report = blk::run(&config, &interrupt)?;
-    if let Some(file) = json {
-        let mut file = BufWriter::new(file);
-        serde_json::to_writer_pretty(&mut file, &report).context("--json")?;
-        file.flush().context("--json")?;
-    }
+    json.write(&report)?;
     print!("{}", blk::render(&report));
     anyhow::ensure!(report.complete, "interrupted: the report is not complete");
     Ok(())
+}
+
+fn run_fs(options: FsOptions) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate()?;
+    let json = JsonFile::create(config.run.json.as_deref())?;
+    let report = fs::run(&config, &interrupt)?;
+    json.write(&report)?;
+    print!("{}", fs::render(&report));
+    anyhow::ensure!(report.complete, "interrupted: the report is not complete");
+    Ok(())
+}
+
+/// The file of `--json`: opened first, so that a bad path does not cost a whole run.
+struct JsonFile(Option<File>);
+
+impl JsonFile {
+    fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+        let create = |path: &Path| {
+            let opened = File::create(path);
+            opened.with_context(|| format!("--json: cannot write {}", path.display()))
+        };
+        Ok(Self(path.map(create).transpose()?))
+    }
+
+    fn write(self, report: &impl Serialize) -> anyhow::Result<()> {
+        if let Some(file) = self.0 {
+            let mut file = BufWriter::new(file);
+            serde_json::to_writer_pretty(&mut file, report).context("--json")?;
+            file.flush().context("--json")?;
+        }
+        Ok(())
+    }
 }

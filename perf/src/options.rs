@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
+use crate::scenario::fs::FsOptions;
 
 /// Measures Ringside's daemons and what people use today, alternating in one run
 #[derive(Debug, Parser)]
@@ -18,4 +19,6 @@ pub struct Options {
 pub enum Scenario {
     /// Block daemons: any vhost-user-blk socket, driven at native speed
     Blk(BlkOptions),
+    /// File system daemons: any virtio-fs socket, mounted on the host's own kernel
+    Fs(FsOptions),
 }

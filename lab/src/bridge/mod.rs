@@ -73,6 +73,17 @@ pub struct Bridge {
     _front_end: FrontEnd,
 }
 
+/// Ends a mount from another thread.
+#[derive(Clone, Debug)]
+pub struct Cutter(Arc<Stop>);
+
+impl Cutter {
+    /// Cuts the connection: every program that waits on the mount gets an error.
+    pub fn cut(&self) {
+        self.0.abort();
+    }
+}
+
 impl BridgeBuilder {
     /// Uses that many request queues instead of one, with a thread each.
     #[must_use]
@@ -148,6 +159,12 @@ impl Bridge {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// For another thread: ends the mount when something hangs.
+    #[must_use]
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Arc::clone(&self.stop))
     }
 
     /// Unmounts, and waits until the daemon has nothing under way.

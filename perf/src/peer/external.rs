@@ -5,15 +5,13 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-use crate::scenario::blk::Target;
-
 /// A daemon that runs already.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ExternalPeer {
+pub struct ExternalPeer<T> {
     /// Its name in the report.
     pub name: String,
     /// What it serves, so that it is compared with its like.
-    pub target: Target,
+    pub target: T,
     /// Where it listens.
     pub socket: PathBuf,
     /// Its process.
@@ -30,11 +28,16 @@ pub enum ParsePeerError {
     #[error("'{0}' is no process id")]
     Pid(String),
     /// No such target.
-    #[error("'{0}' is not a target: tmpfs, disk or null")]
-    Target(String),
+    #[error("'{given}' is not a target: {known}")]
+    Target {
+        /// As given.
+        given: String,
+        /// What would be one.
+        known: String,
+    },
 }
 
-impl FromStr for ExternalPeer {
+impl<T: Clone + ValueEnum> FromStr for ExternalPeer<T> {
     type Err = ParsePeerError;
 
     fn from_str(text: &str) -> Result<Self, ParsePeerError> {
@@ -45,29 +48,39 @@ impl FromStr for ExternalPeer {
             return Err(ParsePeerError::Form);
         }
         let wrong_pid = |_| ParsePeerError::Pid(pid.to_owned());
-        let wrong_target = |_| ParsePeerError::Target(target.to_owned());
+        let wrong_target = |_| ParsePeerError::Target {
+            given: target.to_owned(),
+            known: names::<T>(),
+        };
         Ok(Self {
             name: name.to_owned(),
-            target: Target::from_str(target, true).map_err(wrong_target)?,
+            target: T::from_str(target, true).map_err(wrong_target)?,
             socket: PathBuf::from(socket),
             pid: pid.parse().map_err(wrong_pid)?,
         })
     }
 }
 
+fn names<T: ValueEnum>() -> String {
+    let values = T::value_variants().iter();
+    let names = values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
+    names.collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::blk::Target;
 
     #[test]
     fn name_target_socket_and_pid() {
-        let peer: ExternalPeer = "spdk@null=/run/a:b.sock:12".parse().unwrap();
+        let peer: ExternalPeer<Target> = "spdk@null=/run/a:b.sock:12".parse().unwrap();
         assert_eq!(
             (peer.name.as_str(), peer.target, peer.pid),
             ("spdk", Target::Null, 12)
         );
         assert_eq!(peer.socket, PathBuf::from("/run/a:b.sock"));
-        let plain: ExternalPeer = "ch=/run/ch.sock:7".parse().unwrap();
+        let plain: ExternalPeer<Target> = "ch=/run/ch.sock:7".parse().unwrap();
         assert_eq!(plain.target, Target::Tmpfs);
     }
 
@@ -79,7 +92,10 @@ mod tests {
             ("a=/s:x", "'x' is no process id"),
             ("a@moon=/s:1", "'moon' is not a target"),
         ] {
-            let error = text.parse::<ExternalPeer>().unwrap_err().to_string();
+            let error = text
+                .parse::<ExternalPeer<Target>>()
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(reason), "{error}");
         }
     }

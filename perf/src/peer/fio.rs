@@ -16,13 +16,42 @@ pub enum Engine {
     IoUring,
     /// pread and pwrite, one at a time.
     Psync,
+    /// Linux AIO.
+    Libaio,
 }
+
+/// Files for fio.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// One file, for all threads.
+    File(&'a Path),
+    /// A file for each thread: [`Place::file_name`] in a directory.
+    Directory(&'a Path),
+}
+
+impl Place<'_> {
+    /// fio's own name for the file of thread `index`.
+    #[must_use]
+    pub fn file_name(index: u16) -> String {
+        format!("{NAME}.{index}.0")
+    }
+
+    fn argument(self) -> String {
+        match self {
+            Self::File(path) => format!("--filename={}", path.display()),
+            Self::Directory(path) => format!("--directory={}", path.display()),
+        }
+    }
+}
+
+/// The job's name, which file names begin with.
+const NAME: &str = "limit";
 
 /// A load for fio.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
-    /// The file.
-    pub file: &'a Path,
+    /// What is read or written.
+    pub place: Place<'a>,
     /// Bytes of it to use.
     pub span: u64,
     /// Whether to go past the page cache.
@@ -35,7 +64,9 @@ pub struct Job<'a> {
     pub depth: u16,
     /// Threads.
     pub threads: u16,
-    /// Time before the measurement.
+    /// Random offsets come once before any comes again.
+    pub each_once: bool,
+    /// Time before the measurement; zero for none.
     pub warm_up: Duration,
     /// Time of the measurement.
     pub duration: Duration,
@@ -86,6 +117,7 @@ impl Engine {
         match self {
             Self::IoUring => "io_uring",
             Self::Psync => "psync",
+            Self::Libaio => "libaio",
         }
     }
 }
@@ -95,8 +127,8 @@ impl Job<'_> {
     #[must_use]
     pub fn arguments(&self, engine: Engine) -> Vec<String> {
         let mut arguments = vec![
-            "--name=limit".to_owned(),
-            format!("--filename={}", self.file.display()),
+            format!("--name={NAME}"),
+            self.place.argument(),
             format!("--size={}", self.span),
             format!("--direct={}", u8::from(self.direct)),
             format!("--rw={}", self.pattern),
@@ -110,7 +142,6 @@ impl Job<'_> {
         let always = [
             "--thread",
             "--time_based",
-            "--norandommap",
             "--randrepeat=0",
             "--group_reporting",
             "--lat_percentiles=1",
@@ -120,6 +151,9 @@ impl Job<'_> {
             "--output-format=json",
         ];
         arguments.extend(always.map(str::to_owned));
+        if !self.each_once {
+            arguments.push("--norandommap".to_owned());
+        }
         if engine == Engine::IoUring {
             arguments.extend(["--fixedbufs", "--registerfiles"].map(str::to_owned));
         }
@@ -258,13 +292,14 @@ mod tests {
     #[test]
     fn arguments_name_the_load() {
         let job = Job {
-            file: Path::new("/f"),
+            place: Place::File(Path::new("/f")),
             span: 4096,
             direct: true,
             pattern: "randread",
             block: 4096,
             depth: 16,
             threads: 2,
+            each_once: false,
             warm_up: Duration::from_millis(50),
             duration: Duration::from_millis(100),
         };

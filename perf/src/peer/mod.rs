@@ -7,7 +7,7 @@ mod qsd;
 mod running;
 
 pub use external::{ExternalPeer, ParsePeerError};
-pub use ours::{BuildError, OurBuild, find as find_ours};
+pub use ours::{BuildError, OurBuild, Takes, find as find_ours};
 pub use qsd::{Aio, Qsd};
 pub use running::{RunningDaemon, StartError, version};
 

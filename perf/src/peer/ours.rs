@@ -1,9 +1,7 @@
-//! A build of our `vhost-user-blk`.
+//! A build of one of our daemons.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use super::Backing;
 
 /// A build of our daemon and what it can do.
 #[derive(Clone, Debug)]
@@ -19,7 +17,7 @@ pub struct OurBuild {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// No such program.
-    #[error("{} is not there: run `cargo build --release -p vhost-user-blk`, or give --ours PATH", .0.display())]
+    #[error("{} is not there: run `cargo build --release` in the workspace, or give --ours PATH", .0.display())]
     Missing(PathBuf),
     /// It does not run.
     #[error("{} --help failed", program.display())]
@@ -30,19 +28,20 @@ pub enum BuildError {
         source: std::io::Error,
     },
     /// An option that the target needs.
-    #[error("this build of vhost-user-blk has no {0} yet")]
-    NoOption(&'static str),
+    #[error("this build of {program} has no {option} yet")]
+    NoOption {
+        /// The program's name.
+        program: String,
+        /// The option.
+        option: &'static str,
+    },
 }
 
 /// The daemon next to this program, or one directory up (tests live in `deps/`).
 #[must_use]
-pub fn find() -> PathBuf {
+pub fn find(program: &str) -> PathBuf {
     let me = std::env::current_exe().unwrap_or_default();
-    let beside = me
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("vhost-user-blk"));
+    let beside = me.ancestors().skip(1).take(2).map(|dir| dir.join(program));
     let mut places: Vec<PathBuf> = beside.collect();
     let found = places.iter().position(|path| path.is_file()).unwrap_or(0);
     places.swap_remove(found)
@@ -69,39 +68,11 @@ impl OurBuild {
         })
     }
 
-    /// The arguments that serve a backing.
+    /// Finds an option in clap's help: `--direct` or `--null <BYTES>`.
     ///
     /// # Errors
-    /// When this build lacks the option.
-    pub fn arguments(
-        &self,
-        backing: Backing<'_>,
-        socket: &Path,
-        queues: u16,
-    ) -> Result<Vec<String>, BuildError> {
-        let mut arguments = vec![
-            format!("--socket-path={}", socket.display()),
-            format!("--queues={queues}"),
-        ];
-        match backing {
-            Backing::File { path, direct } => {
-                arguments.push(format!("--blk-file={}", path.display()));
-                if direct {
-                    self.option("--direct")?;
-                    arguments.push("--direct".into());
-                }
-            }
-            Backing::Null { bytes } => match self.option("--null")? {
-                Takes::Value => arguments.push(format!("--null={bytes}")),
-                Takes::Nothing => arguments.push("--null".into()),
-            },
-        }
-        arguments.extend_from_slice(&self.extra);
-        Ok(arguments)
-    }
-
-    /// Finds an option in clap's help: `--direct` or `--null <BYTES>`.
-    fn option(&self, name: &'static str) -> Result<Takes, BuildError> {
+    /// When this build lacks it.
+    pub fn option(&self, name: &'static str) -> Result<Takes, BuildError> {
         let described = self.help.lines().find_map(|line| {
             let mut words = line.split_whitespace().skip_while(|word| *word != name);
             words.next().map(|_| match words.next() {
@@ -109,13 +80,24 @@ impl OurBuild {
                 _ => Takes::Nothing,
             })
         });
-        described.ok_or(BuildError::NoOption(name))
+        described.ok_or_else(|| BuildError::NoOption {
+            program: self
+                .program
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            option: name,
+        })
     }
 }
 
+/// What follows an option.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Takes {
+pub enum Takes {
+    /// Nothing.
     Nothing,
+    /// A value.
     Value,
 }
 
@@ -123,30 +105,17 @@ enum Takes {
 mod tests {
     use super::*;
 
-    fn build(help: &str) -> OurBuild {
-        OurBuild {
-            program: PathBuf::from("/x"),
-            extra: vec!["--poll-us=0".into()],
-            help: help.into(),
-        }
-    }
-
     #[test]
-    fn an_option_is_used_only_where_the_build_has_it() {
-        let (file, null) = (
-            Backing::File {
-                path: Path::new("/f"),
-                direct: true,
-            },
-            Backing::Null { bytes: 4096 },
-        );
+    fn an_option_is_found_in_the_help() {
+        let build = |help: &str| OurBuild {
+            program: PathBuf::from("/x/vhost-user-blk"),
+            extra: Vec::new(),
+            help: help.into(),
+        };
         let new = build("  --direct\n      Bypass\n      --null <BYTES>  Serve nothing");
-        let arguments = |build: &OurBuild, backing| build.arguments(backing, Path::new("/s"), 2);
-        let direct = arguments(&new, file).unwrap();
-        assert_eq!(direct[2..], ["--blk-file=/f", "--direct", "--poll-us=0"]);
-        assert_eq!(arguments(&new, null).unwrap()[2], "--null=4096");
-        assert_eq!(arguments(&build("--null"), null).unwrap()[2], "--null");
-        let old = arguments(&build("--blk-file <PATH>"), file).unwrap_err();
+        assert_eq!(new.option("--direct").unwrap(), Takes::Nothing);
+        assert_eq!(new.option("--null").unwrap(), Takes::Value);
+        let old = build("--blk-file <PATH>").option("--direct").unwrap_err();
         assert_eq!(
             old.to_string(),
             "this build of vhost-user-blk has no --direct yet"

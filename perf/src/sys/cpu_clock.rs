@@ -11,11 +11,20 @@ pub(crate) fn process_nanoseconds(pid: u32) -> io::Result<u64> {
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
+    read(clock)
+}
+
+/// Processor time that the calling thread has used.
+pub(crate) fn thread_nanoseconds() -> io::Result<u64> {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: as above.
+    // SAFETY: the pointer names a live variable of that type.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return Err(io::Error::last_os_error());
     }

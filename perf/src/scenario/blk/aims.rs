@@ -1,34 +1,10 @@
 //! The aims of the block daemon (issue 3, "Speed"), held against what was measured.
 
 use super::line_up::{FIO_IO_URING, OURS, QSD};
-use super::results::{Comparison, Idle, Outcome, Role, Row, Summary, Verdict};
+use super::results::{Comparison, Idle, Outcome, Row, Summary};
 use super::workload::{Mode, Target};
-
-/// A bound on a figure.
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-    Below(f64),
-}
-
-impl Bound {
-    fn holds(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(bound) => value >= bound,
-            Self::AtMost(bound) => value <= bound,
-            Self::Below(bound) => value < bound,
-        }
-    }
-
-    fn told(self) -> String {
-        match self {
-            Self::AtLeast(bound) => format!(">= {bound}"),
-            Self::AtMost(bound) => format!("<= {bound}"),
-            Self::Below(bound) => format!("< {bound}"),
-        }
-    }
-}
+use super::{Role, Verdict};
+use crate::scenario::verdict::Bound;
 
 const FASTER_THAN_QSD: Bound = Bound::AtLeast(1.5);
 const NEAR_FIO: Bound = Bound::AtLeast(0.85);
@@ -42,17 +18,14 @@ const IDLE_PERCENT: Bound = Bound::Below(0.1);
 pub(super) fn verdicts(rows: &[Row], idle: &[Idle]) -> Vec<Verdict> {
     let ours = rows.iter().filter(|row| row.role == Role::Ours);
     let of_rows = ours.flat_map(|row| Judge { rows, ours: row }.verdicts());
-    let of_idle = idle
-        .iter()
-        .filter(|it| it.role == Role::Ours)
-        .map(|it| Verdict {
-            aim: "CPU percent while idle".into(),
-            place: format!("{} idle", it.target),
-            bound: IDLE_PERCENT.told(),
-            measured: Some(it.cpu_percent),
-            met: Some(IDLE_PERCENT.holds(it.cpu_percent)),
-            note: String::new(),
-        });
+    let of_idle = idle.iter().filter(|it| it.role == Role::Ours).map(|it| {
+        let value = Ok((it.cpu_percent, String::new()));
+        IDLE_PERCENT.verdict(
+            "CPU percent while idle",
+            format!("{} idle", it.target),
+            value,
+        )
+    });
     of_rows.chain(of_idle).collect()
 }
 
@@ -137,18 +110,7 @@ impl Judge<'_> {
 
     fn verdict(&self, aim: &str, bound: Bound, value: Option<(f64, String)>) -> Verdict {
         let place = format!("{}/{} {}", self.ours.target, self.ours.name, self.ours.mode);
-        let (measured, note) = match value {
-            Some((value, with)) => (Some(value), with),
-            None => (None, self.why_not()),
-        };
-        Verdict {
-            aim: aim.to_owned(),
-            place,
-            bound: bound.told(),
-            measured,
-            met: measured.map(|value| bound.holds(value)),
-            note,
-        }
+        bound.verdict(aim, place, value.ok_or_else(|| self.why_not()))
     }
 
     fn why_not(&self) -> String {

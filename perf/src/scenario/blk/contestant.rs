@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::results::{ContestantFacts, Role};
+use super::Role;
+use super::results::ContestantFacts;
 use super::workload::{Mode, Target};
 use crate::peer::RunningDaemon;
 use crate::peer::fio::Engine;

@@ -55,6 +55,12 @@ pub(crate) enum DriveError {
     Interrupted(#[from] Interrupted),
 }
 
+impl From<Interrupted> for TurnError {
+    fn from(interrupted: Interrupted) -> Self {
+        DriveError::from(interrupted).into()
+    }
+}
+
 impl TurnError {
     /// Whether the user asked to stop: then the run ends, not only the turn.
     pub(crate) fn interrupted(&self) -> Option<Interrupted> {
@@ -68,15 +74,6 @@ impl TurnError {
 
     /// The message with its causes, for a cell of the report.
     pub(crate) fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let reason = error.to_string();
-            if !text.contains(&reason) {
-                text = format!("{text}: {reason}");
-            }
-            cause = error.source();
-        }
-        text
+        crate::report::with_causes(self)
     }
 }

@@ -1,7 +1,8 @@
 //! Rows for tests.
 
-use super::results::{Outcome, Role, Row, Sample, Summary, SystemCalls};
+use super::results::{Outcome, Row, Sample, Summary};
 use super::workload::{Mode, Target, Workload};
+use super::{Role, SystemCalls};
 use crate::measure::{Latency, Method};
 
 /// One round of 4 KiB random reads at depth 32 on tmpfs.

@@ -2,9 +2,10 @@
 
 use super::contestant::{Contestant, Entry};
 use super::error::{Error, TurnError};
-use super::results::{Comparison, Outcome, Role, Row, Sample, Summary, SystemCalls};
+use super::results::{Comparison, Outcome, Row, Sample, Summary};
 use super::turn::Turns;
 use super::workload::{Mode, Target, Workload};
+use super::{Role, SystemCalls};
 use crate::measure::Counter;
 use crate::report::Progress;
 
@@ -59,7 +60,7 @@ impl<'a> Group<'a> {
         progress: &mut Progress,
     ) -> Result<(), Error> {
         let name = self.name();
-        for round in 0..turns.config.rounds {
+        for round in 0..turns.config.run.rounds {
             for seat in &mut self.seats {
                 progress.say(&name, &seat.told());
                 seat.take_turn(turns, round)?;

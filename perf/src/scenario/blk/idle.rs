@@ -24,7 +24,7 @@ pub(super) fn watch(
     let watched = || {
         let [first, ..] = Workload::ALL;
         let mut driver = Driver::connect(daemon.socket(), first, Mode::Eventfd, config.bytes)?;
-        driver.run(config.warm_up, 0, interrupt)?;
+        driver.run(config.run.warm_up, 0, interrupt)?;
         let sleep = |time| {
             interrupt
                 .sleep(time)

@@ -13,8 +13,6 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::peer::Backing;
 
 const CHUNK: usize = 1 << 20;
-/// `TMPFS_MAGIC` (linux/magic.h).
-const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// What a target's contestants serve. Its file goes with the value.
 #[derive(Debug)]
@@ -45,8 +43,8 @@ impl Disk {
         interrupt: &Interrupt,
     ) -> Result<Self, DiskError> {
         let (dir, direct) = match target {
-            Target::Tmpfs => (&config.tmpfs, false),
-            Target::Disk => (&config.scratch, true),
+            Target::Tmpfs => (&config.run.tmpfs, false),
+            Target::Disk => (&config.run.scratch, true),
             Target::Null => {
                 return Ok(Self {
                     file: None,
@@ -59,7 +57,7 @@ impl Disk {
             dir: dir.clone(),
             source,
         };
-        if target == Target::Tmpfs && !is_tmpfs(dir).map_err(failed)? {
+        if target == Target::Tmpfs && !crate::scenario::on_tmpfs(dir).map_err(failed)? {
             return Err(DiskError::NotTmpfs(dir.clone()));
         }
         let builder = tempfile::Builder::new()
@@ -107,11 +105,6 @@ fn probe_direct(file: &Path, dir: &Path) -> Result<(), DiskError> {
         dir: dir.to_owned(),
         source,
     })
-}
-
-fn is_tmpfs(dir: &Path) -> io::Result<bool> {
-    let status = rustix::fs::statfs(dir)?;
-    Ok(u64::try_from(status.f_type).is_ok_and(|magic| magic == TMPFS_MAGIC))
 }
 
 /// Fills the file with bytes that no layer below compresses, and syncs it.

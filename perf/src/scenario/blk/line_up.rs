@@ -4,13 +4,15 @@ use std::path::Path;
 
 use lab::need;
 
+use super::Role;
 use super::config::BlkConfig;
 use super::contestant::{Contestant, Entry};
 use super::image::Disk;
-use super::results::Role;
 use super::workload::{Target, Workload};
 use crate::peer::fio::Engine;
-use crate::peer::{Aio, ExternalPeer, OurBuild, Qsd, RunningDaemon, version};
+use crate::peer::{
+    Aio, Backing, BuildError, ExternalPeer, OurBuild, Qsd, RunningDaemon, Takes, version,
+};
 
 /// The name of our daemon in reports.
 pub(super) const OURS: &str = "ringside";
@@ -34,13 +36,18 @@ pub(super) fn line_up(
         sockets,
         queues,
     };
-    let mut all = vec![starter.ours(OURS, Role::Ours, &config.ours, &config.ours_arguments)];
-    for ((name, program), disk) in config.other_builds.iter().zip(copies) {
+    let mut all = vec![starter.ours(
+        OURS,
+        Role::Ours,
+        &config.run.ours,
+        &config.run.ours_arguments,
+    )];
+    for ((name, program), disk) in config.run.other_builds.iter().zip(copies) {
         let starter = Starter {
             disk: disk.as_ref().map_err(String::as_str),
             ..starter
         };
-        all.push(starter.ours(name, Role::OtherBuild, program, &config.ours_arguments));
+        all.push(starter.ours(name, Role::OtherBuild, program, &config.run.ours_arguments));
     }
     match target {
         Target::Null => all.push(starter.qsd("null-co", Aio::Threads)),
@@ -56,7 +63,7 @@ pub(super) fn line_up(
     all
 }
 
-fn adopt(peer: &ExternalPeer) -> Contestant {
+fn adopt(peer: &ExternalPeer<Target>) -> Contestant {
     let adopted = RunningDaemon::adopt(&peer.socket, peer.pid);
     Contestant {
         name: peer.name.clone(),
@@ -81,7 +88,7 @@ impl Starter<'_> {
             let disk = self.disk?;
             let build = OurBuild::probe(program, extra).map_err(|error| error.to_string())?;
             let socket = self.sockets.join(format!("{name}.sock"));
-            let arguments = build.arguments(disk.backing(), &socket, self.queues);
+            let arguments = disk_arguments(&build, disk.backing(), &socket, self.queues);
             let arguments = arguments.map_err(|error| error.to_string())?;
             let started = RunningDaemon::start(program, &arguments, &socket);
             started.map_err(|error| error.to_string())
@@ -122,4 +129,32 @@ impl Starter<'_> {
             entry: entry.map(|program| Entry::Fio { program, engine }),
         }
     }
+}
+
+/// The arguments that make a build of ours serve a backing.
+fn disk_arguments(
+    build: &OurBuild,
+    backing: Backing<'_>,
+    socket: &Path,
+    queues: u16,
+) -> Result<Vec<String>, BuildError> {
+    let mut arguments = vec![
+        format!("--socket-path={}", socket.display()),
+        format!("--queues={queues}"),
+    ];
+    match backing {
+        Backing::File { path, direct } => {
+            arguments.push(format!("--blk-file={}", path.display()));
+            if direct {
+                build.option("--direct")?;
+                arguments.push("--direct".into());
+            }
+        }
+        Backing::Null { bytes } => match build.option("--null")? {
+            Takes::Value => arguments.push(format!("--null={bytes}")),
+            Takes::Nothing => arguments.push("--null".into()),
+        },
+    }
+    arguments.extend_from_slice(&build.extra);
+    Ok(arguments)
 }

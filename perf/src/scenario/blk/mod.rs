@@ -17,12 +17,12 @@ mod run;
 mod turn;
 mod workload;
 
-pub use config::{BlkConfig, BlkOptions, OptionsError};
+pub use super::{Pattern, Role, SystemCalls, Verdict};
+pub use config::{BlkConfig, BlkOptions};
 pub use error::Error;
 pub use render::render;
 pub use results::{
-    Comparison, ContestantFacts, Idle, Outcome, Report, Role, Row, Sample, Settings, Summary,
-    SystemCalls, Verdict,
+    Comparison, ContestantFacts, Idle, Outcome, Report, Row, Sample, Settings, Summary,
 };
 pub use run::run;
-pub use workload::{Mode, Pattern, Target, Workload};
+pub use workload::{Mode, Target, Workload};

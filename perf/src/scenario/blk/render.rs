@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use super::results::{Comparison, Outcome, Report, Role, Row, Summary, Verdict};
+use super::Role;
+use super::results::{Comparison, Outcome, Report, Row, Summary};
 use super::workload::Mode;
-use crate::measure::Method;
-use crate::report::Table;
+use crate::report::{Table, counted_by, one_line};
+use crate::scenario::verdict;
 use crate::statistics::Spread;
 
 const COLUMNS: [&str; 13] = [
@@ -38,18 +39,14 @@ pub fn render(report: &Report) -> String {
         rows = rest;
     }
     idle(&mut text, report);
-    verdicts(&mut text, &report.verdicts);
+    verdict::render(&mut text, &report.verdicts);
     text
 }
 
 fn header(text: &mut String, report: &Report) {
     let settings = &report.settings;
     let _ = writeln!(text, "ringside-perf blk\n{}", report.host.lines());
-    let counted = match settings.system_calls_by {
-        Some(Method::Perf) => "perf stat",
-        Some(Method::Strace) => "strace -c (slows the daemon: counts are a lower bound)",
-        None => "nothing (neither perf nor strace works here)",
-    };
+    let counted = counted_by(settings.system_calls_by);
     let _ = writeln!(
         text,
         "medians of {} alternating rounds of {} s after {} s of warm-up; disk of {} MiB; system calls counted by {counted}",
@@ -119,10 +116,6 @@ fn cells(group: &[Row], row: &Row) -> Vec<String> {
     cells
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 fn figures(summary: &Summary) -> [String; 9] {
     let Spread { min, max, .. } = summary.iops;
     [
@@ -175,39 +168,6 @@ fn idle(text: &mut String, report: &Report) {
     let _ = write!(text, "\nidle, with a front end connected\n{table}");
 }
 
-fn verdicts(text: &mut String, verdicts: &[Verdict]) {
-    let mut table = Table::new(
-        3,
-        &["verdict", "aim", "where", "bound", "measured", "against"],
-    );
-    for verdict in verdicts {
-        let word = match verdict.met {
-            Some(true) => "met",
-            Some(false) => "MISSED",
-            None => "not measured",
-        };
-        let measured = verdict
-            .measured
-            .map_or("-".to_owned(), |it| format!("{it:.3}"));
-        table.row(vec![
-            word.to_owned(),
-            verdict.aim.clone(),
-            verdict.place.clone(),
-            verdict.bound.clone(),
-            measured,
-            one_line(&verdict.note),
-        ]);
-    }
-    let count = |met| verdicts.iter().filter(|it| it.met == met).count();
-    let _ = write!(
-        text,
-        "\naims: {} met, {} missed, {} not measured\n{table}",
-        count(Some(true)),
-        count(Some(false)),
-        count(None)
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,33 +211,6 @@ mod tests {
                 .nth(4)
                 .unwrap()
                 .ends_with("polling 0.75 (0.75..0.75)"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn verdicts_are_counted_and_none_is_hidden() {
-        let verdict = |met, measured| Verdict {
-            aim: "rate".into(),
-            place: "tmpfs".into(),
-            bound: ">= 1.5".into(),
-            measured,
-            met,
-            note: "qsd".into(),
-        };
-        let all = [
-            verdict(Some(true), Some(2.0)),
-            verdict(Some(false), Some(1.0)),
-            verdict(None, None),
-        ];
-        let mut text = String::new();
-        verdicts(&mut text, &all);
-        assert!(
-            text.contains("aims: 1 met, 1 missed, 1 not measured"),
-            "{text}"
-        );
-        assert!(
-            text.contains("MISSED") && text.contains("not measured  rate"),
             "{text}"
         );
     }

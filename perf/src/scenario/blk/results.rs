@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::workload::{Mode, Target, Workload};
+use super::{Role, SystemCalls, Verdict};
 use crate::host::HostFacts;
 use crate::measure::{Latency, Method};
 use crate::statistics::Spread;
@@ -48,20 +49,6 @@ pub struct Settings {
     pub bytes: u64,
     /// What counted system calls; nothing where neither tool works.
     pub system_calls_by: Option<Method>,
-}
-
-/// What a contestant is in the comparison.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Our daemon.
-    Ours,
-    /// Another build of it (`--other-build`).
-    OtherBuild,
-    /// Somebody else's daemon.
-    Peer,
-    /// A program of the host on the file itself.
-    Limit,
 }
 
 /// A contestant of one target.
@@ -167,17 +154,6 @@ pub struct Summary {
     pub others_percent: Spread,
 }
 
-/// System calls of a daemon in a run of its own.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub struct SystemCalls {
-    /// What counted.
-    pub by: Method,
-    /// Calls for each request.
-    pub per_request: f64,
-    /// Requests of the run.
-    pub requests: u64,
-}
-
 /// Our daemon next to another contestant, round by round.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Comparison {
@@ -204,23 +180,6 @@ pub struct Idle {
     pub cpu_percent: f64,
     /// Seconds watched.
     pub seconds: f64,
-}
-
-/// An aim and what was measured.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Verdict {
-    /// The aim.
-    pub aim: String,
-    /// Where: target, workload, mode.
-    pub place: String,
-    /// The bound.
-    pub bound: String,
-    /// What was measured.
-    pub measured: Option<f64>,
-    /// Whether the aim is met; nothing where it could not be measured.
-    pub met: Option<bool>,
-    /// Compared with whom, or why it could not be measured.
-    pub note: String,
 }
 
 impl Row {

@@ -33,11 +33,11 @@ pub fn run(config: &BlkConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         source,
     })?;
     let counter = Counter::probe(scratch.path());
-    let _awake = config.keep_awake.then(KeepAwake::start);
+    let _awake = config.run.keep_awake.then(KeepAwake::start);
     let mut report = empty_report(config, counter.as_ref());
     let plan = plan(config)?;
     let groups: usize = plan.iter().map(|(_, workloads)| workloads.len()).sum();
-    let mut progress = Progress::new(groups as u64 * u64::from(config.rounds) * SEATS);
+    let mut progress = Progress::new(groups as u64 * u64::from(config.run.rounds) * SEATS);
     for (target, workloads) in plan {
         let run = TargetRun {
             target,
@@ -74,11 +74,11 @@ fn empty_report(config: &BlkConfig, counter: Option<&Counter>) -> Report {
 
 fn settings(config: &BlkConfig, counter: Option<&Counter>) -> Settings {
     Settings {
-        rounds: config.rounds,
-        seconds: config.duration.as_secs_f64(),
-        warm_up_seconds: config.warm_up.as_secs_f64(),
-        undisturbed: config.undisturbed,
-        keep_awake: config.keep_awake,
+        rounds: config.run.rounds,
+        seconds: config.run.duration.as_secs_f64(),
+        warm_up_seconds: config.run.warm_up.as_secs_f64(),
+        undisturbed: config.run.undisturbed,
+        keep_awake: config.run.keep_awake,
         bytes: config.bytes,
         system_calls_by: counter.map(Counter::method),
     }
@@ -89,7 +89,7 @@ fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
     let chosen = |target: Target| {
         let name = move |it: &Workload| format!("{target}/{}", it.name());
         let all = Workload::ALL.into_iter();
-        all.filter(|it| name(it).contains(&config.only))
+        all.filter(|it| name(it).contains(&config.run.only))
             .collect::<Vec<_>>()
     };
     let targets = config
@@ -100,7 +100,7 @@ fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
         .filter(|(_, workloads)| !workloads.is_empty())
         .collect();
     match plan.is_empty() {
-        true => Err(Error::Nothing(config.only.clone())),
+        true => Err(Error::Nothing(config.run.only.clone())),
         false => Ok(plan),
     }
 }
@@ -123,8 +123,12 @@ impl TargetRun<'_> {
         let (target, config, interrupt) = (self.target, self.config, self.interrupt);
         progress.say(&format!("{target}: preparing"), "");
         let disk = self.prepare()?;
-        let copies: Result<Vec<_>, Error> =
-            config.other_builds.iter().map(|_| self.prepare()).collect();
+        let copies: Result<Vec<_>, Error> = config
+            .run
+            .other_builds
+            .iter()
+            .map(|_| self.prepare())
+            .collect();
         let copies = copies?;
         let disk = disk.as_ref().map_err(String::as_str);
         let sockets = scratch

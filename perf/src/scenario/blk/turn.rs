@@ -3,27 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::SystemCalls;
 use super::config::BlkConfig;
 use super::contestant::Entry;
 use super::driver::Driver;
-use super::error::{DriveError, TurnError};
+use super::error::TurnError;
 use super::image::Disk;
-use super::results::{Sample, SystemCalls};
+use super::results::Sample;
 use super::workload::{Mode, Workload};
 use crate::interrupt::Interrupt;
 use crate::measure::{Bystanders, Cost, Counter, Latency};
 use crate::peer::RunningDaemon;
-use crate::peer::fio::{Engine, Figures, Job};
+use crate::peer::fio::{Engine, Figures, Job, Place};
+use crate::scenario::quiet;
 
 /// How long the run in which system calls are counted lasts at most.
 const COUNTED: Duration = Duration::from_millis(500);
-
-/// How often a disturbed turn is taken again at most.
-const RETAKES: u32 = 5;
-
-/// How long the host is watched before a turn, and how often at most.
-const PROBE: Duration = Duration::from_millis(100);
-const PROBES: u32 = 100;
 
 /// What all turns of a workload share.
 #[derive(Clone, Copy)]
@@ -37,33 +32,12 @@ pub(super) struct Turns<'a> {
 impl Turns<'_> {
     /// Takes a turn; where the user wants, at a quiet time, and again while it was disturbed.
     pub(super) fn take(&self, entry: &Entry, mode: Mode, round: u32) -> Result<Sample, TurnError> {
-        let Some(limit) = self.config.undisturbed else {
-            return self.take_once(entry, mode, round);
-        };
-        self.wait_for_quiet(limit)?;
-        let mut best = self.take_once(entry, mode, round)?;
-        for _ in 0..RETAKES {
-            if best.others_percent <= limit {
-                break;
-            }
-            self.wait_for_quiet(limit)?;
-            let again = self.take_once(entry, mode, round)?;
-            if again.others_percent < best.others_percent {
-                best = again;
-            }
-        }
-        Ok(best)
-    }
-
-    fn wait_for_quiet(&self, limit: f64) -> Result<(), TurnError> {
-        for _ in 0..PROBES {
-            let others = Bystanders::read();
-            self.interrupt.sleep(PROBE).map_err(DriveError::from)?;
-            if others.percent_since(Duration::ZERO) <= limit {
-                break;
-            }
-        }
-        Ok(())
+        quiet::take(
+            self.config.run.undisturbed,
+            self.interrupt,
+            |sample: &Sample| sample.others_percent,
+            || self.take_once(entry, mode, round),
+        )
     }
 
     /// Warms up and measures. Each round has offsets of its own, the same for everybody.
@@ -77,7 +51,7 @@ impl Turns<'_> {
     fn connect(&self, daemon: &RunningDaemon, mode: Mode) -> Result<Driver, TurnError> {
         let (workload, bytes) = (self.workload, self.config.bytes);
         let mut driver = Driver::connect(daemon.socket(), workload, mode, bytes)?;
-        driver.run(self.config.warm_up, 0, self.interrupt)?;
+        driver.run(self.config.run.warm_up, 0, self.interrupt)?;
         Ok(driver)
     }
 
@@ -86,7 +60,11 @@ impl Turns<'_> {
         let processes = daemon.processes();
         let others = Bystanders::read();
         let before = processes.cost().map_err(TurnError::Gone)?;
-        let load = driver.run(self.config.duration, u64::from(round) + 1, self.interrupt)?;
+        let load = driver.run(
+            self.config.run.duration,
+            u64::from(round) + 1,
+            self.interrupt,
+        )?;
         let cost = processes.cost().map_err(TurnError::Gone)?.since(&before);
         let iops = load.requests as f64 / load.elapsed.as_secs_f64();
         Ok(sample(
@@ -103,15 +81,16 @@ impl Turns<'_> {
             return Err(TurnError::Gone(std::io::ErrorKind::NotFound.into()));
         };
         let job = Job {
-            file,
+            place: Place::File(file),
             span: self.config.bytes,
             direct: self.disk.is_direct(),
             pattern: self.workload.pattern.fio_name(),
             block: self.workload.block,
             depth: self.workload.depth,
             threads: self.workload.queues,
-            warm_up: self.config.warm_up,
-            duration: self.config.duration,
+            each_once: false,
+            warm_up: self.config.run.warm_up,
+            duration: self.config.run.duration,
         };
         let others = Bystanders::read();
         let figures = job.run(program, engine, self.interrupt)?;
@@ -138,7 +117,7 @@ impl Turns<'_> {
         counter: &Counter,
     ) -> Result<SystemCalls, TurnError> {
         let mut driver = self.connect(daemon, mode)?;
-        let duration = self.config.duration.min(COUNTED);
+        let duration = self.config.run.duration.min(COUNTED);
         let load = || Ok::<_, TurnError>(driver.run(duration, 1, self.interrupt)?);
         let (calls, load) = counter.count(&daemon.processes(), load)?;
         Ok(SystemCalls {

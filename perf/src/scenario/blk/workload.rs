@@ -5,6 +5,8 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::Pattern;
+
 /// What a contestant serves.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -28,20 +30,6 @@ pub enum Mode {
     /// No ring: a program of the host on the file itself
     #[value(skip)]
     Host,
-}
-
-/// Direction and order of the offsets.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pattern {
-    /// Reads anywhere.
-    RandomRead,
-    /// Writes anywhere.
-    RandomWrite,
-    /// Reads from the start on.
-    SequentialRead,
-    /// Writes from the start on.
-    SequentialWrite,
 }
 
 /// A load.
@@ -96,31 +84,6 @@ impl Workload {
         !self.pattern.is_sequential()
             && (self.block, self.queues) == (4096, 1)
             && self.depth == depth
-    }
-}
-
-impl Pattern {
-    /// fio's name of it (`rw=`).
-    #[must_use]
-    pub fn fio_name(self) -> &'static str {
-        match self {
-            Self::RandomRead => "randread",
-            Self::RandomWrite => "randwrite",
-            Self::SequentialRead => "read",
-            Self::SequentialWrite => "write",
-        }
-    }
-
-    /// Whether it writes.
-    #[must_use]
-    pub fn is_write(self) -> bool {
-        matches!(self, Self::RandomWrite | Self::SequentialWrite)
-    }
-
-    /// Whether offsets go up by the block size.
-    #[must_use]
-    pub fn is_sequential(self) -> bool {
-        matches!(self, Self::SequentialRead | Self::SequentialWrite)
     }
 }
 
