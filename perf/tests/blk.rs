@@ -6,85 +6,22 @@
     reason = "a test fails by panicking"
 )]
 
+mod places;
+
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use lab::process::{Daemon, binary};
+use places::{PROGRAM, Places, processes_naming};
 use ringside_perf::scenario::blk::{Mode, Outcome, Report, Role, Row, Target, Workload};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ringside-perf");
-
-/// Directories for everything that a run makes.
-struct Places {
-    tmpfs: TempDir,
-    scratch: TempDir,
+fn arguments(places: &Places) -> Vec<String> {
+    places.arguments("blk", &binary("vhost-user-blk").unwrap())
 }
 
-impl Places {
-    fn new() -> Self {
-        Self {
-            tmpfs: TempDir::new_in("/dev/shm").unwrap(),
-            scratch: TempDir::new_in("/var/tmp").unwrap(),
-        }
-    }
-
-    fn arguments(&self) -> Vec<String> {
-        let ours = binary("vhost-user-blk").unwrap();
-        vec![
-            "blk".into(),
-            format!("--ours={}", ours.display()),
-            format!("--tmpfs={}", self.tmpfs.path().display()),
-            format!("--scratch={}", self.scratch.path().display()),
-        ]
-    }
-
-    /// Fails if a file or a process that names the directories is left.
-    fn assert_clean(&self) {
-        for dir in [&self.tmpfs, &self.scratch] {
-            let left: Vec<PathBuf> = fs::read_dir(dir)
-                .unwrap()
-                .map(|it| it.unwrap().path())
-                .collect();
-            assert!(left.is_empty(), "left behind: {left:?}");
-            let users = processes_naming(dir.path());
-            assert!(users.is_empty(), "still running: {users:?}");
-        }
-    }
-}
-
-fn processes_naming(dir: &Path) -> Vec<String> {
-    let name = dir.to_string_lossy().into_owned();
-    let commands = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| {
-            let words = fs::read(entry.path().join("cmdline")).ok()?;
-            Some(String::from_utf8_lossy(&words).replace('\0', " "))
-        });
-    commands.filter(|command| command.contains(&name)).collect()
-}
-
-fn measure(places: &Places, options: &[&str]) -> (Report, Output) {
-    let results = TempDir::new().unwrap();
-    let json = results.path().join("report.json");
-    let output = Command::new(PROGRAM)
-        .args(places.arguments())
-        .arg("--smoke")
-        .args(options)
-        .arg("--json")
-        .arg(&json)
-        .env("TMPDIR", places.scratch.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let report = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
-    (report, output)
+fn measure(places: &Places, options: &[&str]) -> (Report, String) {
+    places.measure(arguments(places), options)
 }
 
 fn seats(rows: &[Row], target: Target, workload: Workload) -> BTreeSet<String> {
@@ -119,7 +56,7 @@ fn assert_measured(row: &Row) {
 #[test]
 fn everybody_has_a_row_for_every_load_on_tmpfs() {
     let places = Places::new();
-    let (report, output) = measure(&places, &["--targets=tmpfs"]);
+    let (report, text) = measure(&places, &["--targets=tmpfs"]);
     let daemons = ["ringside", "qsd io_uring", "qsd threads", "qsd native"];
     let rings = daemons
         .iter()
@@ -137,7 +74,6 @@ fn everybody_has_a_row_for_every_load_on_tmpfs() {
     );
     assert_eq!(report.idle.len(), daemons.len());
     assert!(report.verdicts.iter().all(|verdict| verdict.met.is_some()));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         text.contains("tmpfs/4k-randread-d32") && text.contains("aims: "),
         "{text}"
@@ -184,7 +120,7 @@ fn disk_and_null_have_their_rows_too() {
 fn ctrl_c_leaves_nothing_behind() {
     let places = Places::new();
     let mut run = Daemon::builder(PROGRAM)
-        .args(places.arguments())
+        .args(arguments(&places))
         .args(["--size=64", "--seconds=20", "--targets=tmpfs"])
         .env("TMPDIR", places.scratch.path())
         .spawn()
