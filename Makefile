@@ -15,7 +15,11 @@ PACKAGES := \
 	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar \
 	user-mode-linux util-linux xz-utils zstd
 
-.PHONY: help setup build agent release demo lint test bench fuzz clean
+.PHONY: help setup build agent release demo lint test bench bench-peers fuzz clean
+
+# The virtiofsd that others use, for `make bench`; CI does not need it.
+PEERS := /var/cache/ringside/peers
+RUST_VIRTIOFSD := 1.14.0
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +32,8 @@ setup: ## Install what Ringside needs and check that it is there (as root)
 	for package in $(PACKAGES); do
 		dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
 	done
+	# Often there without its package.
+	command -v git >/dev/null || missing="$$missing git"
 	if [ -n "$$missing" ]; then
 		echo "installing:$$missing"
 		apt-get update -qq
@@ -62,8 +68,12 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 	cargo nextest run --workspace --no-fail-fast
 	cargo test --workspace --doc --quiet
 
-bench: release ## Measure against the peers (perf/README.md); QUICK=1 for a short run
+bench-peers: ## Install the Rust virtiofsd to measure against
+	@test -x $(PEERS)/bin/virtiofsd || cargo install virtiofsd --version $(RUST_VIRTIOFSD) --locked --root $(PEERS)
+
+bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=1 for a short run
 	target/release/ringside-perf blk $(if $(QUICK),--quick)
+	target/release/ringside-perf fs --keep-awake $(if $(QUICK),--quick)
 
 fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }

@@ -42,6 +42,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::Pid;
 
 pub use error::{Error, Result};
 
@@ -67,6 +68,8 @@ pub struct Bridge {
     directory: PathBuf,
     /// While there is one it is mounted.
     lanes: Vec<JoinHandle<Result<()>>>,
+    /// The lanes' threads, as the kernel numbers them.
+    threads: Vec<Pid>,
     stop: Arc<Stop>,
     init: InitReply,
     // Last: the daemon goes on until nothing is under way any more.
@@ -113,6 +116,7 @@ impl BridgeBuilder {
         let mut bridge = Bridge {
             directory: directory.to_owned(),
             lanes: Vec::new(),
+            threads: Vec::new(),
             stop: Arc::clone(&stop),
             init: InitReply::default(),
             _front_end: front_end,
@@ -124,10 +128,15 @@ impl BridgeBuilder {
             let stops = (Arc::clone(&stop), told.clone());
             let lane = Lane::new(device, queue, Arc::clone(&urgent), stops, socket)?;
             let named = thread::Builder::new().name(format!("lane{index}"));
-            let thread = named.spawn(move || lane.run(index == 0));
+            let (number, numbered) = mpsc::channel();
+            let thread = named.spawn(move || {
+                let _ = number.send(rustix::thread::gettid());
+                lane.run(index == 0)
+            });
             bridge
                 .lanes
                 .push(thread.map_err(Error::os("cannot start a thread"))?);
+            bridge.threads.extend(numbered.recv());
         }
         drop(told);
         bridge.init = heard
@@ -159,6 +168,24 @@ impl Bridge {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Processor time that the lanes have used, which is part of what a program waits for.
+    ///
+    /// # Errors
+    /// When the kernel keeps no account (`CONFIG_SCHED_INFO`).
+    pub fn processor_time(&self) -> std::io::Result<Duration> {
+        let of = |thread: &Pid| {
+            let thread = thread.as_raw_nonzero();
+            // Nanoseconds on a processor come first (Documentation/scheduler/sched-stats.rst).
+            let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
+            let first = text.split(' ').next().unwrap_or_default();
+            first
+                .parse()
+                .map(Duration::from_nanos)
+                .map_err(std::io::Error::other)
+        };
+        self.threads.iter().map(of).sum()
     }
 
     /// For another thread: ends the mount when something hangs.

@@ -14,11 +14,6 @@ pub(crate) fn process_nanoseconds(pid: u32) -> io::Result<u64> {
     read(clock)
 }
 
-/// Processor time that the calling thread has used.
-pub(crate) fn thread_nanoseconds() -> io::Result<u64> {
-    read(libc::CLOCK_THREAD_CPUTIME_ID)
-}
-
 fn read(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -19,7 +19,6 @@ use crate::interrupt::Interrupt;
 use crate::measure::{Bystanders, Cost, Counter};
 use crate::peer::RunningDaemon;
 use crate::scenario::quiet;
-use crate::sys::cpu_clock;
 
 /// How long fio runs at most while system calls are counted.
 const COUNTED: Duration = Duration::from_millis(500);
@@ -35,12 +34,6 @@ pub(super) struct Turns<'a> {
     pub(super) interrupt: &'a Interrupt,
     /// Where sockets and mounts go.
     pub(super) scratch: &'a Path,
-}
-
-/// Our own process and this thread, in nanoseconds: what is left are the bridge's threads.
-fn bridge_ns() -> f64 {
-    let process = cpu_clock::process_nanoseconds(std::process::id()).unwrap_or(0);
-    process.saturating_sub(cpu_clock::thread_nanoseconds().unwrap_or(0)) as f64
 }
 
 impl Turns<'_> {
@@ -68,15 +61,14 @@ impl Turns<'_> {
         let duration = self.config.run.duration;
         self.mounted(who, entry, cache, |stage| {
             let others = Bystanders::read();
-            let bridge = bridge_ns();
             let before = stage.cost()?;
             let done = stage.load.run(stage.base, duration, self.interrupt)?;
             let cost = stage
                 .cost()?
-                .map(|cost| cost.since(&before.unwrap_or_default()));
-            let bridge = bridge_ns() - bridge;
-            let used = Duration::from_nanos(cost.map_or(0, |cost| cost.cpu_ns));
-            Ok(sample(done, cost, bridge, others.percent_since(used)))
+                .zip(before)
+                .map(|(after, before)| after.since(&before));
+            let used = Duration::from_nanos(cost.map_or(0, |it| it.daemon.cpu_ns));
+            Ok(sample(done, cost, others.percent_since(used)))
         })
     }
 
@@ -93,7 +85,7 @@ impl Turns<'_> {
         }
         let duration = self.config.run.duration.min(COUNTED);
         self.mounted(who, entry, cache, |stage| {
-            let Some(daemon) = stage.daemon else {
+            let Some((daemon, _)) = stage.chain else {
                 return Ok(None);
             };
             let load = || {
@@ -124,7 +116,7 @@ impl Turns<'_> {
             return act(&Stage {
                 load: &load,
                 base: self.ground.path(),
-                daemon: None,
+                chain: None,
             });
         };
         let point = self.scratch.join("mnt");
@@ -139,7 +131,7 @@ impl Turns<'_> {
             act(&Stage {
                 load: &load,
                 base: &base,
-                daemon: Some(&daemon),
+                chain: Some((&daemon, &bridge)),
             })
         });
         bridge.unmount()?;
@@ -152,13 +144,34 @@ struct Stage<'a> {
     load: &'a Prepared<'a>,
     /// Shows the ground.
     base: &'a Path,
-    daemon: Option<&'a RunningDaemon>,
+    chain: Option<(&'a RunningDaemon, &'a Bridge)>,
+}
+
+/// What daemon and bridge have used, or used between two readings.
+#[derive(Clone, Copy)]
+struct Used {
+    daemon: Cost,
+    bridge: Duration,
+}
+
+impl Used {
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            daemon: self.daemon.since(&earlier.daemon),
+            bridge: self.bridge.saturating_sub(earlier.bridge),
+        }
+    }
 }
 
 impl Stage<'_> {
-    fn cost(&self) -> Result<Option<Cost>, TurnError> {
-        let cost = self.daemon.map(|daemon| daemon.processes().cost());
-        cost.transpose().map_err(TurnError::Gone)
+    fn cost(&self) -> Result<Option<Used>, TurnError> {
+        let read = |(daemon, bridge): (&RunningDaemon, &Bridge)| {
+            Ok(Used {
+                daemon: daemon.processes().cost()?,
+                bridge: bridge.processor_time()?,
+            })
+        };
+        self.chain.map(read).transpose().map_err(TurnError::Gone)
     }
 }
 
@@ -184,15 +197,15 @@ fn guarded<T>(
     }
 }
 
-fn sample(done: Done, cost: Option<Cost>, bridge_ns: f64, others_percent: f64) -> Sample {
+fn sample(done: Done, used: Option<Used>, others_percent: f64) -> Sample {
     let operations = done.operations.max(1) as f64;
     Sample {
         operations: done.operations,
         rate: done.rate,
         latency: done.latency,
-        cpu_us: cost.map(|cost| cost.cpu_ns as f64 / 1e3 / operations),
-        bridge_us: cost.map(|_| bridge_ns / 1e3 / operations),
-        switches: cost.map(|cost| cost.switches as f64 / operations),
+        cpu_us: used.map(|it| it.daemon.cpu_ns as f64 / 1e3 / operations),
+        bridge_us: used.map(|it| it.bridge.as_secs_f64() * 1e6 / operations),
+        switches: used.map(|it| it.daemon.switches as f64 / operations),
         others_percent,
     }
 }
