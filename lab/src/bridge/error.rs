@@ -54,12 +54,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The daemon lets the kernel wait.
-    #[error("{} was not unmounted within {timeout:?}: the connection was cut", directory.display())]
+    #[error("{} was not unmounted within {timeout:?}: the connection was cut; the kernel waited in {waited_in}", directory.display())]
     NotUnmounted {
         /// What.
         directory: PathBuf,
         /// How long it was waited for.
         timeout: Duration,
+        /// The kernel's functions (proc(5), `/proc/PID/task/TID/stack`), innermost first.
+        waited_in: String,
     },
     /// The daemon says nothing.
     #[error("no answer to FUSE_INIT within {0:?}")]

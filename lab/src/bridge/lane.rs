@@ -3,14 +3,12 @@
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::init;
 use super::layout::{HEAD, Slots, reply_room};
-use super::patience::Patience;
 use super::stop::Stop;
 use super::urgent::Urgent;
 use super::{Error, Result};
@@ -51,7 +49,6 @@ pub(super) struct Lane {
     stop: Arc<Stop>,
     told: Told,
     epoll: std::os::fd::OwnedFd,
-    patience: Patience,
     /// The kernel has ended the connection.
     unmounted: bool,
     bad: Option<Error>,
@@ -86,7 +83,6 @@ impl Lane {
             stop,
             told,
             epoll,
-            patience: Patience::new(),
             unmounted: false,
             bad: None,
         })
@@ -99,12 +95,7 @@ impl Lane {
     /// What went wrong with the daemon.
     pub(super) fn run(mut self, first: bool) -> Result<()> {
         while !self.unmounted && !self.stop.is_raised() {
-            if self.turn()? {
-                self.patience.work();
-            } else if self.patience.looks_on() {
-                // On a host with few processors the daemon may need this one.
-                thread::yield_now();
-            } else {
+            if !self.turn()? {
                 self.sleep()?;
             }
         }

@@ -31,7 +31,6 @@ mod error;
 mod init;
 mod lane;
 mod layout;
-mod patience;
 mod stop;
 mod urgent;
 
@@ -221,14 +220,20 @@ impl Bridge {
     fn detach(&self) -> Result<()> {
         let directory = self.directory.clone();
         let mounted = directory.clone();
-        let unmounting = thread::spawn(move || unmount(&mounted, UnmountFlags::DETACH));
+        let (number, numbered) = mpsc::channel();
+        let unmounting = thread::spawn(move || {
+            let _ = number.send(rustix::thread::gettid());
+            unmount(&mounted, UnmountFlags::DETACH)
+        });
         let deadline = Instant::now() + SOON;
         while !unmounting.is_finished() {
             if Instant::now() >= deadline {
+                let waited_in = numbered.recv().map_or_else(|_| String::new(), stack_of);
                 self.stop.abort();
                 return Err(Error::NotUnmounted {
                     directory,
                     timeout: SOON,
+                    waited_in,
                 });
             }
             thread::sleep(Duration::from_micros(200));
@@ -247,6 +252,18 @@ impl Drop for Bridge {
             eprintln!("lab: bridge on {}: {error}", self.directory.display());
         }
     }
+}
+
+/// Where in the kernel a thread waits.
+fn stack_of(thread: Pid) -> String {
+    let thread = thread.as_raw_nonzero();
+    let stack = std::fs::read_to_string(format!("/proc/self/task/{thread}/stack"));
+    let stack = stack.unwrap_or_default();
+    // [<0>] function+0x1/0x2
+    let functions = stack
+        .lines()
+        .filter_map(|line| line.split([' ', '+']).nth(1));
+    functions.collect::<Vec<_>>().join(" < ")
 }
 
 fn mount_fuse(connection: &File, directory: &Path) -> Result<()> {
