@@ -10,9 +10,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 
-use crate::listen::ListenError;
-use crate::metrics::{Metrics, MetricsServer, Registry};
+use crate::listen::{ListenError, SocketFile};
+use crate::metrics::{Metrics, MetricsServer, MetricsSocket, Registry};
 use crate::options::CommonConfig;
+use crate::sandbox::seccomp::{Role, SeccompError, ThreadFilters};
 use crate::session::{Device, ServeError, Service, serve};
 use crate::shutdown::Shutdown;
 use crate::sys::Reactor;
@@ -32,9 +33,65 @@ pub enum DaemonError {
          seccomp filter)"
     )]
     IoUring(#[source] io::Error),
+    /// The main thread's filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// Signals or the stop event.
     #[error("cannot prepare for signals")]
     Signals(#[from] io::Error),
+}
+
+/// What a daemon must have before it is closed in: its metrics socket, and signals that do not end
+/// it. A daemon that is not closed in goes straight to [`Daemon::start`].
+pub struct Prepared {
+    signals: Signals,
+    metrics: Option<MetricsSocket>,
+}
+
+impl Prepared {
+    /// Binds the metrics socket and takes signals.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn new(metrics_socket: Option<&Path>) -> Result<Self, DaemonError> {
+        let metrics = metrics_socket
+            .map(MetricsSocket::bind)
+            .transpose()
+            .map_err(DaemonError::Metrics)?;
+        Ok(Self {
+            signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
+            metrics,
+        })
+    }
+
+    /// Takes over the removal of the metrics socket's file.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        self.metrics.as_mut()?.take_file()
+    }
+
+    /// Binds this thread, and so all that come, to `filters`; then starts watching signals and
+    /// serving metrics, and makes sure that io_uring can be had.
+    ///
+    /// # Errors
+    /// See [`DaemonError`].
+    pub fn start(
+        self,
+        metrics: &Arc<Registry>,
+        filters: &Arc<ThreadFilters>,
+    ) -> Result<Daemon, DaemonError> {
+        filters.enter(Role::Main)?;
+        Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
+        let shutdown = Arc::new(Shutdown::new()?);
+        watch_signals(self.signals, &shutdown, metrics, filters)?;
+        let server = self
+            .metrics
+            .map(|socket| socket.serve(metrics.clone(), filters.clone()))
+            .transpose()?;
+        Ok(Daemon {
+            shutdown,
+            _metrics: server,
+        })
+    }
 }
 
 /// What every daemon has, whatever it serves: it stops on SIGTERM, SIGINT and SIGHUP, shows its
@@ -53,17 +110,7 @@ impl Daemon {
         metrics_socket: Option<&Path>,
         metrics: &Arc<Registry>,
     ) -> Result<Self, DaemonError> {
-        Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
-        let shutdown = Arc::new(Shutdown::new()?);
-        watch_signals(shutdown.clone(), metrics.clone())?;
-        let server = metrics_socket
-            .map(|path| MetricsServer::start(path, metrics.clone()))
-            .transpose()
-            .map_err(DaemonError::Metrics)?;
-        Ok(Self {
-            shutdown,
-            _metrics: server,
-        })
+        Prepared::new(metrics_socket)?.start(metrics, &Arc::default())
     }
 
     /// The request to stop, made by a signal or by the program itself.
@@ -94,11 +141,19 @@ pub fn run<D: Device>(
     Ok(())
 }
 
-fn watch_signals(shutdown: Arc<Shutdown>, metrics: Arc<Registry>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+fn watch_signals(
+    mut signals: Signals,
+    shutdown: &Arc<Shutdown>,
+    metrics: &Arc<Registry>,
+    filters: &Arc<ThreadFilters>,
+) -> io::Result<()> {
+    let (shutdown, metrics, filters) = (shutdown.clone(), metrics.clone(), filters.clone());
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
+            if let Err(error) = filters.enter(Role::Signals) {
+                tracing::error!(%error, "the thread of signals keeps the wider list");
+            }
             for signal in &mut signals {
                 if signal == SIGUSR1 {
                     for line in metrics

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod queue;
+pub mod sandbox;
 pub mod session;
 pub mod shutdown;
 pub mod sys;

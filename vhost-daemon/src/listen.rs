@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Gid, Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 
@@ -78,11 +78,80 @@ fn remove_stale(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ListenE
     }
 }
 
+/// A socket's file, which goes when the value does.
+#[derive(Debug)]
+pub struct SocketFile(Option<PathBuf>);
+
+impl SocketFile {
+    /// The file of a socket that was bound to `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self(Some(path))
+    }
+
+    /// Leaves the file to somebody else.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+
+    /// Removes the file.
+    pub(crate) fn remove(&self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// Where front ends come from.
 #[derive(Debug)]
 pub enum Endpoint {
     /// A socket of our own: its file is removed at the end.
     Path(PathBuf),
+    /// The same, bound already; the file may be somebody else's to remove.
+    Bound(UnixListener, Option<SocketFile>),
     /// A socket that the parent process made: listening, or connected to the one front end.
     Inherited(OwnedFd),
+}
+
+impl Endpoint {
+    /// Binds a socket of our own now. Members of `group` may connect, too.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn bind(self, group: Option<Gid>) -> Result<Self, ListenError> {
+        match self {
+            Self::Path(path) => {
+                let listener = bind(&path)?;
+                let file = SocketFile::new(path.clone());
+                if let Some(group) = group {
+                    open_to(&path, group).map_err(|errno| ListenError::Bind {
+                        path,
+                        source: errno.into(),
+                    })?;
+                }
+                Ok(Self::Bound(listener, Some(file)))
+            }
+            bound => Ok(bound),
+        }
+    }
+
+    /// Takes over the removal of the socket's file, if there is one to remove.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        match self {
+            Self::Bound(_, file) => file.take(),
+            _ => None,
+        }
+    }
+}
+
+/// The group first: nobody is let in who should not be.
+fn open_to(path: &Path, group: Gid) -> rustix::io::Result<()> {
+    rustix::fs::chown(path, None, Some(group))?;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+    rustix::fs::chmod(path, mode)
 }

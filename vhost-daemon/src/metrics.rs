@@ -13,7 +13,7 @@ mod registry;
 mod server;
 pub use histogram::Histogram;
 pub use registry::Registry;
-pub use server::MetricsServer;
+pub use server::{MetricsServer, MetricsSocket};
 
 /// A number that only one thread changes and any thread reads.
 #[derive(Debug, Default)]

@@ -2,44 +2,62 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::Registry;
-use crate::listen;
+use crate::listen::{self, ListenError, SocketFile};
+use crate::sandbox::seccomp::{Role, ThreadFilters};
 
-/// Serves a [`Registry`] on a unix socket from a thread of its own, for as long as the process lives.
-/// The socket's file goes when the value is dropped.
-pub struct MetricsServer {
-    path: PathBuf,
+/// A socket for metrics that nobody is answered on yet.
+pub struct MetricsSocket {
+    listener: UnixListener,
+    file: Option<SocketFile>,
 }
 
-impl MetricsServer {
-    /// Starts serving on `path`.
+impl MetricsSocket {
+    /// Binds `path`.
     ///
     /// # Errors
-    /// When the socket cannot be made (see [`listen::bind`]).
-    pub fn start(path: &Path, metrics: Arc<Registry>) -> Result<Self, listen::ListenError> {
-        let listener = listen::bind(path)?;
+    /// See [`listen::bind`].
+    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+        Ok(Self {
+            listener: listen::bind(path)?,
+            file: Some(SocketFile::new(path.to_owned())),
+        })
+    }
+
+    /// Takes over the removal of the socket's file.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
+    }
+
+    /// Serves `metrics` from a thread of its own, for as long as the process lives. The socket's
+    /// file goes when the value is dropped.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn serve(
+        self,
+        metrics: Arc<Registry>,
+        filters: Arc<ThreadFilters>,
+    ) -> io::Result<MetricsServer> {
+        let Self { listener, file } = self;
         thread::Builder::new()
             .name("metrics".to_owned())
-            .spawn(move || serve(&listener, &metrics))
-            .map_err(|source| listen::ListenError::Bind {
-                path: path.to_owned(),
-                source,
+            .spawn(move || match filters.enter(Role::Metrics) {
+                Ok(()) => serve(&listener, &metrics),
+                Err(error) => tracing::error!(%error, "metrics are not served"),
             })?;
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        Ok(MetricsServer { _file: file })
     }
 }
 
-impl Drop for MetricsServer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
+/// Metrics are being served.
+pub struct MetricsServer {
+    _file: Option<SocketFile>,
 }
 
 fn serve(listener: &UnixListener, metrics: &Registry) {

@@ -24,6 +24,7 @@ use crate::log::Limiter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::queue::RunningQueue;
+use crate::sandbox::seccomp::{Role, ThreadFilters};
 use crate::sys::{DirtyLog, GuardedMemory, close_abandoned, name_current_thread};
 use crate::worker::{self, Outcome, PollPolicy};
 
@@ -35,6 +36,7 @@ pub(super) struct Backend<D> {
     device: Arc<D>,
     metrics: Arc<Metrics>,
     poll: PollPolicy,
+    filters: Arc<ThreadFilters>,
     acknowledged: AtomicU64,
     rings: Mutex<Rings>,
     exits: Mutex<Exits>,
@@ -64,7 +66,12 @@ struct Rings {
 impl<D: Device> Backend<D> {
     /// # Errors
     /// When descriptors are short.
-    pub(super) fn new(device: Arc<D>, metrics: Arc<Metrics>, poll: PollPolicy) -> io::Result<Self> {
+    pub(super) fn new(
+        device: Arc<D>,
+        metrics: Arc<Metrics>,
+        poll: PollPolicy,
+        filters: Arc<ThreadFilters>,
+    ) -> io::Result<Self> {
         let flags = EventFlag::NONBLOCK | EventFlag::CLOEXEC;
         let exit = |_| new_event_consumer_and_notifier(flags).map(Some);
         let waiting = (0..device.queues()).map(exit).collect::<io::Result<_>>()?;
@@ -72,6 +79,7 @@ impl<D: Device> Backend<D> {
             device,
             metrics,
             poll,
+            filters,
             acknowledged: AtomicU64::new(0),
             rings: Mutex::default(),
             exits: Mutex::new(Exits {
@@ -221,7 +229,12 @@ impl<D: Device> VhostUserBackend for Backend<D> {
         }
     }
 
+    /// Every front end asks for these, early, and only the library's session thread calls this.
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        if let Err(error) = self.filters.enter(Role::Session) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "the session's thread keeps the wider list");
+        }
         let session = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::REPLY_ACK
@@ -294,6 +307,7 @@ impl<D: Device> VhostUserBackend for Backend<D> {
         if let Some(ring) = rings.first()
             && self.register(thread, ring)
         {
+            self.filters.enter(Role::Queue).map_err(io::Error::other)?;
             self.serve_ring(thread, ring);
         }
         Ok(())

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::thread;
 
 use rustix::io::Errno;
@@ -21,6 +22,7 @@ use rustix::net::{
 
 use super::FrontEnd;
 use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
+use crate::sandbox::seccomp::{Role, ThreadFilters};
 
 /// vhost-user sends at most 8 descriptors with a message (`VHOST_MEMORY_BASELINE_NREGIONS`); the
 /// vhost crate accepts 32.
@@ -35,12 +37,12 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Starts to relay `front_end` to the one connection that waits at [`listener`](Self::listener).
-    pub(super) fn start(front_end: OwnedFd) -> io::Result<Self> {
+    pub(super) fn start(front_end: OwnedFd, filters: &Arc<ThreadFilters>) -> io::Result<Self> {
         let (listener, inner) = private_connection()?;
         let channel = FrontEnd::default();
         let (mut early, seen) = (EarlyEnables::holding(), channel.clone());
         spawn(
-            "relay-in",
+            ("relay-in", filters),
             front_end.try_clone()?,
             inner.try_clone()?,
             move |message| {
@@ -49,9 +51,12 @@ impl Relay {
                 early.pass(&message.bytes)
             },
         )?;
-        spawn("relay-out", inner, front_end.try_clone()?, |_| {
-            Ok(Passage::Alone)
-        })?;
+        spawn(
+            ("relay-out", filters),
+            inner,
+            front_end.try_clone()?,
+            |_| Ok(Passage::Alone),
+        )?;
         Ok(Self {
             listener: Some(listener),
             front_end,
@@ -86,15 +91,17 @@ struct Message {
 
 /// Passes on what `from` says to `to` in a thread of its own; `inspect` sees each message first.
 fn spawn(
-    name: &str,
+    (name, filters): (&str, &Arc<ThreadFilters>),
     from: OwnedFd,
     to: OwnedFd,
     mut inspect: impl FnMut(&mut Message) -> io::Result<Passage> + Send + 'static,
 ) -> io::Result<()> {
+    let filters = filters.clone();
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            if let Err(error) = pass_on(&from, &to, &mut inspect) {
+            let passed = filters.enter(Role::Relay).map_err(io::Error::other);
+            if let Err(error) = passed.and_then(|()| pass_on(&from, &to, &mut inspect)) {
                 tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);

@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -17,10 +16,11 @@ use vhost_user_backend::{Error as DaemonError, VhostUserDaemon};
 use super::Device;
 use super::backend::Backend;
 use super::relay::Relay;
-use crate::listen::{self, Endpoint, ListenError};
+use crate::listen::{Endpoint, ListenError, SocketFile};
 use crate::log::Limiter;
 use crate::memory::{Memory, SharedMemory};
 use crate::metrics::Metrics;
+use crate::sandbox::seccomp::ThreadFilters;
 use crate::shutdown::Shutdown;
 use crate::worker::PollPolicy;
 
@@ -60,6 +60,7 @@ pub struct Server<D> {
     once: bool,
     poll: PollPolicy,
     metrics: Arc<Metrics>,
+    filters: Arc<ThreadFilters>,
 }
 
 impl<D: Device> Server<D> {
@@ -78,7 +79,16 @@ impl<D: Device> Server<D> {
             once: service.once,
             poll: service.poll,
             metrics: service.metrics,
+            filters: Arc::default(),
         })
+    }
+
+    /// Binds the threads of each connection to `filters`. The calling thread of
+    /// [`run`](Self::run) is bound already, or not at all.
+    #[must_use]
+    pub fn with_filters(mut self, filters: Arc<ThreadFilters>) -> Self {
+        self.filters = filters;
+        self
     }
 
     /// Serves one front end after another until `shutdown` is requested (or, with `once` or an
@@ -92,12 +102,7 @@ impl<D: Device> Server<D> {
         let metrics = self.metrics.clone();
         let _named = metrics.name_log_lines();
         while let Some(front_end) = self.source.next(shutdown)? {
-            match serve_one(
-                &self.device,
-                (self.poll, &self.metrics),
-                front_end,
-                shutdown,
-            ) {
+            match self.serve_one(front_end, shutdown) {
                 Ok(()) => self.device.disconnected(),
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
@@ -109,6 +114,21 @@ impl<D: Device> Server<D> {
             }
         }
         Ok(())
+    }
+
+    /// Serves one front end until it goes; then every queue is drained and everything of the
+    /// connection is given back.
+    fn serve_one(&self, front_end: OwnedFd, shutdown: &Shutdown) -> Result<(), ConnectionError> {
+        let mut relay = Relay::start(front_end, &self.filters)?;
+        let (device, metrics) = (self.device.clone(), self.metrics.clone());
+        let backend = Backend::new(device, metrics, self.poll, self.filters.clone())?;
+        let backend = Arc::new(backend);
+        self.device.connected(relay.channel());
+        let served = run_session(&backend, relay.listener()?, shutdown);
+        // The library is gone with its threads; so is the front end, heard or not.
+        backend.clean_up();
+        drop(relay);
+        served
     }
 }
 
@@ -131,7 +151,8 @@ const MAX_QUEUES: usize = 64;
 enum Source {
     Listening {
         listener: UnixListener,
-        remove: Option<PathBuf>,
+        /// Goes at the end.
+        _file: Option<SocketFile>,
         limiter: Limiter,
     },
     /// There is one front end and will be no other.
@@ -141,12 +162,14 @@ enum Source {
 impl Source {
     fn open(endpoint: Endpoint) -> Result<Self, ServeError> {
         match endpoint {
-            Endpoint::Path(path) => {
-                let listener = listen::bind(&path)?;
-                tracing::info!(socket = %path.display(), "waiting for a front end");
+            Endpoint::Path(_) => Self::open(endpoint.bind(None)?),
+            Endpoint::Bound(listener, _file) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                tracing::info!(socket = ?path, "waiting for a front end");
                 Ok(Self::Listening {
                     listener,
-                    remove: Some(path),
+                    _file,
                     limiter: Limiter::default(),
                 })
             }
@@ -154,7 +177,7 @@ impl Source {
                 if socket_acceptconn(&fd).map_err(|e| ServeError::Inherited(e.into()))? {
                     Ok(Self::Listening {
                         listener: fd.into(),
-                        remove: None,
+                        _file: None,
                         limiter: Limiter::default(),
                     })
                 } else {
@@ -198,7 +221,7 @@ impl Source {
 }
 
 /// Whether the other side says something. One that only looks whether the socket is in use (as
-/// [`listen::bind`] does) is no front end.
+/// [`bind`](crate::listen::bind) does) is no front end.
 fn speaks(front_end: &OwnedFd, shutdown: &Shutdown) -> Result<bool, ServeError> {
     if !shutdown
         .wait_for_input(front_end)
@@ -209,35 +232,6 @@ fn speaks(front_end: &OwnedFd, shutdown: &Shutdown) -> Result<bool, ServeError> 
     let mut first = [0; 1];
     let peeked = recv(front_end, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT);
     Ok(matches!(peeked, Ok((1, _))))
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        if let Self::Listening {
-            remove: Some(path), ..
-        } = self
-        {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Serves one front end until it goes; then every queue is drained and everything of the
-/// connection is given back.
-fn serve_one<D: Device>(
-    device: &Arc<D>,
-    (poll, metrics): (PollPolicy, &Arc<Metrics>),
-    front_end: OwnedFd,
-    shutdown: &Shutdown,
-) -> Result<(), ConnectionError> {
-    let mut relay = Relay::start(front_end)?;
-    let backend = Arc::new(Backend::new(device.clone(), metrics.clone(), poll)?);
-    device.connected(relay.channel());
-    let served = run_session(&backend, relay.listener()?, shutdown);
-    // The library is gone with its threads; so is the front end, heard or not.
-    backend.clean_up();
-    drop(relay);
-    served
 }
 
 /// A front end's connection cannot be served: something of the host's is short.

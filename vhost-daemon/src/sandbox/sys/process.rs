@@ -1,0 +1,69 @@
+//! Splitting a process, and ending one.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// How many threads the process has.
+pub(crate) fn threads() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// New namespaces, for the process or (pid namespace) for its children.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: only descriptors must not be unshared behind owners' backs; these are namespaces.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// fork(2): the new process' id in the old one, `None` in the new one.
+///
+/// The caller has made sure that there is one thread: in the new process every lock is as free as
+/// it was, and all of the library works.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: with one thread (the caller's promise) nothing is left half-done in the new process.
+    let id = unsafe { libc::fork() };
+    if id < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Pid::from_raw(id))
+}
+
+/// Closes every descriptor but standard input, output, error and `kept`. The caller must use no
+/// other one afterwards, nor drop its owner: it ends with [`exit_now`] or [`end_by`].
+pub(crate) fn close_all_but(kept: &OwnedFd) {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    let first = libc::STDERR_FILENO.unsigned_abs() + 1;
+    let below = (first, kept.wrapping_sub(1));
+    for (from, to) in [below, (kept + 1, u32::MAX)] {
+        if from <= to && to >= first {
+            // SAFETY: takes integers only. The descriptors' owners are never used or dropped again
+            // (the caller's promise).
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}
+
+/// Ends the process at once.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing of it is used afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends the process by a signal, so that whoever waits for it hears of the same end.
+pub(crate) fn end_by(signal: i32) -> ! {
+    // SAFETY: the default action is a valid one for any signal, and an invalid number fails.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: an all-zero signal set is a valid value to fill in.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    // SAFETY: as above.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: the set is initialised; the former mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: sends this process a signal.
+    unsafe { libc::raise(signal) };
+    exit_now(128 + signal)
+}
