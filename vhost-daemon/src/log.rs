@@ -1,4 +1,6 @@
-//! Logs: one line per event on standard error.
+//! Logs: one line per event, on standard error or to syslog.
+
+mod syslog;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +26,32 @@ pub fn start(level: &str) -> Result<(), FilterError> {
         .with_ansi(ansi)
         .with_target(false)
         .try_init();
+    Ok(())
+}
+
+/// Starts logging to syslog as `program`; to standard error if nobody listens on /dev/log. The
+/// connection is made now: it holds in a sandbox, and ends when syslog starts again.
+///
+/// # Errors
+/// When the filter cannot be understood.
+pub fn start_syslog(level: &str, program: &'static str) -> Result<(), FilterError> {
+    let filter = EnvFilter::try_new(level)?;
+    match syslog::Syslog::connect(program) {
+        Ok(syslog) => {
+            let _ = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(syslog)
+                .with_ansi(false)
+                .with_target(false)
+                .with_level(false)
+                .without_time()
+                .try_init();
+        }
+        Err(error) => {
+            start(level)?;
+            tracing::warn!(%error, "no syslog on /dev/log; this log goes to standard error");
+        }
+    }
     Ok(())
 }
 

@@ -12,4 +12,5 @@ pub mod options;
 pub mod passthrough;
 pub mod server;
 mod sys;
+pub mod system_calls;
 pub mod worker;

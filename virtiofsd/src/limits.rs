@@ -15,7 +15,7 @@ const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 
 /// The limit of open files cannot be raised.
 #[derive(Debug, Error)]
-#[error("cannot raise the limit of open files (RLIMIT_NOFILE) to {limit}")]
+#[error("cannot set the limit of open files (RLIMIT_NOFILE) to {limit}; see --rlimit-nofile")]
 pub struct LimitError {
     limit: u64,
     source: io::Error,
@@ -23,21 +23,30 @@ pub struct LimitError {
 
 /// Raises the limit of open files as far as it makes sense and the system lets us, and returns it:
 /// every node that a guest's kernel caches is an open file here. An ordinary user gets what its
-/// hard limit allows.
+/// hard limit allows. `asked` is a limit that somebody chose; 0 leaves what is.
 ///
 /// # Errors
 /// When the system refuses even that.
-pub fn raise_open_files() -> Result<u64, LimitError> {
+pub fn raise_open_files(asked: Option<u64>) -> Result<u64, LimitError> {
+    match asked {
+        Some(0) => return Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
+        Some(limit) => return set(limit).map(|()| limit).map_err(refused(limit)),
+        None => {}
+    }
     let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let wanted = hard.max(WANTED.min(nr_open().unwrap_or(hard)));
     match set(wanted) {
         Err(Errno::PERM) if wanted > hard => set(hard).map(|()| hard),
         result => result.map(|()| wanted),
     }
-    .map_err(|errno| LimitError {
-        limit: wanted,
+    .map_err(refused(wanted))
+}
+
+fn refused(limit: u64) -> impl FnOnce(Errno) -> LimitError {
+    move |errno| LimitError {
+        limit,
         source: errno.into(),
-    })
+    }
 }
 
 fn set(limit: u64) -> Result<(), Errno> {

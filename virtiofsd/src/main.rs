@@ -5,25 +5,39 @@ use std::sync::Arc;
 
 use clap::Parser;
 use thiserror::Error;
-use vhost_daemon::daemon::{self, DaemonError};
-use vhost_daemon::metrics::Metrics;
+use vhost_daemon::daemon::{self, DaemonError, Prepared};
+use vhost_daemon::listen::ListenError;
+use vhost_daemon::log::FilterError;
+use vhost_daemon::metrics::{Metrics, Registry};
+use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
+use vhost_daemon::sandbox::{Sandbox, SandboxError, View, capabilities};
+use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::FsDevice;
 use virtiofsd::limits::{LimitError, raise_open_files};
 use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
+use virtiofsd::system_calls::FILE_CALLS;
 
 #[derive(Debug, Error)]
 enum Error {
     #[error(transparent)]
     Options(#[from] ConfigError),
-    #[error("--log-level: {0}")]
-    LogLevel(String),
+    #[error("--log-level is not a level or filter")]
+    LogLevel(#[from] FilterError),
     #[error(transparent)]
     OpenFiles(#[from] LimitError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Share(#[from] OpenError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
 fn main() -> ExitCode {
@@ -36,18 +50,50 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
-    vhost_daemon::log::start(&options.common.log_level)
-        .map_err(|error| Error::LogLevel(error.to_string()))?;
-    let DaemonConfig {
-        common,
-        passthrough,
-        tag,
-        queues,
-    } = options.validate()?;
-    let open_files = raise_open_files()?;
-    let directory = passthrough.shared_directory.clone();
-    let file_system = Passthrough::open(passthrough)?;
-    tracing::info!(directory = %directory.display(), tag, queues, open_files, "sharing");
-    let device = Arc::new(FsDevice::new(file_system, tag, queues));
-    Ok(daemon::run(&device, common, Arc::new(Metrics::default()))?)
+    let syslog = options.syslog;
+    let options = options.with_compat().map_err(ConfigError::from)?;
+    let level = options.common.log_level.clone();
+    if syslog {
+        vhost_daemon::log::start_syslog(&level, "virtiofsd")?;
+    } else {
+        vhost_daemon::log::start(&level)?;
+    }
+    serve(options.validate()?)
+}
+
+/// What needs the host comes first, then the sandbox, then what guests have to do with.
+fn serve(config: DaemonConfig) -> Result<(), Error> {
+    let open_files = raise_open_files(config.open_files)?;
+    let mut endpoint = config.common.endpoint.bind(config.socket_group)?;
+    let mut prepared = Prepared::new(config.common.metrics_socket.as_deref())?;
+    let files = [endpoint.take_file(), prepared.take_file()];
+    capabilities::require(config.sandbox.required)?;
+    let sandbox = Sandbox {
+        mode: config.sandbox.mode,
+        view: View::Directory {
+            path: config.passthrough.shared_directory.clone(),
+            read_only: config.passthrough.read_only,
+        },
+        ids: config.id_maps,
+        capabilities: config.sandbox.capabilities,
+    };
+    let inside = sandbox.enter(files.into_iter().flatten().collect())?;
+    let directory = config.passthrough.shared_directory.clone();
+    let mut passthrough = config.passthrough;
+    passthrough.shared_directory = inside.directory;
+    let file_system = Passthrough::open_with(passthrough, inside.descriptors)?;
+    tracing::info!(directory = %directory.display(), tag = config.tag, queues = config.queues, open_files, "sharing");
+
+    let device = Arc::new(FsDevice::new(file_system, config.tag, config.queues));
+    let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, FILE_CALLS)?);
+    let metrics = Arc::new(Metrics::default());
+    let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
+    let service = Service {
+        endpoint,
+        once: config.common.once,
+        poll: config.common.poll,
+        metrics,
+    };
+    let server = Server::open(&device, service)?.with_filters(filters);
+    Ok(server.run(daemon.shutdown())?)
 }

@@ -88,7 +88,7 @@ impl Sandbox {
             return Err(SandboxError::MapsWithoutNamespace);
         }
         if let View::Directory { path, .. } = &self.view {
-            check_directory(path)?;
+            check_directory(path, self.ids.is_empty())?;
         }
         match self.mode {
             Mode::None => {
@@ -161,9 +161,11 @@ impl Sandbox {
     }
 }
 
-/// Said before the process splits, and by the name that was given.
-fn check_directory(path: &Path) -> Result<(), SandboxError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+/// Said before the process splits, and by the name that was given. Whether the directory may be
+/// `read` is another question for other ids than one's own.
+fn check_directory(path: &Path, read: bool) -> Result<(), SandboxError> {
+    let how = if read { OFlags::RDONLY } else { OFlags::PATH };
+    let flags = how | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, FileMode::empty()).map_err(|errno| SandboxError::Directory {
         path: path.to_owned(),
         source: errno.into(),

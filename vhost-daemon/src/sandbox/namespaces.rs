@@ -42,7 +42,8 @@ pub(super) fn see_only(directory: &Path, read_only: bool) -> Result<OwnedFd, San
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(step("separate its mounts from the host's"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let descriptors = open_tree(CWD, "/proc/self/fd", flags).map_err(step("clone /proc/self/fd"))?;
+    let descriptors =
+        open_tree(CWD, "/proc/self/fd", flags).map_err(step("clone /proc/self/fd"))?;
     let recursive = flags | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, directory, recursive).map_err(step("clone the shared directory"))?;
     sys::restrict_mounts(&tree, read_only).map_err(failed("restrict the shared directory"))?;

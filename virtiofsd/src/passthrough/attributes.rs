@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UT
 use super::inodes::Inode;
 use super::open::require_regular;
 use super::set_id::clearing_set_id;
-use super::{Passthrough, errno};
+use super::{Config, IdTranslation, Passthrough, errno};
 use crate::fuse::abi::{Statx, StatxTime};
 use crate::sys::{FileStatus, status_of};
 
@@ -30,10 +30,10 @@ impl Passthrough {
         inode: u64,
         handle: Option<u64>,
     ) -> io::Result<(Statx, Duration)> {
-        Ok((
-            statx_from(&self.status(inode, handle)?.raw),
-            self.config.cache.timeout(),
-        ))
+        let mut statx = statx_from(&self.status(inode, handle)?.raw);
+        statx.uid = self.config.users.to_guest(statx.uid);
+        statx.gid = self.config.groups.to_guest(statx.gid);
+        Ok((statx, self.config.cache.timeout()))
     }
 
     /// Owner first: changing it clears set-id bits, which the mode then may set again.
@@ -51,7 +51,7 @@ impl Passthrough {
             .transpose()?
             .map(|h| h.file.clone());
         if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
-            change_owner(&node, attributes, valid)?;
+            self.change_owner(&node, attributes, valid)?;
         }
         if valid.contains(SetattrValid::MODE) {
             self.change_mode(&node, attributes.st_mode)?;
@@ -64,6 +64,30 @@ impl Passthrough {
             change_times(&node, attributes, valid)?;
         }
         status_of(&node.fd()?)
+    }
+
+    fn change_owner(
+        &self,
+        node: &Inode,
+        attributes: &stat64,
+        valid: SetattrValid,
+    ) -> io::Result<()> {
+        // The highest number means "as it is" to chown(2); as an argument it is a mistake.
+        let wanted = |flag, id: u32, ids: &IdTranslation| match (valid.contains(flag), id) {
+            (true, u32::MAX) => Err(errno(libc::EINVAL)),
+            (true, id) => ids.to_host(id).map(Some),
+            (false, _) => Ok(None),
+        };
+        let Config { users, groups, .. } = &self.config;
+        let owner = wanted(SetattrValid::UID, attributes.st_uid, users)?;
+        let group = wanted(SetattrValid::GID, attributes.st_gid, groups)?;
+        Ok(rustix::fs::chownat(
+            &node.fd()?,
+            c"",
+            owner.map(Uid::from_raw),
+            group.map(Gid::from_raw),
+            AtFlags::EMPTY_PATH,
+        )?)
     }
 
     fn change_mode(&self, node: &Inode, mode: u32) -> io::Result<()> {
@@ -105,7 +129,7 @@ impl Passthrough {
 
     /// The guest's kernel checks permissions itself and does not ask; other front ends may.
     pub(super) fn check_access(&self, context: &Context, inode: u64, mask: u32) -> io::Result<()> {
-        let attributes = status_of(&self.inodes.get(inode)?.fd()?)?.attributes;
+        let attributes = self.shown(status_of(&self.inodes.get(inode)?.fd()?)?.attributes);
         let mode = attributes.st_mode;
         if mask & libc::W_OK.unsigned_abs() != 0 {
             self.writable()?;
@@ -130,24 +154,6 @@ impl Passthrough {
             Err(errno(libc::EACCES))
         }
     }
-}
-
-fn change_owner(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::Result<()> {
-    // The highest number means "as it is" to chown(2); as an argument it is a mistake.
-    let wanted = |flag, id: u32| match (valid.contains(flag), id) {
-        (true, u32::MAX) => Err(errno(libc::EINVAL)),
-        (true, id) => Ok(Some(id)),
-        (false, _) => Ok(None),
-    };
-    let owner = wanted(SetattrValid::UID, attributes.st_uid)?.map(Uid::from_raw);
-    let group = wanted(SetattrValid::GID, attributes.st_gid)?.map(Gid::from_raw);
-    Ok(rustix::fs::chownat(
-        &node.fd()?,
-        c"",
-        owner,
-        group,
-        AtFlags::EMPTY_PATH,
-    )?)
 }
 
 fn change_times(node: &Inode, attributes: &stat64, valid: SetattrValid) -> io::Result<()> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use fuse_backend_rs::api::filesystem::OpenOptions;
 
+use super::{FileHandles, IdTranslation, XattrMap};
+
 /// How long, and what, the guest's kernel caches. The policies and their times are those of the
 /// virtiofsd that people use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,16 +58,32 @@ pub struct Config {
     pub cache: CachePolicy,
     /// Let the guest's kernel write back when it likes.
     pub writeback: bool,
+    /// Let the guest's kernel map files that bypass its cache.
+    pub allow_mmap: bool,
+    /// A guest's `O_DIRECT` bypasses the host's cache.
+    pub direct_io: bool,
     /// Refuse every change.
     pub read_only: bool,
     /// Serve extended attributes.
     pub xattr: bool,
+    /// Other names for them; as they are, if `None`.
+    pub xattr_map: Option<XattrMap>,
+    /// Clear set-id bits here (`FUSE_HANDLE_KILLPRIV_V2`).
+    pub kill_privileges: bool,
+    /// Keep a guest's `O_NOATIME`.
+    pub preserve_noatime: bool,
     /// List directories with their entries' attributes where the guest's kernel thinks it is
     /// worth it.
     pub readdirplus: bool,
+    /// When nodes are kept by file handle.
+    pub file_handles: FileHandles,
     /// Most open files for nodes that guests cache; more are kept by file handle. Half of the limit
     /// of open files, if `None`.
     pub max_open: Option<usize>,
+    /// Other users for the guest than the host's.
+    pub users: IdTranslation,
+    /// Other groups for the guest than the host's.
+    pub groups: IdTranslation,
 }
 
 impl Config {
@@ -75,10 +93,18 @@ impl Config {
             shared_directory: shared_directory.into(),
             cache: CachePolicy::Auto,
             writeback: false,
+            allow_mmap: false,
+            direct_io: false,
             read_only: false,
             xattr: true,
+            xattr_map: None,
+            kill_privileges: true,
+            preserve_noatime: false,
             readdirplus: true,
+            file_handles: FileHandles::AsNeeded,
             max_open: None,
+            users: IdTranslation::default(),
+            groups: IdTranslation::default(),
         }
     }
 }

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use smallvec::SmallVec;
 
 use super::budget::Counted;
 use super::inodes::Inode;
 use super::names::{CONFINED, check_name};
-use super::{Passthrough, errno};
+use super::{Config, Passthrough, errno};
 use crate::file_system::{Creator, NewNode, Opened};
 use crate::fuse::abi::CreateIn;
 use crate::sys::{CredentialsGuard, act_as, use_umask};
@@ -22,10 +23,18 @@ const PERMISSIONS: u32 = 0o7777;
 impl Passthrough {
     /// Lets the calling thread create as `creator`. An unprivileged daemon creates as itself.
     fn act_as(&self, creator: &Creator) -> io::Result<Option<CredentialsGuard>> {
+        let Config { users, groups, .. } = &self.config;
+        let user = users.to_host(creator.context.uid)?;
+        let group = groups.to_host(creator.context.gid)?;
         if !self.privileged {
             return Ok(None);
         }
-        act_as(creator.context.uid, creator.context.gid, &creator.groups)
+        let member_of: io::Result<SmallVec<[u32; 4]>> = creator
+            .groups
+            .iter()
+            .map(|group| groups.to_host(*group))
+            .collect();
+        act_as(user, group, &member_of?)
     }
 
     /// Makes something called `name` in `parent`, under the creator's credentials and umask, and

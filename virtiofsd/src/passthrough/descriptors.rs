@@ -13,6 +13,12 @@ use crate::sys::enter_descriptor_directory;
 /// writing, without walking a path that someone may change meanwhile.
 pub(super) struct DescriptorDirectory(OwnedFd);
 
+impl From<OwnedFd> for DescriptorDirectory {
+    fn from(descriptors: OwnedFd) -> Self {
+        Self(descriptors)
+    }
+}
+
 impl DescriptorDirectory {
     pub(super) fn open() -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -54,10 +54,8 @@ impl FileSystem for Passthrough {
         inode: u64,
         handle: Option<u64>,
     ) -> io::Result<(stat64, Duration)> {
-        Ok((
-            self.status(inode, handle)?.attributes,
-            self.config.cache.timeout(),
-        ))
+        let status = self.status(inode, handle)?;
+        Ok((self.shown(status.attributes), self.config.cache.timeout()))
     }
 
     fn setattr(
@@ -69,7 +67,7 @@ impl FileSystem for Passthrough {
         valid: SetattrValid,
     ) -> io::Result<(stat64, Duration)> {
         let status = self.change_attributes(inode, &attributes, handle, valid)?;
-        Ok((status.attributes, self.config.cache.timeout()))
+        Ok((self.shown(status.attributes), self.config.cache.timeout()))
     }
 
     fn readlink(&self, _context: &Context, inode: u64) -> io::Result<Vec<u8>> {

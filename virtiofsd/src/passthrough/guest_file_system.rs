@@ -24,14 +24,15 @@ impl Passthrough {
             | Features::ASYNC_DIO
             | Features::PARALLEL_DIROPS
             // The target of a link never changes: a new target is a new link.
-            | Features::CACHE_SYMLINKS
-            | Features::HANDLE_KILLPRIV_V2;
+            | Features::CACHE_SYMLINKS;
         always
             .with_if(
                 self.config.cache == CachePolicy::Auto,
                 Features::AUTO_INVAL_DATA,
             )
             .with_if(self.config.writeback, Features::WRITEBACK_CACHE)
+            .with_if(self.config.allow_mmap, Features::DIRECT_IO_ALLOW_MMAP)
+            .with_if(self.config.kill_privileges, Features::HANDLE_KILLPRIV_V2)
             .with_if(
                 self.config.readdirplus,
                 Features::DO_READDIRPLUS | Features::READDIRPLUS_AUTO,

@@ -11,9 +11,11 @@ mod create;
 mod data;
 mod descriptors;
 mod directories;
+mod file_handles;
 mod file_system;
 mod guest_file_system;
 mod handles;
+mod id_translation;
 mod inodes;
 mod names;
 mod open;
@@ -22,24 +24,30 @@ mod set_id;
 #[cfg(test)]
 mod tests;
 mod version;
+mod xattr_map;
 mod xattrs;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fuse_backend_rs::abi::fuse_abi::stat64;
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
-use crate::sys::{FileStatus, status_of};
+use crate::sys::{FileHandle, FileStatus, status_of};
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
 use inodes::{Inode, InodeTable};
 use place::Places;
 
 pub use config::{CachePolicy, Config};
+pub use file_handles::FileHandles;
+pub use id_translation::{IdTranslation, Overlap, Span, TranslationRule, TranslationRuleError};
+pub use xattr_map::{XattrMap, XattrMapError};
 
 /// The directory cannot be shared.
 #[derive(Debug, Error)]
@@ -55,6 +63,17 @@ pub enum OpenError {
     /// /proc is not mounted, or hides the process from itself.
     #[error("cannot open /proc/self/fd, which re-opening files needs")]
     Descriptors(#[source] io::Error),
+    /// Handles were asked for and cannot be had.
+    #[error(
+        "--inode-file-handles=mandatory: {path} cannot be opened by file handle, which takes a \
+         file system that has them and CAP_DAC_READ_SEARCH"
+    )]
+    FileHandles {
+        /// The shared directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 /// Serves a directory of the host.
@@ -76,6 +95,20 @@ impl Passthrough {
     /// # Errors
     /// When it, or /proc, cannot be opened.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        let descriptors = DescriptorDirectory::open().map_err(OpenError::Descriptors)?;
+        Self::with(config, descriptors)
+    }
+
+    /// Opens the shared directory where /proc is out of reach. `descriptors` is the process' own
+    /// /proc/self/fd, open with `O_PATH`.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn open_with(config: Config, descriptors: OwnedFd) -> Result<Self, OpenError> {
+        Self::with(config, DescriptorDirectory::from(descriptors))
+    }
+
+    fn with(config: Config, descriptors: DescriptorDirectory) -> Result<Self, OpenError> {
         let failed = |source: io::Error| OpenError::SharedDirectory {
             path: config.shared_directory.clone(),
             source,
@@ -83,13 +116,20 @@ impl Passthrough {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&config.shared_directory, flags, Mode::empty())
             .map_err(|errno| failed(errno.into()))?;
-        let descriptors = DescriptorDirectory::open().map_err(OpenError::Descriptors)?;
         // A directory that cannot be listed would show itself to the guest as an empty mount.
         let listed = descriptors
             .reopen(&root, OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(failed)?;
-        let places = Places::new(config.max_open);
-        places.use_mount(&status_of(&root).map_err(failed)?, listed);
+        let places = Places::new(config.file_handles, config.max_open);
+        let mount = places.use_mount(&status_of(&root).map_err(failed)?, listed);
+        if config.file_handles == FileHandles::Mandatory {
+            FileHandle::of(&root)
+                .and_then(|handle| handle.open(&mount))
+                .map_err(|source| OpenError::FileHandles {
+                    path: config.shared_directory.clone(),
+                    source,
+                })?;
+        }
         let inodes = InodeTable::new(root, &places).map_err(failed)?;
         Ok(Self {
             config,
@@ -125,13 +165,20 @@ impl Passthrough {
         self.writeback.load(Ordering::Relaxed)
     }
 
+    /// Attributes as the guest is to see them.
+    fn shown(&self, mut attributes: stat64) -> stat64 {
+        attributes.st_uid = self.config.users.to_guest(attributes.st_uid);
+        attributes.st_gid = self.config.groups.to_guest(attributes.st_gid);
+        attributes
+    }
+
     /// The reply about a node that has just been counted as looked up.
     fn entry(&self, inode: &Arc<Inode>, status: &FileStatus) -> Entry {
         Entry {
             inode: inode.id,
             // Node numbers are never used again.
             generation: 0,
-            attr: status.attributes,
+            attr: self.shown(status.attributes),
             attr_flags: 0,
             attr_timeout: self.config.cache.timeout(),
             entry_timeout: self.config.cache.timeout(),

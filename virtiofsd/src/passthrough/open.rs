@@ -14,19 +14,21 @@ use crate::fuse::abi::OPEN_KILL_SUIDGID;
 
 /// What a guest may ask for in open(2). Not in it: what creates or resolves names (done already),
 /// `O_NONBLOCK` (it would fail reads instead of letting them wait), `O_DIRECT` (the guest
-/// bypasses its own cache anyway, and its buffers are aligned to nothing the host promises), and
-/// `O_APPEND`: a guest's kernel writes pages back, and writes after `F_SETFL`, by the same handle at
+/// bypasses its own cache anyway, and its buffers are aligned to nothing the host promises; unless
+/// it is asked for), `O_NOATIME` likewise, and `O_APPEND`: a guest's kernel writes pages back, and writes after `F_SETFL`, by the same handle at
 /// an offset. Each write says whether it appends.
 const GUESTS_FLAGS: OFlags = OFlags::RWMODE
     .union(OFlags::TRUNC)
     .union(OFlags::DSYNC)
-    .union(OFlags::SYNC)
-    .union(OFlags::NOATIME);
+    .union(OFlags::SYNC);
 
 impl Passthrough {
     /// The flags to open with on the host for a guest's.
     pub(super) fn open_flags(&self, flags: u32) -> io::Result<OFlags> {
-        let mut flags = OFlags::from_bits_retain(flags) & GUESTS_FLAGS;
+        let mut allowed = GUESTS_FLAGS;
+        allowed.set(OFlags::DIRECT, self.config.direct_io);
+        allowed.set(OFlags::NOATIME, self.config.preserve_noatime);
+        let mut flags = OFlags::from_bits_retain(flags) & allowed;
         let mode = flags & OFlags::RWMODE;
         if mode == OFlags::RWMODE {
             return Err(errno(libc::EINVAL));

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 
 use super::budget::{Budget, Counted};
 use super::descriptors::DescriptorDirectory;
+use super::{FileHandles, errno};
 use crate::sys::{FileHandle, FileStatus};
 
 /// Where a node's file is.
@@ -63,6 +64,7 @@ impl AsFd for NodeFd<'_> {
 
 /// Finds places for nodes, within the limit of open files.
 pub(super) struct Places {
+    policy: FileHandles,
     budget: Budget,
     /// There may be nodes by handle: once crowded, always.
     handles: AtomicBool,
@@ -72,8 +74,9 @@ pub(super) struct Places {
 
 impl Places {
     /// With at most `max_open` nodes open, or half of the limit of open files.
-    pub(super) fn new(max_open: Option<usize>) -> Self {
+    pub(super) fn new(policy: FileHandles, max_open: Option<usize>) -> Self {
         Self {
+            policy,
             budget: Budget::within_limits(max_open),
             handles: AtomicBool::new(false),
             mounts: RwLock::default(),
@@ -105,7 +108,11 @@ impl Places {
 
     /// Whether nodes should do without a descriptor.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = self.budget.is_crowded();
+        let crowded = match self.policy {
+            FileHandles::Never => false,
+            FileHandles::Prefer | FileHandles::Mandatory => true,
+            FileHandles::AsNeeded => self.budget.is_crowded(),
+        };
         if crowded {
             self.handles.store(true, Ordering::Relaxed);
         }
@@ -121,7 +128,7 @@ impl Places {
     /// the file system has none, or the daemon may not use them, the file stays open.
     ///
     /// # Errors
-    /// `EMFILE`: too many are open.
+    /// `EMFILE`: too many are open. `EOPNOTSUPP`: there is no handle, and there must be one.
     pub(super) fn find(
         &self,
         fd: OwnedFd,
@@ -135,6 +142,9 @@ impl Places {
             && handle.open(&mount).is_ok()
         {
             return Ok(Place::Handle(handle, mount));
+        }
+        if self.policy == FileHandles::Mandatory {
+            return Err(errno(libc::EOPNOTSUPP));
         }
         self.keep(fd)
     }

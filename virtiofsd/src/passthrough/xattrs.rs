@@ -5,13 +5,14 @@
 //! the thread has made its own current directory. The kernel follows that one magic link, to the
 //! file itself, and nothing further.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::io;
 
 use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
 use rustix::fs::XattrFlags;
 
-use super::{Passthrough, errno};
+use super::{Passthrough, XattrMap, errno};
 use crate::fuse::XATTR_SIZE_MAX;
 
 /// ACLs would have to be kept in step with the mode the guest sees; until they are agreed on in
@@ -27,12 +28,15 @@ impl Passthrough {
         }
     }
 
-    fn check_xattr(&self, name: &CStr) -> io::Result<()> {
+    /// The host's name for an attribute.
+    fn host_xattr<'n>(&self, name: &'n CStr) -> io::Result<Cow<'n, CStr>> {
         self.xattrs_wanted()?;
         if ACLS.contains(&name.to_bytes()) {
-            Err(errno(libc::EOPNOTSUPP))
-        } else {
-            Ok(())
+            return Err(errno(libc::EOPNOTSUPP));
+        }
+        match &self.config.xattr_map {
+            Some(map) => map.to_host(name),
+            None => Ok(name.into()),
         }
     }
 
@@ -44,7 +48,7 @@ impl Passthrough {
         flags: u32,
     ) -> io::Result<()> {
         self.writable()?;
-        self.check_xattr(name)?;
+        let name = &*self.host_xattr(name)?;
         let node = self.inodes.get(inode)?;
         let fd = node.fd()?;
         let path = self.descriptors.path(&fd)?;
@@ -58,7 +62,7 @@ impl Passthrough {
         name: &CStr,
         size: u32,
     ) -> io::Result<GetxattrReply> {
-        self.check_xattr(name)?;
+        let name = &*self.host_xattr(name)?;
         let node = self.inodes.get(inode)?;
         let fd = node.fd()?;
         let path = self.descriptors.path(&fd)?;
@@ -89,17 +93,29 @@ impl Passthrough {
         let mut names = vec![0; (size as usize).min(XATTR_SIZE_MAX)];
         let len = rustix::fs::listxattr(path.as_c_str(), &mut names[..])?;
         names.truncate(len);
+        if let Some(map) = &self.config.xattr_map {
+            names = renamed(map, &names);
+        }
         Ok(ListxattrReply::Names(without_acls(&names)))
     }
 
     pub(super) fn remove_xattr(&self, inode: u64, name: &CStr) -> io::Result<()> {
         self.writable()?;
-        self.check_xattr(name)?;
+        let name = &*self.host_xattr(name)?;
         let node = self.inodes.get(inode)?;
         let fd = node.fd()?;
         let path = self.descriptors.path(&fd)?;
         Ok(rustix::fs::removexattr(path.as_c_str(), name)?)
     }
+}
+
+/// A list of names as the guest is to see them.
+fn renamed(map: &XattrMap, names: &[u8]) -> Vec<u8> {
+    let names = names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty());
+    let shown = names.filter_map(|name| map.to_guest(name));
+    shown.flat_map(|name| [name, b"\0"].concat()).collect()
 }
 
 /// Attributes that cannot be had must not be listed: whoever copies them all would fail.

@@ -4,6 +4,7 @@
 mod credentials;
 mod descriptors;
 mod file_handle;
+mod groups;
 mod pod;
 mod stat;
 mod thread_files;
@@ -12,6 +13,7 @@ mod volatile;
 pub(crate) use credentials::{CredentialsGuard, FsetidGuard, act_as, without_fsetid};
 pub(crate) use descriptors::close_reporting;
 pub(crate) use file_handle::FileHandle;
+pub(crate) use groups::group_named;
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};
 pub(crate) use stat::{FileStatus, file_system_status, status_of};

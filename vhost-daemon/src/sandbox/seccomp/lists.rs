@@ -55,7 +55,10 @@ const ANY_THREAD: &[Call] = &[
     Call::any(libc::SYS_madvise, "allocator, a thread's stack at its end"),
     Call::any(libc::SYS_brk, "allocator"),
     Call::any(libc::SYS_getrandom, "keys of hash tables"),
-    Call::any(libc::SYS_clock_gettime, "times, where the vDSO has no clock"),
+    Call::any(
+        libc::SYS_clock_gettime,
+        "times, where the vDSO has no clock",
+    ),
     Call::any(libc::SYS_clock_nanosleep, "waiting before a new try"),
     Call::any(libc::SYS_nanosleep, "waiting before a new try"),
     Call::any(libc::SYS_restart_syscall, "a wait that a stop interrupted"),
@@ -134,7 +137,10 @@ const MAIN: &[Call] = &[
     Call::any(libc::SYS_clone3, "answered with ENOSYS by another filter"),
     #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_unlink, "sockets' files, where they are in reach"),
-    Call::any(libc::SYS_unlinkat, "sockets' files, where they are in reach"),
+    Call::any(
+        libc::SYS_unlinkat,
+        "sockets' files, where they are in reach",
+    ),
 ];
 
 /// vhost-user's messages.
@@ -147,7 +153,10 @@ const SESSION: &[Call] = &[
     Call::any(libc::SYS_read, "eventfds"),
     Call::any(libc::SYS_fcntl, "copies of descriptors; their flags"),
     Call::any(libc::SYS_fstat, "whether memory is as large as its file"),
-    Call::any(libc::SYS_newfstatat, "whether memory is as large as its file"),
+    Call::any(
+        libc::SYS_newfstatat,
+        "whether memory is as large as its file",
+    ),
     Call::any(libc::SYS_statx, "whether memory is as large as its file"),
     Call::any(libc::SYS_lseek, "whether memory is as large as its file"),
     Call::any(libc::SYS_epoll_ctl, "kicks of rings that rest"),
@@ -182,11 +191,20 @@ const QUEUE: &[Call] = &[
     Call::any(libc::SYS_io_uring_setup, "the queue's ring"),
     Call::any(libc::SYS_io_uring_enter, "all that waits, and data"),
     Call::any(libc::SYS_io_uring_register, "registered files"),
-    Call::any(libc::SYS_epoll_pwait, "the library's loop, while the ring rests"),
+    Call::any(
+        libc::SYS_epoll_pwait,
+        "the library's loop, while the ring rests",
+    ),
     #[cfg(target_arch = "x86_64")]
-    Call::any(libc::SYS_epoll_wait, "the library's loop, while the ring rests"),
+    Call::any(
+        libc::SYS_epoll_wait,
+        "the library's loop, while the ring rests",
+    ),
     Call::any(libc::SYS_epoll_ctl, "the library's loop"),
-    Call::any(libc::SYS_poll, "whether a kick or the call to stop is there"),
+    Call::any(
+        libc::SYS_poll,
+        "whether a kick or the call to stop is there",
+    ),
     Call::any(libc::SYS_ppoll, "waiting for the call to stop"),
     Call::any(libc::SYS_read, "eventfds"),
     Call::any(libc::SYS_eventfd2, "the call to stop"),

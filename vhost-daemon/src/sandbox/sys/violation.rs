@@ -41,16 +41,19 @@ extern "C" fn report(
     info: *const libc::siginfo_t,
     _context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel passes a siginfo_t of 128 bytes, aligned for words, in which this word is
-    // the number for a SIGSYS that seccomp sent; for another it is some number.
-    let number = unsafe { info.cast::<i32>().add(SYSTEM_CALL_WORD).read() };
+    // SAFETY: the kernel passes a siginfo_t of 128 bytes, aligned for words and filled in; of a
+    // SIGSYS that seccomp did not send the word means something else, and is a number all the same.
+    let words: [i32; 8] = unsafe { info.cast::<[i32; 8]>().read() };
+    let number = words[SYSTEM_CALL_WORD];
     let role = ROLE_NAME.get().map_or("unknown", |name| name());
     let mut line = Line::default();
     line.text("seccomp: a thread (");
     line.text(role);
     line.text(") made system call ");
     line.number(number);
-    line.text(", which is not on its list: the daemon ends. If that is no attack, say --seccomp log\n");
+    line.text(
+        ", which is not on its list: the daemon ends. If that is no attack, say --seccomp log\n",
+    );
     // SAFETY: pointer and length are those of a live buffer.
     unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.len) };
     exit_now(EXIT_CODE)

@@ -1,11 +1,12 @@
 //! Lookups, counted from several threads.
 
+use super::super::FileHandles;
 use super::*;
 
 fn table() -> (tempfile::TempDir, InodeTable) {
     let dir = tempfile::tempdir().unwrap();
     let root = std::fs::File::open(dir.path()).unwrap();
-    let places = Places::new(None);
+    let places = Places::new(FileHandles::AsNeeded, None);
     (dir, InodeTable::new(root.into(), &places).unwrap())
 }
 
@@ -14,9 +15,13 @@ fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode
     std::fs::write(&path, "").unwrap();
     let fd = OwnedFd::from(std::fs::File::open(path).unwrap());
     let status = status_of(&fd).unwrap();
-    table
-        .known(&status, None)
-        .unwrap_or_else(|| table.add(Places::new(None).keep(fd).unwrap(), &status, None))
+    table.known(&status, None).unwrap_or_else(|| {
+        table.add(
+            Places::new(FileHandles::AsNeeded, None).keep(fd).unwrap(),
+            &status,
+            None,
+        )
+    })
 }
 
 #[test]
