@@ -10,7 +10,7 @@ use vhost_daemon::listen::ListenError;
 use vhost_daemon::log::FilterError;
 use vhost_daemon::metrics::{Metrics, Registry};
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
-use vhost_daemon::sandbox::{Sandbox, SandboxError, View, capabilities};
+use vhost_daemon::sandbox::{Sandbox, SandboxError, View, capabilities, close_inherited};
 use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::FsDevice;
 use virtiofsd::limits::{LimitError, raise_open_files};
@@ -50,6 +50,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
+    // Whoever starts the daemon may have left a way out open.
+    close_inherited(options.common.fd);
     let syslog = options.syslog;
     let options = options.with_compat().map_err(ConfigError::from)?;
     let level = options.common.log_level.clone();

@@ -111,7 +111,10 @@ const NOWHERE: &[&str] = &[];
 
 fn compare_with_host(options: &[&str], transcript: fn(&Share) -> String, but: &[&str]) {
     need::root().unwrap();
-    let share = Share::start_with("fs-guest", |daemon| daemon.args(options));
+    // The kernel keeps attributes called trusted.* to CAP_SYS_ADMIN.
+    let share = Share::start_with("fs-guest", |daemon| {
+        daemon.args(options).arg("--modcaps=+sys_admin")
+    });
     // Each in a directory of the same name: some targets have it in them.
     let host = hosts_transcript(&share.scratch.dir("host").unwrap());
     let guest = transcript(&share);
@@ -261,7 +264,7 @@ fn one_guest_after_another_is_served() {
     let output = output.success().unwrap().replace('\r', "");
     assert_eq!(output, "synced\nsynced\nsynced\n");
     // The guest's memory, a deleted file too, goes with its connection.
-    let deleted = fs::read_dir(format!("/proc/{}/fd", share.daemon.pid()))
+    let deleted = fs::read_dir(format!("/proc/{}/fd", share.daemon.serving_pid().unwrap()))
         .unwrap()
         .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
         .filter(|target| target.starts_with(&share.directory))

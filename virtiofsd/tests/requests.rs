@@ -196,7 +196,7 @@ fn two_queues_work_on_one_tree() {
 
 /// Open files of the daemon, by its own account in /proc.
 fn descriptors(share: &Share) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", share.daemon.pid()))
+    fs::read_dir(format!("/proc/{}/fd", share.daemon.serving_pid().unwrap()))
         .unwrap()
         .count()
 }

@@ -62,12 +62,21 @@ impl Daemon {
         self.child.id()
     }
 
+    /// The process that serves: a daemon in a sandbox leaves the process that was started outside,
+    /// to wait for the one inside.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn serving_pid(&self) -> std::io::Result<u32> {
+        Ok(group::child_of(self.pid())?.unwrap_or_else(|| self.pid()))
+    }
+
     /// CPU time of all its threads so far, in hundredths of a second (proc(5), `utime` and `stime`).
     ///
     /// # Errors
     /// When the process is gone.
     pub fn cpu_ticks(&self) -> std::io::Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.serving_pid()?))?;
         let fields = stat
             .rsplit(')')
             .next()

@@ -30,6 +30,7 @@ use capabilities::confine;
 pub use error::SandboxError;
 pub use id_map::{IdMap, IdMapError, IdMaps};
 pub use options::{Mode, SandboxConfig, SandboxOptions};
+pub use sys::close_inherited;
 use waiter::Outside;
 
 /// What a daemon still sees of the host's files.

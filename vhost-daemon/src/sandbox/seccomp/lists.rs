@@ -99,6 +99,11 @@ const AF_UNIX: u32 = libc::AF_UNIX.unsigned_abs();
 
 /// Accepting, and starting what serves a connection.
 const MAIN: &[Call] = &[
+    Call::only(
+        libc::SYS_rt_sigaction,
+        Arguments::Is(0, 33),
+        "the C library's own signal (SIGSETXID), with the first thread",
+    ),
     Call::any(libc::SYS_accept4, "front ends"),
     Call::any(libc::SYS_poll, "waiting for front ends"),
     Call::any(libc::SYS_ppoll, "waiting for front ends"),
@@ -159,6 +164,10 @@ const SESSION: &[Call] = &[
     ),
     Call::any(libc::SYS_statx, "whether memory is as large as its file"),
     Call::any(libc::SYS_lseek, "whether memory is as large as its file"),
+    Call::any(
+        libc::SYS_getsockopt,
+        "what the channel to the front end is",
+    ),
     Call::any(libc::SYS_epoll_ctl, "kicks of rings that rest"),
     Call::any(libc::SYS_eventfd2, "wake-ups of queues"),
     Call::any(libc::SYS_shutdown, "the end of the connection"),

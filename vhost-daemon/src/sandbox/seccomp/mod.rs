@@ -246,12 +246,15 @@ mod tests {
             libc::SYS_mount,
             libc::SYS_setns,
             libc::SYS_kill,
-            libc::SYS_rt_sigaction,
             libc::SYS_bpf,
             libc::SYS_chroot,
         ];
         for call in lists::calls(Role::Main, &[]) {
             assert!(!never.contains(&call.number), "{}", call.why);
+            // Else the report of a violation could be switched off.
+            if call.number == libc::SYS_rt_sigaction {
+                assert!(matches!(call.arguments, Arguments::Is(0, 33)));
+            }
         }
     }
 }

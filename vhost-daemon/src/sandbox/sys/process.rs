@@ -1,7 +1,7 @@
 //! Splitting a process, and ending one.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -30,16 +30,32 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(id))
 }
 
+/// Closes what the process was started with beyond standard input, output and error, and `kept`. To
+/// be called first of all: what is open then belongs to nobody here.
+pub fn close_inherited(kept: Option<RawFd>) {
+    let first = libc::STDERR_FILENO + 1;
+    let kept = kept.filter(|kept| *kept >= first);
+    let kept = kept.and_then(|kept| u32::try_from(kept).ok());
+    close_but(kept);
+}
+
 /// Closes every descriptor but standard input, output, error and `kept`. The caller must use no
 /// other one afterwards, nor drop its owner: it ends with [`exit_now`] or [`end_by`].
 pub(crate) fn close_all_but(kept: &OwnedFd) {
-    let kept = kept.as_raw_fd().unsigned_abs();
+    close_but(u32::try_from(kept.as_raw_fd()).ok());
+}
+
+/// `kept` is above standard error.
+fn close_but(kept: Option<u32>) {
     let first = libc::STDERR_FILENO.unsigned_abs() + 1;
-    let below = (first, kept.wrapping_sub(1));
-    for (from, to) in [below, (kept + 1, u32::MAX)] {
-        if from <= to && to >= first {
-            // SAFETY: takes integers only. The descriptors' owners are never used or dropped again
-            // (the caller's promise).
+    let ranges = match kept {
+        Some(kept) => [(first, kept - 1), (kept + 1, u32::MAX)],
+        None => [(first, u32::MAX), (1, 0)],
+    };
+    for (from, to) in ranges {
+        if from <= to {
+            // SAFETY: takes integers only. The descriptors have no owner here, or owners that are
+            // never used or dropped again (the callers' promises).
             unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
         }
     }
