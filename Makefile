@@ -12,7 +12,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 PACKAGES := \
 	acl attr apache2-utils build-essential busybox-static ca-certificates cpio curl dpkg-dev \
 	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
-	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar \
+	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
 
 .PHONY: help setup build agent release demo lint test bench bench-peers fuzz clean

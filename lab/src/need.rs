@@ -55,6 +55,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("linux.uml", "user-mode-linux"),
     ("lz4", "lz4"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("newgidmap", "uidmap"),
+    ("newuidmap", "uidmap"),
     ("nginx", "nginx-light"),
     ("ab", "apache2-utils"),
     ("qemu-img", "qemu-utils"),

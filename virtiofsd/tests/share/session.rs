@@ -21,6 +21,51 @@ impl Session<'_> {
             .unwrap()
     }
 
+    /// As [`call`](Self::call), for another user than root, of a group with the same number.
+    pub fn call_as(
+        &mut self,
+        user: u32,
+        opcode: Opcode,
+        node: u64,
+        body: &[&[u8]],
+        room: usize,
+    ) -> FuseReply {
+        let caller = Caller {
+            uid: user,
+            gid: user,
+            ..Caller::root(node)
+        };
+        self.0.request(opcode as u32, caller, body, room).unwrap()
+    }
+
+    /// Creates a file as another user than root; the errno, or the node and whom it belongs to.
+    pub fn create_as(&mut self, user: u32, name: &str) -> Result<(u64, (u32, u32)), i32> {
+        let arguments = words(&[libc::O_RDWR.cast_unsigned(), 0o100_644, 0, 0]);
+        let body: &[&[u8]] = &[&arguments, name.as_bytes(), b"\0"];
+        let reply = self.call_as(user, Opcode::Create, ROOT, body, ENTRY + OPEN);
+        if reply.error != 0 {
+            return Err(-reply.error);
+        }
+        // `struct fuse_entry_out`: 40 bytes, then `struct fuse_attr`, which has the owner at 68.
+        let word = |at| lab::frontend::fs::u32_at(&reply.body, at).unwrap();
+        Ok((number(&reply.body, 0), (word(40 + 68), word(40 + 72))))
+    }
+
+    /// Changes whom a file belongs to; the errno, or whom it belongs to.
+    pub fn chown(&mut self, node: u64, owner: u32, group: u32) -> Result<(u32, u32), i32> {
+        const UID_AND_GID: u32 = 1 << 1 | 1 << 2;
+        let mut body = [0; 88];
+        body[..4].copy_from_slice(&UID_AND_GID.to_le_bytes());
+        body[76..80].copy_from_slice(&owner.to_le_bytes());
+        body[80..84].copy_from_slice(&group.to_le_bytes());
+        attributes(&self.call(Opcode::Setattr, node, &[&body], 104))
+    }
+
+    /// Whom a file belongs to.
+    pub fn owner(&mut self, node: u64) -> Result<(u32, u32), i32> {
+        attributes(&self.call(Opcode::Getattr, node, &[&[0; 16]], 104))
+    }
+
     pub fn lookup(&mut self, name: &str) -> Result<u64, i32> {
         let reply = self.call(Opcode::Lookup, ROOT, &[name.as_bytes(), b"\0"], ENTRY);
         if reply.error == 0 {
@@ -84,6 +129,15 @@ impl Session<'_> {
         let body = [&file.1.to_le_bytes()[..], &[0; 16]].concat();
         self.call(opcode, file.0, &[&body], 0).error
     }
+}
+
+/// Owner and group in a `struct fuse_attr_out`: 16 bytes, then `struct fuse_attr`.
+fn attributes(reply: &FuseReply) -> Result<(u32, u32), i32> {
+    if reply.error != 0 {
+        return Err(-reply.error);
+    }
+    let word = |at| lab::frontend::fs::u32_at(&reply.body, at).unwrap();
+    Ok((word(16 + 68), word(16 + 72)))
 }
 
 /// `struct fuse_read_in` and `struct fuse_write_in`: the same shape.

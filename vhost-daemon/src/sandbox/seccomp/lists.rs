@@ -39,6 +39,11 @@ const ANY_THREAD: &[Call] = &[
         "log lines to syslog; a reply on a connected socket",
     ),
     Call::any(libc::SYS_close, "owners close their descriptors"),
+    Call::only(
+        libc::SYS_fcntl,
+        Arguments::Is(1, libc::F_GETFD.unsigned_abs()),
+        "whether a descriptor is open, before a debug build closes it",
+    ),
     Call::any(libc::SYS_futex, "locks, and waiting for threads"),
     Call::only(
         libc::SYS_mmap,
