@@ -169,10 +169,7 @@ const SESSION: &[Call] = &[
     ),
     Call::any(libc::SYS_statx, "whether memory is as large as its file"),
     Call::any(libc::SYS_lseek, "whether memory is as large as its file"),
-    Call::any(
-        libc::SYS_getsockopt,
-        "what the channel to the front end is",
-    ),
+    Call::any(libc::SYS_getsockopt, "what the channel to the front end is"),
     Call::any(libc::SYS_epoll_ctl, "kicks of rings that rest"),
     Call::any(libc::SYS_eventfd2, "wake-ups of queues"),
     Call::any(libc::SYS_shutdown, "the end of the connection"),
