@@ -140,6 +140,18 @@ impl Endpoint {
         }
     }
 
+    /// Where a socket of our own is.
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Bound(listener, _) => {
+                let address = listener.local_addr().ok()?;
+                address.as_pathname().map(Path::to_owned)
+            }
+            Self::Inherited(_) => None,
+        }
+    }
+
     /// Takes over the removal of the socket's file, if there is one to remove.
     pub fn take_file(&mut self) -> Option<SocketFile> {
         match self {

@@ -161,18 +161,17 @@ enum Source {
 
 impl Source {
     fn open(endpoint: Endpoint) -> Result<Self, ServeError> {
+        if let Endpoint::Bound(..) = endpoint {
+            let path = endpoint.path().unwrap_or_default();
+            tracing::info!(socket = %path.display(), "waiting for a front end");
+        }
         match endpoint {
             Endpoint::Path(_) => Self::open(endpoint.bind(None)?),
-            Endpoint::Bound(listener, _file) => {
-                let address = listener.local_addr().ok();
-                let path = address.as_ref().and_then(|address| address.as_pathname());
-                tracing::info!(socket = ?path, "waiting for a front end");
-                Ok(Self::Listening {
-                    listener,
-                    _file,
-                    limiter: Limiter::default(),
-                })
-            }
+            Endpoint::Bound(listener, _file) => Ok(Self::Listening {
+                listener,
+                _file,
+                limiter: Limiter::default(),
+            }),
             Endpoint::Inherited(fd) => {
                 if socket_acceptconn(&fd).map_err(|e| ServeError::Inherited(e.into()))? {
                     Ok(Self::Listening {

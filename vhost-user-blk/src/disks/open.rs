@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thiserror::Error;
-use vhost_daemon::listen::Endpoint;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::queue::LogError;
 use vhost_daemon::session::{ServeError, Server, Service, Serving};
@@ -99,10 +98,7 @@ fn open_on<S: Storage>(
     }
     device.announce(&config.name, &config.medium.source());
     let device = Arc::new(device);
-    let socket = match &config.endpoint {
-        Endpoint::Path(path) => Some(path.clone()),
-        Endpoint::Inherited(_) => None,
-    };
+    let socket = config.endpoint.path();
     let service = Service {
         endpoint: config.endpoint,
         once: common.once,
