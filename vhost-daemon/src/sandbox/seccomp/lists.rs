@@ -110,6 +110,7 @@ const MAIN: &[Call] = &[
         "the C library's own signal (SIGSETXID), with the first thread",
     ),
     Call::any(libc::SYS_accept4, "front ends"),
+    #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_poll, "waiting for front ends"),
     Call::any(libc::SYS_ppoll, "waiting for front ends"),
     Call::any(libc::SYS_recvfrom, "whether a front end speaks"),
@@ -158,7 +159,9 @@ const SESSION: &[Call] = &[
     Call::any(libc::SYS_accept4, "the relay's connection"),
     Call::any(libc::SYS_recvmsg, "messages with their descriptors"),
     Call::any(libc::SYS_recvfrom, "messages"),
+    Call::any(libc::SYS_ppoll, "whether a kick is there"),
     Call::any(libc::SYS_sendmsg, "answers"),
+    #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_poll, "whether a kick is there"),
     Call::any(libc::SYS_read, "eventfds"),
     Call::any(libc::SYS_fcntl, "copies of descriptors; their flags"),
@@ -187,6 +190,8 @@ const RELAY: &[Call] = &[
 const SIGNALS: &[Call] = &[
     Call::any(libc::SYS_read, "what the handler wrote"),
     Call::any(libc::SYS_recvfrom, "what the handler wrote"),
+    Call::any(libc::SYS_ppoll, "waiting for that"),
+    #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_poll, "waiting for that"),
     Call::any(libc::SYS_shutdown, "the end of the connection at hand"),
 ];
@@ -212,6 +217,7 @@ const QUEUE: &[Call] = &[
         "the library's loop, while the ring rests",
     ),
     Call::any(libc::SYS_epoll_ctl, "the library's loop"),
+    #[cfg(target_arch = "x86_64")]
     Call::any(
         libc::SYS_poll,
         "whether a kick or the call to stop is there",
