@@ -16,7 +16,7 @@ use crate::options::CommonConfig;
 use crate::sandbox::seccomp::{Role, SeccompError, ThreadFilters};
 use crate::session::{Device, ServeError, Service, serve};
 use crate::shutdown::Shutdown;
-use crate::sys::Reactor;
+use crate::sys::{Reactor, expect_lost_memory};
 
 /// A daemon cannot run.
 #[derive(Debug, Error)]
@@ -79,6 +79,7 @@ impl Prepared {
         metrics: &Arc<Registry>,
         filters: &Arc<ThreadFilters>,
     ) -> Result<Daemon, DaemonError> {
+        expect_lost_memory()?;
         filters.enter(Role::Main)?;
         Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
         let shutdown = Arc::new(Shutdown::new()?);

@@ -139,6 +139,15 @@ pub(super) fn any_lost() -> bool {
     ANY_LOST.load(Ordering::Relaxed)
 }
 
+/// Puts the handler in place now: later a filter of system calls may forbid it.
+///
+/// # Errors
+/// sigaction(2)'s.
+pub(crate) fn expect_lost_memory() -> io::Result<()> {
+    let _holders = HOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    install()
+}
+
 /// Puts the handler in place, once. The caller holds the lock.
 fn install() -> io::Result<()> {
     if BEFORE.get().is_some() {

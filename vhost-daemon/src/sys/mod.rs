@@ -26,6 +26,7 @@ pub use dirty_log::{DirtyLog, RegionLog};
 pub use guarded_memory::GuardedMemory;
 pub use io::{Io, IoFile};
 pub use lost_memory::TooManyRanges;
+pub(crate) use lost_memory::expect_lost_memory;
 pub use mapped_file::MappedFile;
 pub use reactor::{Event, Reactor, WatchId};
 pub use shared_words::SharedWords;

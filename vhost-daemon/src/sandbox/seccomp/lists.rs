@@ -81,6 +81,21 @@ const ANY_THREAD: &[Call] = &[
         Arguments::OwnProcess(0),
         "abort, after a panic within a panic",
     ),
+    Call::only(
+        libc::SYS_rt_sigaction,
+        Arguments::Is(0, libc::SIGSEGV.unsigned_abs()),
+        "a bad access, told and then left to the default action",
+    ),
+    Call::only(
+        libc::SYS_rt_sigaction,
+        Arguments::Is(0, libc::SIGBUS.unsigned_abs()),
+        "a bad access, told and then left to the default action",
+    ),
+    Call::only(
+        libc::SYS_rt_sigaction,
+        Arguments::Is(0, libc::SIGABRT.unsigned_abs()),
+        "abort, where the signal was caught",
+    ),
     Call::any(libc::SYS_exit, "a thread's end"),
     Call::any(libc::SYS_exit_group, "the end"),
     Call::only(
