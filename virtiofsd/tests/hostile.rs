@@ -10,18 +10,23 @@
 mod share;
 
 use std::io::Write;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::frontend::fs::{Caller, Fs, header};
 use lab::frontend::garbage::{self, Reaction};
 use lab::frontend::{
-    Descriptor, DriverQueue, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
+    Descriptor, DriverQueue, FrontEnd, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
 };
+use share::inside::Process;
 use share::session::{ROOT, Session, transfer};
 use share::{SOON, Share};
 use virtiofsd::fuse::Opcode;
 
 const MOMENT: Duration = Duration::from_millis(500);
+
+/// What the daemon says of memory that it touched and that is gone.
+const TAKEN_AWAY: &str = "took memory of its guest away";
 
 /// What a hostile guest does to a queue; the buffer holds a sound request's header.
 type Attack = fn(&mut DriverQueue, GuestAddress) -> Result<()>;
@@ -304,26 +309,64 @@ fn too_little_memory_is_refused_and_the_next_front_end_served() {
     assert_no_panic(&mut share);
 }
 
+/// Takes a guest's memory away; what the daemon says then.
+type Loss = fn(&mut FrontEnd, &mut Fs) -> &'static str;
+
+/// The thread of a queue that was idle finds out.
+fn shrunk_while_idle(_front_end: &mut FrontEnd, fs: &mut Fs) -> &'static str {
+    fs.exchange().queue().memory().set_file_len(0).unwrap();
+    fs.exchange().queue().kick_always().unwrap();
+    TAKEN_AWAY
+}
+
+/// Reads and io_uring are under way.
+fn shrunk_under_load(_front_end: &mut FrontEnd, fs: &mut Fs) -> &'static str {
+    let mut session = Session(fs);
+    let file = session.create("file");
+    assert_eq!(session.write(file, 0, &[6; 65536]).error, 0);
+    for _ in 0..24 {
+        session.submit_read(file, 0, 65536);
+    }
+    fs.exchange().queue().memory().set_file_len(0).unwrap();
+    fs.exchange().queue().kick_always().unwrap();
+    TAKEN_AWAY
+}
+
+/// The session's thread reads indices when it is given a ring.
+fn shrunk_while_stopped(front_end: &mut FrontEnd, fs: &mut Fs) -> &'static str {
+    let queue = fs.exchange().queue();
+    let base = front_end.stop_queue(queue.index()).unwrap();
+    queue.memory().set_file_len(0).unwrap();
+    front_end.attach_queue(queue, base).unwrap();
+    queue.kick_always().unwrap();
+    "queue cannot run"
+}
+
+/// In the sandbox, and where seccomp kills: what the guard against lost memory does is on the lists
+/// of all threads that touch memory.
 #[test]
 fn a_front_end_that_shrinks_its_memory_loses_its_queues_and_nothing_else() {
-    let mut share = Share::start("fs-shrunk");
-    let (front_end, mut fs) = share.mounted();
-    let memory = fs.exchange().queue().memory().clone();
-    memory.set_file_len(0).unwrap();
-    fs.exchange().queue().kick_always().unwrap();
-    let deadline = std::time::Instant::now() + SOON;
-    while !share
-        .daemon
-        .stderr()
-        .contains("took memory of its guest away")
-    {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{}",
-            share.daemon.stderr()
-        );
-        std::thread::sleep(MOMENT / 50);
+    lab::need::root().unwrap();
+    let mut share = Share::start_with("fs-shrunk", |daemon| {
+        daemon.args(["--sandbox", "namespace", "--seccomp", "kill"])
+    });
+    // Whoever serves is inside by then.
+    share.assert_serves();
+    let serving = share.daemon.serving_pid().unwrap();
+    for lose in [shrunk_while_idle, shrunk_under_load, shrunk_while_stopped] as [Loss; 3] {
+        let (mut front_end, mut fs) = share.mounted();
+        assert_eq!(Process::of(serving).status("Seccomp"), "2");
+        let before = share.daemon.stderr();
+        let expected = lose(&mut front_end, &mut fs);
+        let count = |said: &str| said.matches(expected).count();
+        let deadline = Instant::now() + SOON;
+        while count(&share.daemon.stderr()) == count(&before) {
+            assert!(Instant::now() < deadline, "{}", share.daemon.stderr());
+            thread::sleep(MOMENT / 50);
+        }
+        drop((front_end, fs));
+        share.assert_serves();
+        assert_eq!(share.daemon.serving_pid().unwrap(), serving);
     }
-    drop((front_end, fs));
     assert_no_panic(&mut share);
 }
