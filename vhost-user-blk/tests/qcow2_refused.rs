@@ -62,7 +62,10 @@ fn what_is_not_supported_is_named() {
     let name = "disk.qcow2";
     let data_file = format!(",data_file={}", images.0.join("data.raw").display());
     let cases = [
-        (",compression_type=zstd", "is compressed with something else"),
+        (
+            ",compression_type=zstd",
+            "is compressed with something else",
+        ),
         (",extended_l2=on", "has extended L2 entries"),
         (&data_file, "keeps its data in an external file"),
     ];
@@ -182,6 +185,43 @@ fn two_daemons_never_write_one_image() {
     let other = image::create_on(&images.0.join("other.qcow2"), &base, "qcow2", "");
     let scratch = Scratch::new("qcow2-shared").unwrap();
     Disk::serve(scratch, other, |daemon| daemon.args(QCOW2)).assert_serves();
+}
+
+/// With such an image imago looked for a free cluster until the stack was used up (found by fuzzing).
+#[test]
+fn an_image_that_does_not_count_its_own_tables_is_not_written() {
+    let images = Images::new("qcow2-uncounted");
+    let sound = images.create("sound.qcow2", ",cluster_size=512");
+    let bytes = std::fs::read(&sound).unwrap();
+    let field = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (l1, table) = (field(40), field(48));
+    let block = field(table as usize);
+    let cases = [
+        ("no-block", table, 0),
+        ("header", block, 0),
+        ("table", block + 2 * (table / 512), 0),
+        ("block", block + 2 * (block / 512), 0),
+        ("l1", block + 2 * (l1 / 512), 0),
+        ("unaligned", table, block + 8),
+    ];
+    for (name, at, value) in cases {
+        let mut bytes = bytes.clone();
+        let width = if at < block { 8 } else { 2 };
+        let value = u64::to_be_bytes(value);
+        bytes[at as usize..at as usize + width].copy_from_slice(&value[8 - width..]);
+        let image = images.0.file(&format!("{name}.qcow2"), &bytes).unwrap();
+        let words = [
+            "does not count the clusters of its own tables",
+            "--read-only",
+        ];
+        images.refused(&image, QCOW2, &words);
+        let scratch = Scratch::new("qcow2-uncounted-read").unwrap();
+        let options = ["--format", "qcow2", "--read-only"];
+        let disk = Disk::serve(scratch, image, |daemon| daemon.args(options));
+        assert_eq!(disk.driver(ALL).1.read(0, 512).unwrap().1, [0; 512]);
+    }
+    let scratch = Scratch::new("qcow2-counted").unwrap();
+    Disk::serve(scratch, sound, |daemon| daemon.args(QCOW2)).assert_serves();
 }
 
 #[test]

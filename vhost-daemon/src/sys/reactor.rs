@@ -43,6 +43,9 @@ pub struct Reactor<T> {
 }
 
 impl<T> Reactor<T> {
+    /// No fewer operations are worth a system call of their own, before the thread sleeps.
+    const FIRST_BATCH: usize = 4;
+
     /// A ring with room for `entries` submissions, made by the thread that will use it.
     ///
     /// # Errors
@@ -89,7 +92,7 @@ impl<T> Reactor<T> {
     }
 
     /// Queues `io` for the kernel; it goes with the next [`submit`](Self::submit) or
-    /// [`wait`](Self::wait).
+    /// [`wait`](Self::wait), or before when the kernel has little to do.
     ///
     /// # Errors
     /// Hands the tag back when the submission queue is full and the kernel does not take it.
@@ -110,7 +113,18 @@ impl<T> Reactor<T> {
             };
         }
         self.in_flight += 1;
+        self.hand_over_early();
         Ok(())
+    }
+
+    /// Hands over what is queued if the kernel has no more than that to do: a disk should not stand still
+    /// while a batch is put together. Bursts of 32 go as 4, 4, 8 and 16.
+    fn hand_over_early(&mut self) {
+        let pending = self.ring.submission().len();
+        if pending >= Self::FIRST_BATCH.max(self.in_flight.saturating_sub(pending)) {
+            // What goes wrong here goes wrong again with the next submission, which tells.
+            let _ = self.enter(pending, 0);
+        }
     }
 
     /// Makes [`wait`](Self::wait) return after `delay` at the latest, once. While one such wish is

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::header::{self, Header, Refusal};
-use super::host_file::HostFile;
+use super::host_file::{HostFile, read};
 use super::layer::{Layer, Role};
+use super::reference_counts;
 use crate::storage::file::OpenError;
 use crate::storage::format::Format;
 use crate::tasks::block_on;
@@ -44,7 +45,7 @@ pub enum Qcow2Error {
     #[error(transparent)]
     File(#[from] OpenError),
     /// Its header cannot be read.
-    #[error("cannot read the header of {path}")]
+    #[error("cannot read the header and tables of {path}")]
     Header {
         /// The image.
         path: PathBuf,
@@ -205,7 +206,7 @@ fn open_links(image: &Path, options: ChainOptions) -> Result<Vec<Link>, Qcow2Err
         let file = Arc::new(HostFile::open(&path, read_only, options.direct)?);
         let header = match format {
             Format::Raw => None,
-            Format::Qcow2 => Some(read_header(&path)?),
+            Format::Qcow2 => Some(read_header(&path, read_only)?),
         };
         let backing = header.as_ref().and_then(|header| header.backing.clone());
         links.push(Link { file, header });
@@ -225,35 +226,25 @@ fn identity(path: &Path) -> Result<(u64, u64), OpenError> {
     Ok((stat.dev(), stat.ino()))
 }
 
-fn read_header(path: &Path) -> Result<Header, Qcow2Error> {
+/// Reads an image's header and, unless nothing will be written, checks what it counts.
+fn read_header(path: &Path, read_only: bool) -> Result<Header, Qcow2Error> {
     let failed = |source| Qcow2Error::Header {
         path: path.to_owned(),
         source,
     };
     // A descriptor without O_DIRECT.
     let file = fs::File::open(path).map_err(failed)?;
-    let mut bytes = vec![0; 104];
-    read_front(&file, &mut bytes).map_err(failed)?;
-    bytes.resize(header::wanted(&bytes), 0);
-    read_front(&file, &mut bytes).map_err(failed)?;
-    Header::parse(&bytes).map_err(|why| Qcow2Error::Refused {
+    let start = read(&file, &(0..header::V3_BYTES as u64)).map_err(failed)?;
+    let bytes = read(&file, &(0..header::wanted(&start))).map_err(failed)?;
+    let refused = |why| Qcow2Error::Refused {
         path: path.to_owned(),
         why,
-    })
-}
-
-/// Fills `bytes` from the file's start; what is behind its end stays zero.
-fn read_front(file: &fs::File, bytes: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.read_at(&mut bytes[done..], done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    };
+    let header = Header::parse(&bytes).map_err(refused)?;
+    if !read_only && !reference_counts::are_sound(&file, &header.tables).map_err(failed)? {
+        return Err(refused(Refusal::ReferenceCounts));
     }
-    Ok(())
+    Ok(header)
 }
 
 /// Where the backing file `named` by `image` is, if the chain of `top` may lead there.

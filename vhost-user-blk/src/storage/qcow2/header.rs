@@ -1,6 +1,8 @@
 //! The header of a qcow2 image (QEMU, docs/interop/qcow2.txt), read with suspicion: images come from
 //! people the host need not trust. Nothing here does I/O.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use super::super::format::{Format, QCOW2_MAGIC};
@@ -8,7 +10,7 @@ use super::super::format::{Format, QCOW2_MAGIC};
 /// Length of the header's fixed part in version 2, in bytes.
 const V2_BYTES: usize = 72;
 /// The same in version 3.
-const V3_BYTES: usize = 104;
+pub(super) const V3_BYTES: usize = 104;
 /// Header extension: the backing file's format.
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 /// Header extension: names of feature bits, 48 bytes each.
@@ -26,6 +28,21 @@ pub(super) struct Header {
     pub(super) cluster_size: u64,
     /// The image below this one.
     pub(super) backing: Option<Backing>,
+    /// Where its tables are.
+    pub(super) tables: Tables,
+}
+
+/// Where an image keeps its tables, in bytes of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tables {
+    /// Bytes in a cluster.
+    pub(super) cluster_size: u64,
+    /// The table of the blocks of reference counts.
+    pub(super) reference_table: Range<u64>,
+    /// A reference count has `1 << reference_order` bits; at most 6.
+    pub(super) reference_order: u32,
+    /// The active L1 table.
+    pub(super) l1: Range<u64>,
 }
 
 /// The file that blocks come from which the image does not have.
@@ -54,6 +71,12 @@ pub enum Refusal {
     /// Someone found it broken.
     #[error("is marked corrupt; repair it with `qemu-img check -r all`")]
     Corrupt,
+    /// Its own tables lie on clusters that it counts as free.
+    #[error(
+        "does not count the clusters of its own tables; repair it with `qemu-img check -r all`, or serve \
+         it with --read-only"
+    )]
+    ReferenceCounts,
     /// Guest data in another file.
     #[error("keeps its data in an external file; convert it with `qemu-img convert -O qcow2`")]
     ExternalData,
@@ -122,7 +145,7 @@ impl<'a> Fields<'a> {
 }
 
 /// How many bytes [`Header::parse`] wants to see, from the first [`V3_BYTES`] of an image.
-pub(super) fn wanted(start: &[u8]) -> usize {
+pub(super) fn wanted(start: &[u8]) -> u64 {
     let bits = Fields(start).u32(20).unwrap_or(9);
     1 << bits.clamp(9, 21)
 }
@@ -156,8 +179,27 @@ impl Header {
             version,
             cluster_size: 1 << cluster_bits,
             backing: backing(&fields, version, 1 << cluster_bits)?,
+            tables: tables(&fields, version, cluster_bits)?,
         })
     }
+}
+
+fn tables(fields: &Fields<'_>, version: u32, cluster_bits: u32) -> Result<Tables, Refusal> {
+    let reference_order = if version == 3 { fields.u32(96)? } else { 4 };
+    if reference_order > 6 {
+        return Err(Refusal::Malformed("reference counts of no valid width"));
+    }
+    let range = |at: u64, len: u64| match at.checked_add(len) {
+        Some(end) if at.is_multiple_of(1 << cluster_bits) && end <= MAX_SIZE => Ok(at..end),
+        _ => Err(Refusal::Malformed("a table is out of place")),
+    };
+    let reference_clusters = u64::from(fields.u32(56)?);
+    Ok(Tables {
+        cluster_size: 1 << cluster_bits,
+        reference_table: range(fields.u64(48)?, reference_clusters << cluster_bits)?,
+        reference_order,
+        l1: range(fields.u64(40)?, u64::from(fields.u32(36)?) * 8)?,
+    })
 }
 
 fn check_features(fields: &Fields<'_>) -> Result<(), Refusal> {
@@ -277,6 +319,11 @@ mod tests {
         put(16, &8_u32.to_be_bytes());
         put(20, &16_u32.to_be_bytes());
         put(24, &(1_u64 << 30).to_be_bytes());
+        put(36, &2_u32.to_be_bytes());
+        put(40, &(3_u64 << 16).to_be_bytes());
+        put(48, &(1_u64 << 16).to_be_bytes());
+        put(56, &1_u32.to_be_bytes());
+        put(96, &4_u32.to_be_bytes());
         put(100, &112_u32.to_be_bytes());
         put(112, &EXTENSION_BACKING_FORMAT.to_be_bytes());
         put(116, &3_u32.to_be_bytes());
@@ -300,6 +347,13 @@ mod tests {
         };
         assert_eq!(header.backing, Some(backing));
         assert_eq!((header.version, header.cluster_size), (3, 65536));
+        let tables = Tables {
+            cluster_size: 65536,
+            reference_table: 0x1_0000..0x2_0000,
+            reference_order: 4,
+            l1: 0x3_0000..0x3_0010,
+        };
+        assert_eq!(header.tables, tables);
     }
 
     #[test]
@@ -324,6 +378,13 @@ mod tests {
         ];
         for (at, field, refusal) in cases {
             assert_eq!(with(at, field), Err(refusal), "{field:?} at {at}");
+        }
+        for (at, field) in [(96, 7_u32), (44, 0x3_0001), (52, 0x1_0200), (40, 1 << 30)] {
+            let refused = with(at, &field.to_be_bytes());
+            assert!(
+                matches!(refused, Err(Refusal::Malformed(_))),
+                "{field:#x} at {at}"
+            );
         }
         let no_format = Refusal::NoBackingFormat("base.img".to_owned());
         assert_eq!(with(112, &[0; 8]), Err(no_format));

@@ -2,7 +2,8 @@
 
 use std::fs::{File, FileType};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -221,4 +222,20 @@ impl HostFile {
         }
         tasks::perform_change(io, &self.changes).await
     }
+}
+
+/// The bytes of a range; what is behind the image's end is zero.
+pub(super) fn read(image: &impl FileExt, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(range.end - range.start).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut bytes = vec![0; len];
+    let mut done = 0;
+    while done < len {
+        match image.read_at(&mut bytes[done..], range.start + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }

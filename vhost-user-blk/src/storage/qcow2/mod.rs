@@ -9,6 +9,7 @@ mod header;
 mod host_file;
 mod image;
 mod layer;
+mod reference_counts;
 mod sys;
 
 use std::io;
