@@ -13,8 +13,9 @@ use thiserror::Error;
 use crate::listen::{ListenError, SocketFile};
 use crate::metrics::{Metrics, MetricsServer, MetricsSocket, Registry};
 use crate::options::CommonConfig;
-use crate::sandbox::seccomp::{Role, SeccompError, ThreadFilters};
-use crate::session::{Device, ServeError, Service, serve};
+use crate::sandbox::seccomp::{Calls, Role, SeccompError, ThreadFilters};
+use crate::sandbox::{Enclosure, EnclosureConfig, Files, SandboxError};
+use crate::session::{Device, ServeError, Server, Service};
 use crate::shutdown::Shutdown;
 use crate::sys::{Reactor, expect_lost_memory};
 
@@ -33,6 +34,9 @@ pub enum DaemonError {
          seccomp filter)"
     )]
     IoUring(#[source] io::Error),
+    /// The daemon cannot be closed in.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The main thread's filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
@@ -42,10 +46,11 @@ pub enum DaemonError {
 }
 
 /// What a daemon must have before it is closed in: its metrics socket, and signals that do not end
-/// it. A daemon that is not closed in goes straight to [`Daemon::start`].
+/// it.
 pub struct Prepared {
     signals: Signals,
     metrics: Option<MetricsSocket>,
+    shutdown: Arc<Shutdown>,
 }
 
 impl Prepared {
@@ -61,7 +66,13 @@ impl Prepared {
         Ok(Self {
             signals: Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?,
             metrics,
+            shutdown: Arc::new(Shutdown::new()?),
         })
+    }
+
+    /// The request to stop, as [`Daemon::shutdown`].
+    pub fn shutdown(&self) -> &Arc<Shutdown> {
+        &self.shutdown
     }
 
     /// Takes over the removal of the metrics socket's file.
@@ -82,7 +93,7 @@ impl Prepared {
         expect_lost_memory()?;
         filters.enter(Role::Main)?;
         Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
-        let shutdown = Arc::new(Shutdown::new()?);
+        let shutdown = self.shutdown;
         watch_signals(self.signals, &shutdown, metrics, filters)?;
         let server = self
             .metrics
@@ -103,25 +114,15 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts watching signals and serving metrics, and makes sure that io_uring can be had.
-    ///
-    /// # Errors
-    /// See [`DaemonError`].
-    pub fn start(
-        metrics_socket: Option<&Path>,
-        metrics: &Arc<Registry>,
-    ) -> Result<Self, DaemonError> {
-        Prepared::new(metrics_socket)?.start(metrics, &Arc::default())
-    }
-
     /// The request to stop, made by a signal or by the program itself.
     pub fn shutdown(&self) -> &Arc<Shutdown> {
         &self.shutdown
     }
 }
 
-/// Serves the one `device` of a daemon until a signal asks to stop (or the end of the only front
-/// end).
+/// Closes the process in, then serves the one `device` of a daemon until a signal asks to stop (or the
+/// end of the only front end). To be called while there is one thread; `calls` are what its threads
+/// need.
 ///
 /// # Errors
 /// When the daemon cannot start to serve.
@@ -129,16 +130,27 @@ pub fn run<D: Device>(
     device: &Arc<D>,
     config: CommonConfig,
     metrics: Arc<Metrics>,
+    enclosure: EnclosureConfig,
+    calls: Calls,
 ) -> Result<(), DaemonError> {
     let registry = Arc::new(Registry::of(&metrics));
-    let daemon = Daemon::start(config.metrics_socket.as_deref(), &registry)?;
+    let prepared = Prepared::new(config.metrics_socket.as_deref())?;
+    let sockets = [config.endpoint.path(), config.metrics_socket];
+    let filters = Arc::new(ThreadFilters::new(enclosure.seccomp, calls)?);
     let service = Service {
         endpoint: config.endpoint,
         once: config.once,
         poll: config.poll,
         metrics,
     };
-    serve(device, service, daemon.shutdown())?;
+    let server = Server::open(device, service)?.with_filters(filters.clone());
+    let enclosure = Enclosure {
+        config: enclosure,
+        files: Files::removed(sockets.into_iter().flatten()),
+    };
+    enclosure.enter()?;
+    let daemon = prepared.start(&registry, &filters)?;
+    server.run(daemon.shutdown())?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The sandbox of a daemon that opens paths while it runs.
+//! What is left to a daemon that stays the process it is.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,57 +7,119 @@
 )]
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::thread::CapabilitySet;
-use vhost_daemon::sandbox::{IdMaps, Mode, Sandbox, SandboxError, View};
+use lab::scratch::Scratch;
+use vhost_daemon::sandbox::{Enclosure, EnclosureConfig, Files, SandboxError};
 
-#[test]
-fn paths_stay_and_the_rest_goes() {
-    lab::need::root().unwrap();
+/// An ordinary user.
+const NOBODY: u32 = 65534;
+
+/// What the example says of itself, as root or as an ordinary user.
+fn closed_in(test: &str, files: &str, user: Option<u32>) -> String {
+    let scratch = Scratch::new(test).unwrap();
+    let directory = scratch.dir("inside").unwrap();
     // target/debug/deps/sandbox-0123 -> target/debug/examples/closed_in
     let test = std::env::current_exe().unwrap();
-    let example = test.ancestors().nth(2).unwrap().join("examples/closed_in");
-    let output = Command::new(example).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let line = |kind: &str| {
-        let here = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
-        format!("{kind} {}\n", here.display())
-    };
-    assert!(said.contains(&line("mnt")), "{said}");
-    for kind in ["net", "pid", "ipc"] {
-        assert!(!said.contains(&line(kind)), "{said}");
+    let built = test.ancestors().nth(2).unwrap().join("examples/closed_in");
+    // The build directory may be closed to others.
+    let copy = scratch.join("closed_in");
+    fs::copy(built, &copy).unwrap();
+    for file in [directory.join("old"), directory.with_extension("beside")] {
+        fs::write(&file, "content").unwrap();
+        std::os::unix::fs::chown(&file, user, user).unwrap();
     }
-    let dac_override = "0000000000000002\n";
-    for set in ["CapEff", "CapPrm", "CapBnd"] {
-        assert!(said.contains(&format!("{set}:\t{dac_override}")), "{said}");
+    for owned in [scratch.path(), &directory] {
+        std::os::unix::fs::chown(owned, user, user).unwrap();
     }
-    assert!(said.contains("NoNewPrivs:\t1\n"), "{said}");
-    assert!(said.contains("files to remove: 0\n"), "{said}");
-    let numbers = said
-        .lines()
-        .find(|line| line.starts_with("NSpid:"))
-        .unwrap();
-    assert_eq!(numbers.split_whitespace().last(), Some("1"), "{numbers}");
+    let mut command = Command::new(copy);
+    command.arg(files).arg(&directory);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
-/// A fork with several threads would leave locks that nobody opens.
+fn assert_powerless(said: &str) {
+    let own = |kind: &str| {
+        let here = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        said.contains(&format!("{kind} {}\n", here.display()))
+    };
+    assert!(own("mnt") && own("pid"), "{said}");
+    assert!(!own("net") && !own("ipc"), "{said}");
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert!(
+            said.contains(&format!("{set}:\t0000000000000000\n")),
+            "{said}"
+        );
+    }
+    assert!(said.contains("NoNewPrivs:\t1\n"), "{said}");
+}
+
+fn assert_can(said: &str, can: &[&str], cannot: &[&str]) {
+    for what in can {
+        assert!(said.contains(&format!("can {what}\n")), "{what}: {said}");
+    }
+    for what in cannot {
+        let refused = said.contains(&format!("cannot {what}: "));
+        assert!(refused, "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_daemon_that_opens_nothing_can_open_nothing() {
+    lab::need::root().unwrap();
+    for user in [None, Some(NOBODY)] {
+        let said = closed_in("closed-none", "none", user);
+        assert_powerless(&said);
+        let rest = [
+            "read", "write", "make", "bind", "mkdir", "link", "rename", "run", "connect",
+        ];
+        assert_can(&said, &["remove"], &rest);
+        assert_can(&said, &[], &["remove elsewhere"]);
+    }
+}
+
+#[test]
+fn a_daemon_that_opens_on_demand_can_open_and_no_more() {
+    lab::need::root().unwrap();
+    let can = [
+        "read",
+        "write",
+        "make",
+        "bind",
+        "remove",
+        "remove elsewhere",
+    ];
+    let cannot = ["mkdir", "link", "rename", "run", "connect"];
+    let said = closed_in("closed-user", "on-demand", Some(NOBODY));
+    assert_powerless(&said);
+    assert_can(&said, &can, &cannot);
+    // Root is told of files that belong to others.
+    let said = closed_in("closed-root", "on-demand", None);
+    assert!(said.contains("CapEff:\t0000000000000002\n"), "{said}");
+    assert_can(&said, &can, &cannot);
+}
+
+/// Threads that are there already would stay outside.
 #[test]
 fn it_is_entered_before_there_are_threads() {
     lab::need::root().unwrap();
     let other = std::thread::spawn(std::thread::park);
-    let sandbox = Sandbox {
-        mode: Mode::Namespace,
-        view: View::Host,
-        ids: IdMaps::default(),
-        capabilities: CapabilitySet::empty(),
+    let enclosure = Enclosure {
+        config: EnclosureConfig {
+            isolates: true,
+            seccomp: vhost_daemon::sandbox::seccomp::Action::None,
+            capabilities: rustix::thread::CapabilitySet::empty(),
+            required: rustix::thread::CapabilitySet::empty(),
+        },
+        files: Files::OnDemand,
     };
-    let refused = sandbox.enter(Vec::new());
+    let refused = enclosure.enter();
     assert!(
         matches!(refused, Err(SandboxError::Threads(2..))),
         "{refused:?}"

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::thread;
 
 use clap::ValueEnum;
-use vhost_daemon::sandbox::seccomp::{Action, Call, Role, ThreadFilters};
+use vhost_daemon::sandbox::seccomp::{Action, Call, Calls, Role, ThreadFilters};
 
 const ACTION: &str = "SECCOMP_ACTION";
 
@@ -26,13 +26,26 @@ fn forbidden() -> bool {
 fn a_queue_steps_out_of_line() {
     let action = std::env::var(ACTION).unwrap();
     let action = Action::from_str(&action, false).unwrap();
-    let umask = [Call::any(libc::SYS_umask, "on this device's list")];
-    let filters = ThreadFilters::new(action, &umask).unwrap();
+    const UMASK: &[Call] = &[Call::any(libc::SYS_umask, "on this device's list")];
+    let more = Calls {
+        queue: UMASK,
+        ..Calls::default()
+    };
+    let filters = ThreadFilters::new(action, more).unwrap();
     // A thread of its own: the main thread's list is the test harness' no more than this one.
     let queue = thread::spawn(move || {
         filters.enter(Role::Queue).unwrap();
         filters.enter(Role::Queue).unwrap();
         rustix::process::umask(rustix::fs::Mode::empty());
+        // The allocator may ask for it.
+        let asked = std::fs::File::open("/proc/sys/vm/overcommit_memory").map(drop);
+        assert_eq!(
+            asked.map_err(|error| error.raw_os_error()),
+            match action {
+                Action::None => Ok(()),
+                _ => Err(Some(libc::EACCES)),
+            }
+        );
         forbidden()
     });
     assert!(queue.join().unwrap());

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod options;
 pub mod request;
 pub mod storage;
+pub mod system_calls;
 pub mod tasks;
 pub mod worker;
 pub mod write_cache;

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use clap::Parser;
 use thiserror::Error;
-use vhost_daemon::daemon::{self, Daemon, DaemonError};
+use vhost_daemon::daemon::{self, DaemonError, Prepared};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Registry;
+use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
+use vhost_daemon::sandbox::{Enclosure, Files, SandboxError, close_inherited};
 use vhost_user_blk::control::{self, Command, ControlError, ControlServer};
 use vhost_user_blk::disks::{AddError, Common, Disks};
 use vhost_user_blk::options::{Action, CAPABILITIES, Config, Options, OptionsError};
+use vhost_user_blk::system_calls::CALLS;
 
 #[derive(Debug, Error)]
 enum Error {
@@ -29,6 +32,10 @@ enum Error {
     Control(#[source] ListenError),
     #[error("no thread for --control")]
     ControlThread(#[source] std::io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
 }
@@ -55,32 +62,47 @@ fn control(socket: &Path, command: &Command) -> Result<(), Error> {
 }
 
 fn run(options: Options) -> Result<(), Error> {
+    // Whoever starts the daemon may have left a way out open.
+    close_inherited(&options.inherited());
     vhost_daemon::log::start(&options.common.log_level)?;
-    let Config {
-        shared,
-        disks: configs,
-        control,
-        state_dir,
-    } = options.validate()?;
+    serve(options.validate()?)
+}
+
+/// What is named at the start is open before the daemon is closed in; only then guests are heard.
+fn serve(config: Config) -> Result<(), Error> {
     let metrics = Arc::new(Registry::default());
-    let daemon = Daemon::start(shared.metrics_socket.as_deref(), &metrics)?;
+    let prepared = Prepared::new(config.shared.metrics_socket.as_deref())?;
+    let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
     let disks = Disks::new(Common {
-        state_dir,
-        once: shared.once,
-        poll: shared.poll,
-        metrics,
-        shutdown: daemon.shutdown().clone(),
+        state_dir: config.state_dir,
+        once: config.shared.once,
+        poll: config.shared.poll,
+        metrics: metrics.clone(),
+        shutdown: prepared.shutdown().clone(),
+        filters: filters.clone(),
     });
     // Bound first: who sees a disk's socket finds this one too. Served last: a command finds all disks.
-    let control = control
+    let control = config
+        .control
         .map(|path| ControlServer::bind(&path))
         .transpose()
         .map_err(Error::Control)?;
-    for config in configs {
-        disks.add(config)?;
-    }
+    let opened = disks.open_all(config.disks)?;
+    let files = match control {
+        Some(_) => Files::OnDemand,
+        None => Files::removed(opened.sockets().chain(config.shared.metrics_socket)),
+    };
+    let enclosure = Enclosure {
+        config: config.sandbox,
+        files,
+    };
+    enclosure.enter()?;
+    let daemon = prepared.start(&metrics, &filters)?;
+    disks.serve_all(opened)?;
     if let Some(control) = &control {
-        control.start(disks.clone()).map_err(Error::ControlThread)?;
+        control
+            .start(disks.clone(), &filters)
+            .map_err(Error::ControlThread)?;
     }
     let stopped = daemon.shutdown().wait().map_err(DaemonError::Signals);
     disks.close();

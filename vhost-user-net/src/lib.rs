@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod options;
 pub mod station;
 pub mod sys;
+pub mod system_calls;
 pub mod worker;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub fn run(options: Options) -> Result<(), NetError> {
         pairs,
         mac,
         mtu,
+        sandbox,
     } = options.validate()?;
     let tap = Tap::open(tap, pairs, mtu)?;
     tracing::info!(
@@ -64,6 +66,6 @@ pub fn run(options: Options) -> Result<(), NetError> {
     );
     let metrics = Arc::new(Metrics::default());
     let device = Arc::new(NetDevice::new(tap, mac, metrics.clone()));
-    daemon::run(&device, common, metrics)?;
+    daemon::run(&device, common, metrics, sandbox, system_calls::CALLS)?;
     Ok(())
 }

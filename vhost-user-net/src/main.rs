@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use vhost_daemon::sandbox::close_inherited;
 use vhost_daemon::{daemon, log};
 use vhost_user_net::options::{CAPABILITIES, Options};
 
@@ -12,6 +13,8 @@ fn main() -> ExitCode {
         println!("{CAPABILITIES}");
         return ExitCode::SUCCESS;
     }
+    // Whoever starts the daemon may have left a way out open.
+    close_inherited(&options.inherited());
     if let Err(error) = log::start(&options.common.log_level) {
         return daemon::exit_code("vhost-user-net", Err(error));
     }

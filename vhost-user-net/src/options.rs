@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use clap::Parser;
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use vhost_daemon::options::{CommonConfig, CommonOptions, OptionsError as CommonError};
+use vhost_daemon::sandbox::capabilities::ModifyError;
+use vhost_daemon::sandbox::{EnclosureConfig, EnclosureOptions};
 use vhost_daemon::sys::adopt_fd;
 
 use crate::backend::{InterfaceName, TapSource};
@@ -33,6 +36,10 @@ pub struct Options {
     #[command(flatten)]
     pub common: CommonOptions,
 
+    /// How the daemon is closed in
+    #[command(flatten)]
+    pub sandbox: EnclosureOptions,
+
     /// Tap interface to use; made if there is none and this process may
     #[arg(long, value_name = "NAME", conflicts_with = "tap_fd")]
     pub tap: Option<InterfaceName>,
@@ -59,6 +66,8 @@ pub struct Options {
 pub struct Config {
     /// What all daemons need.
     pub common: CommonConfig,
+    /// How the daemon is closed in.
+    pub sandbox: EnclosureConfig,
     /// The tap.
     pub tap: TapSource,
     /// Queue pairs.
@@ -75,6 +84,9 @@ pub enum OptionsError {
     /// Those of all daemons.
     #[error(transparent)]
     Common(#[from] CommonError),
+    /// `--modcaps`.
+    #[error(transparent)]
+    Capabilities(#[from] ModifyError),
     /// Neither `--tap` nor `--tap-fd`.
     #[error("give --tap NAME or --tap-fd FD")]
     NoTap,
@@ -103,6 +115,11 @@ pub enum OptionsError {
 }
 
 impl Options {
+    /// The inherited descriptors that are named.
+    pub fn inherited(&self) -> Vec<i32> {
+        self.tap_fd.iter().copied().chain(self.common.fd).collect()
+    }
+
     /// Checks the options and takes over inherited descriptors.
     ///
     /// # Errors
@@ -121,6 +138,8 @@ impl Options {
             None => TapSource::Inherited(adopt(&self.tap_fd, pairs)?),
         };
         Ok(Config {
+            // An open tap obeys whoever has it.
+            sandbox: self.sandbox.validate(CapabilitySet::empty())?,
             common: self.common.validate()?,
             tap,
             pairs,

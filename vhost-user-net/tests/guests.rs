@@ -42,7 +42,7 @@ impl Host {
             .args(["--tap", "guest", "--queue-pairs", pairs, "--socket-path"])
             .arg(&socket);
         let mut daemon = namespace.spawn(builder).unwrap();
-        daemon.wait_listening(&socket, SOON).unwrap();
+        daemon.wait_stderr("waiting for a front end", SOON).unwrap();
         Self {
             daemon,
             namespace,

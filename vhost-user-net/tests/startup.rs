@@ -136,7 +136,7 @@ fn a_tap_that_is_not_there_is_made_and_goes_with_the_daemon() {
         .arg("--socket-path")
         .arg(&socket);
     let mut daemon = namespace.spawn(builder).unwrap();
-    daemon.wait_listening(&socket, SOON).unwrap();
+    daemon.wait_stderr("waiting for a front end", SOON).unwrap();
     assert!(namespace.ip("link show made").unwrap().contains("mtu 4000"));
     let exit = daemon.terminate(SOON).unwrap();
     assert!(exit.status.success(), "{}", exit.stderr);
@@ -172,7 +172,7 @@ fn serves_inherited(pairs: usize) {
         .into_iter()
         .fold(builder, |builder, fd| builder.keep(fd));
     let mut daemon = builder.spawn().unwrap();
-    daemon.wait_listening(&socket, SOON).unwrap();
+    daemon.wait_stderr("waiting for a front end", SOON).unwrap();
     let memory = GuestMemory::with_size(8 << 20).unwrap();
     let mut front_end = FrontEnd::connect(&socket, SOON).unwrap();
     let protocol = ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
@@ -232,7 +232,7 @@ fn a_killed_daemons_place_is_taken_over() {
     network.daemon = network.namespace.spawn(builder).unwrap();
     network
         .daemon
-        .wait_listening(&network.socket, SOON)
+        .wait_stderr("waiting for a front end", SOON)
         .unwrap();
     network::wire::wait_forwarding(&network.namespace, TAP);
     network.assert_serves();

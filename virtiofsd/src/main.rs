@@ -10,13 +10,13 @@ use vhost_daemon::listen::ListenError;
 use vhost_daemon::log::FilterError;
 use vhost_daemon::metrics::{Metrics, Registry};
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
-use vhost_daemon::sandbox::{Sandbox, SandboxError, View, capabilities, close_inherited};
+use vhost_daemon::sandbox::{Sandbox, SandboxError, capabilities, close_inherited};
 use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::FsDevice;
 use virtiofsd::limits::{LimitError, raise_open_files};
 use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
-use virtiofsd::system_calls::FILE_CALLS;
+use virtiofsd::system_calls::CALLS;
 
 #[derive(Debug, Error)]
 enum Error {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<(), Error> {
     // Whoever starts the daemon may have left a way out open.
-    close_inherited(options.common.fd);
+    close_inherited(options.common.fd.as_slice());
     let syslog = options.syslog;
     let options = options.with_compat().map_err(ConfigError::from)?;
     let level = options.common.log_level.clone();
@@ -72,10 +72,8 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     capabilities::require(config.sandbox.required)?;
     let sandbox = Sandbox {
         mode: config.sandbox.mode,
-        view: View::Directory {
-            path: config.passthrough.shared_directory.clone(),
-            read_only: config.passthrough.read_only,
-        },
+        directory: config.passthrough.shared_directory.clone(),
+        read_only: config.passthrough.read_only,
         ids: config.id_maps,
         capabilities: config.sandbox.capabilities,
     };
@@ -87,7 +85,7 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     tracing::info!(directory = %directory.display(), tag = config.tag, queues = config.queues, open_files, "sharing");
 
     let device = Arc::new(FsDevice::new(file_system, config.tag, config.queues));
-    let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, FILE_CALLS)?);
+    let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
     let metrics = Arc::new(Metrics::default());
     let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
     let service = Service {

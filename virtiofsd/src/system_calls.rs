@@ -1,9 +1,15 @@
 //! What a queue's thread does to the host's files: system calls beyond those of every daemon.
 
-use vhost_daemon::sandbox::seccomp::{Arguments, Call};
+use vhost_daemon::sandbox::seccomp::{Arguments, Call, Calls};
 
-/// The list, for the filter of queue threads.
-pub const FILE_CALLS: &[Call] = &[
+/// For the threads' filters.
+pub const CALLS: Calls = Calls {
+    queue: FILE_CALLS,
+    session: &[],
+    control: &[],
+};
+
+const FILE_CALLS: &[Call] = &[
     Call::any(libc::SYS_openat2, "names, confined to their directory"),
     Call::any(libc::SYS_openat, "open files again; files without a name"),
     Call::any(libc::SYS_open_by_handle_at, "nodes without a descriptor"),

@@ -183,7 +183,7 @@ fn the_process_outside_has_nothing_open() {
     assert!(open[0].1.to_string_lossy().starts_with("pipe:"), "{open:?}");
 }
 
-/// A thread's filter comes on top of the main thread's two.
+/// A thread's filter comes on top of the main thread's.
 #[test]
 fn every_thread_that_serves_has_a_list_of_its_own() {
     lab::need::root().unwrap();
@@ -204,7 +204,7 @@ fn every_thread_that_serves_has_a_list_of_its_own() {
             name if name.starts_with("iou-") => continue,
             name => panic!("a thread called {name} that nobody listed"),
         };
-        assert_eq!(filters, if own_list { "3" } else { "2" }, "{name}");
+        assert_eq!(filters, if own_list { "2" } else { "1" }, "{name}");
     }
     for expected in [
         "session",

@@ -64,6 +64,15 @@ pub enum SandboxError {
         /// The system's reason.
         source: io::Error,
     },
+    /// unshare(2), of a daemon that stays one process.
+    #[error(
+        "--sandbox namespace cannot make network and IPC namespaces: run as root or allow user \
+         namespaces; in a container that has namespaces of its own give --sandbox none"
+    )]
+    Network(#[source] io::Error),
+    /// landlock(7).
+    #[error("access to files cannot be restricted; --sandbox none does without")]
+    Landlock(#[source] landlock::RulesetError),
     /// The process has more than one thread.
     #[error("the sandbox must be entered while there is one thread, not {0}")]
     Threads(usize),

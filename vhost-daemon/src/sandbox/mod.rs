@@ -9,8 +9,12 @@
 //! The other stays outside, as the process that was started: it passes signals on, removes the
 //! sockets' files at the end and ends as the inner one did. It holds no descriptor and meets no byte
 //! of a guest's.
+//!
+//! A daemon that serves no directory needs no other process: an [`Enclosure`] closes it in where it
+//! is.
 
 pub mod capabilities;
+mod enclosure;
 mod error;
 mod id_map;
 mod namespaces;
@@ -27,35 +31,25 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use crate::listen::SocketFile;
 use capabilities::confine;
+pub use enclosure::{Enclosure, Files};
 pub use error::SandboxError;
 pub use id_map::{IdMap, IdMapError, IdMaps};
-pub use options::{Mode, SandboxConfig, SandboxOptions};
+pub use options::{
+    EnclosureConfig, EnclosureOptions, Isolation, Mode, SandboxConfig, SandboxOptions,
+};
 pub use sys::close_inherited;
 use waiter::Outside;
 
-/// What a daemon still sees of the host's files.
-#[derive(Clone, Debug)]
-pub enum View {
-    /// This directory, as the root; read-only on demand. Device nodes in it cannot be opened and
-    /// programs not run, whatever their mode.
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// No change is possible.
-        read_only: bool,
-    },
-    /// All, for a daemon that opens paths on demand while it runs (a control socket). Namespaces
-    /// other than the mounts', capabilities and seccomp still close it in.
-    Host,
-}
-
-/// How a daemon is to be closed in.
+/// How a daemon that serves a directory is to be closed in.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     /// By which means.
     pub mode: Mode,
-    /// What stays visible.
-    pub view: View,
+    /// The directory: the root of what is visible. Device nodes in it cannot be opened and programs
+    /// not run, whatever their mode.
+    pub directory: PathBuf,
+    /// No change of it is possible.
+    pub read_only: bool,
     /// Whose ids an ordinary user's namespace has.
     pub ids: IdMaps,
     /// What it may keep, of what it has.
@@ -68,7 +62,7 @@ pub struct Inside {
     /// The process' own `/proc/self/fd`, open with `O_PATH`; nothing else of /proc can be reached
     /// from it where a namespace was made.
     pub descriptors: OwnedFd,
-    /// Where the directory of [`View::Directory`] is now.
+    /// Where the directory is now.
     pub directory: PathBuf,
     /// Sockets' files that are this process' to remove: none if another process stays outside.
     pub files: Vec<SocketFile>,
@@ -88,13 +82,11 @@ impl Sandbox {
         if !self.ids.is_empty() && (root || self.mode != Mode::Namespace) {
             return Err(SandboxError::MapsWithoutNamespace);
         }
-        if let View::Directory { path, .. } = &self.view {
-            check_directory(path, self.ids.is_empty())?;
-        }
+        check_directory(&self.directory, self.ids.is_empty())?;
         match self.mode {
             Mode::None => {
                 confine(self.capabilities)?;
-                self.inside(files, open_descriptors()?, None)
+                Ok(self.inside(files, open_descriptors()?, self.directory.clone()))
             }
             Mode::Chroot => self.enter_chroot(root, files),
             Mode::Namespace => self.enter_namespaces(root, files),
@@ -107,15 +99,11 @@ impl Sandbox {
         }
         let outside = Outside::split(UnshareFlags::empty(), files)?;
         let descriptors = open_descriptors()?;
-        let mut directory = None;
-        if let View::Directory { path, .. } = &self.view {
-            namespaces::change_root(path)?;
-            directory = Some("/".into());
-        }
+        namespaces::change_root(&self.directory)?;
         sys::leave_groups();
         confine(self.capabilities)?;
         outside.tie()?;
-        self.inside(Vec::new(), descriptors, directory)
+        Ok(self.inside(Vec::new(), descriptors, "/".into()))
     }
 
     fn enter_namespaces(&self, root: bool, files: Vec<SocketFile>) -> Result<Inside, SandboxError> {
@@ -123,42 +111,23 @@ impl Sandbox {
             self.ids.enter_user_namespace()?;
         }
         let outside = Outside::split(UnshareFlags::NEWPID, files)?;
-        let mut directory = None;
-        let descriptors = match &self.view {
-            View::Directory { path, read_only } => {
-                directory = Some("/".into());
-                namespaces::see_only(path, *read_only)?
-            }
-            View::Host => {
-                namespaces::leave_network()?;
-                open_descriptors()?
-            }
-        };
+        let descriptors = namespaces::see_only(&self.directory, self.read_only)?;
         if !root {
             sys::become_root_if_mapped();
         }
         sys::leave_groups();
         confine(self.capabilities)?;
         outside.tie()?;
-        self.inside(Vec::new(), descriptors, directory)
+        Ok(self.inside(Vec::new(), descriptors, "/".into()))
     }
 
-    fn inside(
-        &self,
-        files: Vec<SocketFile>,
-        descriptors: OwnedFd,
-        directory: Option<PathBuf>,
-    ) -> Result<Inside, SandboxError> {
-        let directory = directory.unwrap_or_else(|| match &self.view {
-            View::Directory { path, .. } => path.clone(),
-            View::Host => "/".into(),
-        });
+    fn inside(&self, files: Vec<SocketFile>, descriptors: OwnedFd, directory: PathBuf) -> Inside {
         tracing::debug!(mode = ?self.mode, capabilities = ?self.capabilities, "closed in");
-        Ok(Inside {
+        Inside {
             descriptors,
             directory,
             files,
-        })
+        }
     }
 }
 

@@ -27,8 +27,7 @@ fn failed(step: &'static str) -> impl FnOnce(std::io::Error) -> SandboxError {
 
 /// Leaves the host's network and IPC objects.
 pub(super) fn leave_network() -> Result<(), SandboxError> {
-    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC)
-        .map_err(failed("make network and IPC namespaces"))
+    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC).map_err(SandboxError::Network)
 }
 
 /// Makes `directory` the root of all that is mounted, in a mount namespace of its own, and leaves
@@ -37,7 +36,8 @@ pub(super) fn leave_network() -> Result<(), SandboxError> {
 ///
 /// What the host mounts under the directory later appears in it, and nothing comes back.
 pub(super) fn see_only(directory: &Path, read_only: bool) -> Result<OwnedFd, SandboxError> {
-    leave_network()?;
+    let network = UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
+    sys::unshare(network).map_err(failed("make network and IPC namespaces"))?;
     sys::unshare(UnshareFlags::NEWNS).map_err(failed("make a mount namespace"))?;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).map_err(step("separate its mounts from the host's"))?;

@@ -91,6 +91,11 @@ impl<D: Device> Server<D> {
         self
     }
 
+    /// Those filters.
+    pub(super) fn filters(&self) -> &ThreadFilters {
+        &self.filters
+    }
+
     /// Serves one front end after another until `shutdown` is requested (or, with `once` or an
     /// inherited connection, until the first one has gone). The socket's file goes at the end.
     ///

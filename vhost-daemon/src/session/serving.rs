@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::{Device, ServeError, Server};
+use crate::sandbox::seccomp::Role;
 use crate::shutdown::Shutdown;
 
 /// A device that is being served until [`stop`](Self::stop).
@@ -27,7 +28,11 @@ impl Serving {
         let asked = shutdown.clone();
         let thread = thread::Builder::new()
             .name("device".to_owned())
-            .spawn(move || ended(server.run(&asked)))?;
+            .spawn(move || {
+                // No filter more: only reports name it.
+                let _ = server.filters().enter(Role::Device);
+                ended(server.run(&asked));
+            })?;
         Ok(Self { shutdown, thread })
     }
 

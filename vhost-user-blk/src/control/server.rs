@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use vhost_daemon::listen::{self, ListenError};
+use vhost_daemon::sandbox::seccomp::{Role, ThreadFilters};
 
 use super::{Answer, Controlled, answer};
 
@@ -43,12 +44,16 @@ impl ControlServer {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(&self, controlled: impl Controlled) -> io::Result<()> {
-        let listener = self.listener.clone();
+    pub fn start(
+        &self,
+        controlled: impl Controlled,
+        filters: &Arc<ThreadFilters>,
+    ) -> io::Result<()> {
+        let (listener, filters) = (self.listener.clone(), filters.clone());
         let controlled: Arc<dyn Controlled> = Arc::new(controlled);
         thread::Builder::new()
             .name("control".to_owned())
-            .spawn(move || serve(&listener, &controlled))
+            .spawn(move || serve(&listener, &controlled, &filters))
             .map(drop)
     }
 }
@@ -59,7 +64,8 @@ impl Drop for ControlServer {
     }
 }
 
-fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
+fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>, filters: &Arc<ThreadFilters>) {
+    enter_role(filters);
     // A client's thread holds one clone.
     let clients = Arc::new(());
     loop {
@@ -68,11 +74,12 @@ fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
             continue;
         }
         let client = clients.clone();
-        let controlled = controlled.clone();
+        let (controlled, filters) = (controlled.clone(), filters.clone());
         let served = listener.accept().and_then(|(stream, _)| {
             thread::Builder::new()
                 .name("control client".to_owned())
                 .spawn(move || {
+                    enter_role(&filters);
                     if let Err(error) = converse(&stream, &*controlled) {
                         tracing::debug!(%error, "a control client went away");
                     }
@@ -85,6 +92,11 @@ fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>) {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// The list is the main thread's, which started this one: only reports name it.
+fn enter_role(filters: &ThreadFilters) {
+    let _ = filters.enter(Role::Control);
 }
 
 fn converse(stream: &UnixStream, controlled: &dyn Controlled) -> io::Result<()> {

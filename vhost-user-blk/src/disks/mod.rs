@@ -2,11 +2,12 @@
 
 mod open;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost_daemon::metrics::{Metrics, Registry};
+use vhost_daemon::sandbox::seccomp::ThreadFilters;
 use vhost_daemon::session::{ServeError, Serving};
 use vhost_daemon::shutdown::Shutdown;
 use vhost_daemon::worker::PollPolicy;
@@ -15,6 +16,7 @@ use crate::control::{Command, Controlled, DiskStats, Refusal};
 use crate::device::ControlledDisk;
 use crate::options::{DiskConfig, OptionsError};
 pub use open::AddError;
+use open::Opened;
 
 /// What all disks of a process share.
 pub struct Common {
@@ -28,6 +30,8 @@ pub struct Common {
     pub metrics: Arc<Registry>,
     /// Requested when the last disk ends by itself.
     pub shutdown: Arc<Shutdown>,
+    /// What the disks' threads are bound to.
+    pub filters: Arc<ThreadFilters>,
 }
 
 /// All disks that are being served.
@@ -54,6 +58,16 @@ struct Served {
     socket: Option<PathBuf>,
 }
 
+/// Disks whose images and sockets are open.
+pub struct OpenedDisks(Vec<Opened>);
+
+impl OpenedDisks {
+    /// Their sockets' files.
+    pub fn sockets(&self) -> impl Iterator<Item = PathBuf> {
+        self.0.iter().filter_map(|disk| disk.socket.clone())
+    }
+}
+
 impl Disks {
     /// None yet.
     pub fn new(common: Common) -> Arc<Self> {
@@ -63,6 +77,32 @@ impl Disks {
         })
     }
 
+    /// Opens disks that [`serve_all`](Self::serve_all) is to serve.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub fn open_all(&self, configs: Vec<DiskConfig>) -> Result<OpenedDisks, AddError> {
+        let mut names = BTreeSet::new();
+        // Before anything of another disk of that name is touched.
+        for DiskConfig { name, .. } in &configs {
+            if !names.insert(name.clone()) {
+                return Err(AddError::NameTaken(name.clone()));
+            }
+        }
+        let open = |config| open::open(config, &self.common);
+        Ok(OpenedDisks(
+            configs.into_iter().map(open).collect::<Result<_, _>>()?,
+        ))
+    }
+
+    /// Serves disks from now on.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub fn serve_all(self: &Arc<Self>, opened: OpenedDisks) -> Result<(), AddError> {
+        opened.0.into_iter().try_for_each(|disk| self.serve(disk))
+    }
+
     /// Opens a disk and serves it from now on.
     ///
     /// # Errors
@@ -70,8 +110,11 @@ impl Disks {
     pub fn add(self: &Arc<Self>, config: DiskConfig) -> Result<(), AddError> {
         // Before anything of another disk of that name is touched.
         self.table().takes(&config.name)?;
-        let name = config.name.clone();
-        let opened = open::open(config, &self.common)?;
+        self.serve(open::open(config, &self.common)?)
+    }
+
+    fn serve(self: &Arc<Self>, opened: Opened) -> Result<(), AddError> {
+        let name = opened.name.clone();
         let mut table = self.table();
         table.takes(&name)?;
         let served = opened.serve(self)?;

@@ -50,9 +50,9 @@ pub enum AddError {
 
 /// A disk whose image and socket are open.
 pub(super) struct Opened {
-    name: String,
+    pub(super) name: String,
     source: String,
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     disk: Arc<dyn ControlledDisk>,
     metrics: Arc<Metrics>,
     start: Box<dyn FnOnce(Ended) -> io::Result<Serving>>,
@@ -105,7 +105,7 @@ fn open_on<S: Storage>(
         poll: common.poll,
         metrics: metrics.clone(),
     };
-    let server = Server::open(&device, service)?;
+    let server = Server::open(&device, service)?.with_filters(common.filters.clone());
     Ok(Opened {
         name: config.name,
         source: config.medium.source(),

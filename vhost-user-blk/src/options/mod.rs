@@ -5,8 +5,11 @@ mod disk;
 use std::path::PathBuf;
 
 use clap::Parser;
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use vhost_daemon::options::{CommonOptions, OptionsError as CommonError, SharedConfig};
+use vhost_daemon::sandbox::capabilities::ModifyError;
+use vhost_daemon::sandbox::{EnclosureConfig, EnclosureOptions};
 
 use crate::control::Command;
 use crate::storage::qcow2::BackingFiles;
@@ -47,6 +50,10 @@ pub struct Options {
     /// Options of all daemons.
     #[command(flatten)]
     pub common: CommonOptions,
+
+    /// How the daemon is closed in.
+    #[command(flatten)]
+    pub sandbox: EnclosureOptions,
 
     /// A disk to serve, for several in one process: path=FILE,socket=PATH[,format=raw|qcow2]
     /// [,backing=none|near|any][,name=TEXT][,serial=TEXT][,queues=N][,block-size=512|4096]
@@ -137,6 +144,8 @@ pub enum Discard {
 pub struct Config {
     /// Options of all daemons.
     pub shared: SharedConfig,
+    /// How the daemon is closed in.
+    pub sandbox: EnclosureConfig,
     /// What is served from the start.
     pub disks: Vec<DiskConfig>,
     /// Where commands to the running daemon come from.
@@ -151,6 +160,9 @@ pub enum OptionsError {
     /// One of the common options.
     #[error(transparent)]
     Common(#[from] CommonError),
+    /// `--modcaps`.
+    #[error(transparent)]
+    Capabilities(#[from] ModifyError),
     /// Nothing to do.
     #[error(
         "give --blk-file PATH and --socket-path PATH, or --disk path=PATH,socket=PATH, or --control PATH to add disks later"
@@ -197,6 +209,12 @@ pub enum OptionsError {
 }
 
 impl Options {
+    /// The inherited descriptors that are named.
+    pub fn inherited(&self) -> Vec<i32> {
+        let of_disks = self.disk.iter().filter_map(|disk| disk.fd);
+        of_disks.chain(self.common.fd).collect()
+    }
+
     /// Checks the options.
     ///
     /// # Errors
@@ -232,6 +250,8 @@ impl Options {
         }
         Ok(Config {
             shared,
+            // What is open stays open, whatever capabilities it took.
+            sandbox: self.sandbox.validate(CapabilitySet::empty())?,
             disks,
             control: self.control,
             state_dir: self.state_dir,

@@ -70,7 +70,7 @@ impl Network {
             .arg("--metrics-socket")
             .arg(scratch.join("metrics.sock"));
         let mut daemon = namespace.spawn(options(builder)).unwrap();
-        daemon.wait_listening(&socket, SOON).unwrap();
+        daemon.wait_stderr("waiting for a front end", SOON).unwrap();
         wire::wait_forwarding(&namespace, TAP);
         Self {
             daemon,

@@ -1,8 +1,8 @@
 //! The lists.
 
-use super::{Arguments, Call, Role};
+use super::{Arguments, Call, Calls, Role};
 
-/// All roles.
+/// The roles that have lists.
 pub(super) const ROLES: [Role; 6] = [
     Role::Main,
     Role::Session,
@@ -12,20 +12,39 @@ pub(super) const ROLES: [Role; 6] = [
     Role::Queue,
 ];
 
-/// The list of `role`; `queue` is what a queue of this device needs more.
-pub(super) fn calls(role: Role, queue: &[Call]) -> Vec<Call> {
-    let own = match role {
-        Role::Main => {
-            let others = [SESSION, RELAY, SIGNALS, METRICS, QUEUE, queue].concat();
-            return [ANY_THREAD, MAIN, &others].concat();
-        }
-        Role::Session => SESSION,
-        Role::Relay => RELAY,
-        Role::Signals => SIGNALS,
-        Role::Metrics => METRICS,
-        Role::Queue => return [ANY_THREAD, QUEUE, queue].concat(),
+/// The list of `role` in a daemon that needs `more`.
+pub(super) fn calls(role: Role, more: Calls) -> Vec<Call> {
+    let lists: &[&[Call]] = match role {
+        Role::Main | Role::Device | Role::Control => &[
+            MAIN,
+            SESSION,
+            RELAY,
+            SIGNALS,
+            METRICS,
+            QUEUE,
+            more.queue,
+            more.session,
+            more.control,
+        ],
+        Role::Session => &[SESSION, more.session],
+        Role::Relay => &[RELAY],
+        Role::Signals => &[SIGNALS],
+        Role::Metrics => &[METRICS],
+        Role::Queue => &[QUEUE, more.queue],
     };
-    [ANY_THREAD, own].concat()
+    [ANY_THREAD, &lists.concat()].concat()
+}
+
+/// Calls that are not made, but whose asking is no crime: each with what it is answered.
+pub(super) fn refused(calls: &[Call]) -> Vec<(i64, i32)> {
+    // Its flags are where a filter does not see them. Without it the C library uses clone(2).
+    let mut refused = vec![(libc::SYS_clone3, libc::ENOSYS)];
+    // The allocator looks how many processors there are, and whether memory is overcommitted; it
+    // does without.
+    if !calls.iter().any(|call| call.number == libc::SYS_openat) {
+        refused.push((libc::SYS_openat, libc::EACCES));
+    }
+    refused
 }
 
 const PROT_EXEC: u32 = libc::PROT_EXEC.unsigned_abs();
@@ -160,7 +179,6 @@ const MAIN: &[Call] = &[
         Arguments::With(0, libc::CLONE_THREAD.unsigned_abs()),
         "threads, never processes",
     ),
-    Call::any(libc::SYS_clone3, "answered with ENOSYS by another filter"),
     #[cfg(target_arch = "x86_64")]
     Call::any(libc::SYS_unlink, "sockets' files, where they are in reach"),
     Call::any(

@@ -51,6 +51,22 @@ pub enum Role {
     Metrics,
     /// Owns a queue.
     Queue,
+    /// Accepts front ends of one device of several, and starts threads. Its list is the main
+    /// thread's.
+    Device,
+    /// Carries out commands, and starts threads. Its list is the main thread's.
+    Control,
+}
+
+/// What threads of one daemon need beyond those of all daemons.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Calls {
+    /// Those that own queues.
+    pub queue: &'static [Call],
+    /// Those that speak vhost-user.
+    pub session: &'static [Call],
+    /// Those that carry out commands, and the main thread.
+    pub control: &'static [Call],
 }
 
 /// A system call, or some uses of one, and why it is needed.
@@ -133,17 +149,14 @@ thread_local! {
 #[derive(Debug, Default)]
 pub struct ThreadFilters {
     programs: Vec<(Role, BpfProgram)>,
-    /// Makes clone3(2), whose flags a filter cannot see, look missing: the C library then uses
-    /// clone(2).
-    without_clone3: BpfProgram,
 }
 
 impl ThreadFilters {
-    /// Filters of which each daemon has the same, with what the queues of this one need more.
+    /// The filters of a daemon that needs `more`.
     ///
     /// # Errors
     /// When a list makes no filter, or violations cannot be reported.
-    pub fn new(action: Action, queue: &[Call]) -> Result<Self, SeccompError> {
+    pub fn new(action: Action, more: Calls) -> Result<Self, SeccompError> {
         let mismatch = match action {
             Action::None => return Ok(Self::default()),
             Action::Kill => {
@@ -155,16 +168,12 @@ impl ThreadFilters {
         };
         let mut programs = Vec::new();
         for role in lists::ROLES {
-            let calls = lists::calls(role, queue);
-            programs.push((role, compile(&calls, mismatch.clone())?));
+            let calls = lists::calls(role, more);
+            let mut program = refuse(&lists::refused(&calls));
+            program.extend(compile(&calls, mismatch.clone())?);
+            programs.push((role, program));
         }
-        let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-        let filter = SeccompFilter::new(clone3, SeccompAction::Allow, missing, architecture()?)?;
-        Ok(Self {
-            programs,
-            without_clone3: filter.try_into()?,
-        })
+        Ok(Self { programs })
     }
 
     /// Binds the calling thread, and those it starts, to the list of `role`. The first time counts.
@@ -173,13 +182,11 @@ impl ThreadFilters {
     /// When the kernel refuses: then the thread must not work.
     pub fn enter(&self, role: Role) -> Result<(), SeccompError> {
         let Some((_, program)) = self.programs.iter().find(|(of, _)| *of == role) else {
+            ROLE.set(Some(role));
             return Ok(());
         };
         if ROLE.get() == Some(role) {
             return Ok(());
-        }
-        if role == Role::Main {
-            seccompiler::apply_filter(&self.without_clone3)?;
         }
         seccompiler::apply_filter(program)?;
         ROLE.set(Some(role));
@@ -197,6 +204,8 @@ fn current_role() -> &'static str {
         Some(Role::Signals) => "signals",
         Some(Role::Metrics) => "metrics",
         Some(Role::Queue) => "queue",
+        Some(Role::Device) => "device",
+        Some(Role::Control) => "control",
     }
 }
 
@@ -217,6 +226,26 @@ fn compile(calls: &[Call], mismatch: SeccompAction) -> Result<BpfProgram, Seccom
     Ok(filter.try_into()?)
 }
 
+/// The beginning of a filter that answers these calls with an errno. (Numbers of another architecture's
+/// calls are answered like that, too, which does no harm.)
+fn refuse(calls: &[(i64, i32)]) -> BpfProgram {
+    // linux/bpf_common.h and linux/seccomp.h; the number is the first word of `struct seccomp_data`.
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let instruction = |code, jt, jf, k| seccompiler::sock_filter { code, jt, jf, k };
+    let mut program = vec![instruction(LOAD_WORD, 0, 0, 0)];
+    for (number, errno) in calls {
+        let Ok(number) = u32::try_from(*number) else {
+            continue;
+        };
+        let answer = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+        program.push(instruction(JUMP_IF_EQUAL, 0, 1, number));
+        program.push(instruction(RETURN, 0, 0, answer));
+    }
+    program
+}
+
 fn architecture() -> Result<TargetArch, SeccompError> {
     Ok(std::env::consts::ARCH.try_into()?)
 }
@@ -228,7 +257,7 @@ mod tests {
     #[test]
     fn every_call_on_every_list_has_a_reason() {
         for role in lists::ROLES {
-            let calls = lists::calls(role, &[]);
+            let calls = lists::calls(role, Calls::default());
             assert!(!calls.is_empty());
             for call in calls {
                 assert!(call.why.len() > 3, "{role:?} {}", call.number);
@@ -249,7 +278,7 @@ mod tests {
             libc::SYS_bpf,
             libc::SYS_chroot,
         ];
-        for call in lists::calls(Role::Main, &[]) {
+        for call in lists::calls(Role::Main, Calls::default()) {
             assert!(!never.contains(&call.number), "{}", call.why);
             // Else the report of a violation could be switched off.
             if call.number == libc::SYS_rt_sigaction {

@@ -32,32 +32,35 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
 
 /// Closes what the process was started with beyond standard input, output and error, and `kept`. To
 /// be called first of all: what is open then belongs to nobody here.
-pub fn close_inherited(kept: Option<RawFd>) {
-    let first = libc::STDERR_FILENO + 1;
-    let kept = kept.filter(|kept| *kept >= first);
-    let kept = kept.and_then(|kept| u32::try_from(kept).ok());
-    close_but(kept);
+pub fn close_inherited(kept: &[RawFd]) {
+    let kept = kept.iter().copied();
+    close_but(kept.filter_map(|kept| u32::try_from(kept).ok()).collect());
 }
 
 /// Closes every descriptor but standard input, output, error and `kept`. The caller must use no
 /// other one afterwards, nor drop its owner: it ends with [`exit_now`] or [`end_by`].
 pub(crate) fn close_all_but(kept: &OwnedFd) {
-    close_but(u32::try_from(kept.as_raw_fd()).ok());
+    close_but(u32::try_from(kept.as_raw_fd()).into_iter().collect());
 }
 
-/// `kept` is above standard error.
-fn close_but(kept: Option<u32>) {
-    let first = libc::STDERR_FILENO.unsigned_abs() + 1;
-    let ranges = match kept {
-        Some(kept) => [(first, kept - 1), (kept + 1, u32::MAX)],
-        None => [(first, u32::MAX), (1, 0)],
-    };
-    for (from, to) in ranges {
-        if from <= to {
-            // SAFETY: takes integers only. The descriptors have no owner here, or owners that are
-            // never used or dropped again (the callers' promises).
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+fn close_but(mut kept: Vec<u32>) {
+    kept.sort_unstable();
+    let mut from = libc::STDERR_FILENO.unsigned_abs() + 1;
+    for kept in kept {
+        if kept >= from {
+            close_range(from, kept.saturating_sub(1));
+            from = kept + 1;
         }
+    }
+    close_range(from, u32::MAX);
+}
+
+/// Closes the descriptors from `first` to `last`.
+fn close_range(first: u32, last: u32) {
+    if first <= last {
+        // SAFETY: takes integers only. The descriptors have no owner here, or owners that are never
+        // used or dropped again (the callers' promises).
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
 
