@@ -52,7 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tell("bind", UnixListener::bind(there("socket")));
     tell("mkdir", fs::create_dir(there("directory")));
     tell("link", std::os::unix::fs::symlink("old", there("link")));
-    tell("rename", fs::rename(there("old"), there("older")));
+    let moved = directory.with_extension("moved");
+    tell("move", fs::rename(there("old"), moved));
     tell("run", Command::new("/bin/true").status());
     tell("connect", TcpStream::connect(("127.0.0.1", 9)));
     tell("remove", fs::remove_file(there("old")));

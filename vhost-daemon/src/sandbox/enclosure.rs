@@ -27,8 +27,8 @@ const LANDLOCK: ABI = ABI::V6;
 pub enum Files {
     /// It opens none. In these directories it removes files: sockets' at the end.
     RemovedFrom(Vec<PathBuf>),
-    /// It opens and makes what it is told to: files and sockets. It runs no program, makes no device
-    /// node, directory or link, and renames nothing.
+    /// It opens, makes and removes what it is told to: files and sockets. It runs no program, makes no
+    /// device node, directory or link, and moves nothing to another directory.
     OnDemand,
 }
 
@@ -60,13 +60,14 @@ impl Enclosure {
     /// When what was asked for cannot be had.
     pub fn enter(&self) -> Result<(), SandboxError> {
         require(self.config.required)?;
+        let root = rustix::process::geteuid().is_root();
         let mut capabilities = self.config.capabilities;
-        if self.needs_override() {
+        if root && self.needs_override() {
             capabilities |= CapabilitySet::DAC_OVERRIDE;
         }
         if self.config.isolates {
             wait_for_one_thread()?;
-            if !rustix::process::geteuid().is_root() {
+            if !root {
                 IdMaps::default().enter_user_namespace()?;
             }
             leave_network()?;
