@@ -5,6 +5,7 @@
 //! - [`bridge`]: mount a file system daemon on the host's own kernel.
 //! - [`frontend`]: act as the guest's driver at native speed, well-behaved or hostile.
 //! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
+//! - [`inside`]: what the kernel says of a daemon: namespaces, capabilities, filters, descriptors.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
@@ -15,6 +16,7 @@ pub mod bridge;
 mod bytes;
 pub mod frontend;
 pub mod guest;
+pub mod inside;
 pub mod mounts;
 pub mod need;
 pub mod netns;

@@ -18,7 +18,7 @@ use lab::frontend::garbage::{self, Reaction};
 use lab::frontend::{
     Descriptor, DriverQueue, FrontEnd, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
 };
-use share::inside::Process;
+use lab::inside::Process;
 use share::session::{ROOT, Session, transfer};
 use share::{SOON, Share};
 use virtiofsd::fuse::Opcode;

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use lab::frontend::fs::Fs;
 use lab::guest::UmlGuest;
+use lab::inside::Process;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
 use rustix::fs::XattrFlags;
-use share::inside::Process;
 use share::session::{OPEN, Session, words};
 use share::{PROGRAM, SOON, Share, TAG};
 use virtiofsd::fuse::{Features, Opcode};

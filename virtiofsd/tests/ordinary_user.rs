@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use lab::frontend::fs::Fs;
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures};
+use lab::inside::Process;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
-use share::inside::Process;
 use share::session::Session;
 use share::{PROGRAM, SOON};
 

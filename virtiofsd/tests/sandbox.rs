@@ -17,10 +17,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::inside::Process;
 use lab::process::{Daemon, DaemonBuilder};
 use lab::scratch::Scratch;
 use rustix::process::{Pid, Signal, kill_process};
-use share::inside::Process;
 use share::session::Session;
 use share::{PROGRAM, SOON, Share};
 
@@ -60,19 +60,6 @@ fn start_with(test: &str, options: impl FnOnce(DaemonBuilder) -> DaemonBuilder) 
     share
 }
 
-fn assert_powerless(inside: &Process, capabilities: u64) {
-    for set in ["CapEff", "CapPrm", "CapBnd"] {
-        let has = inside.capabilities(set);
-        assert_eq!(has, capabilities, "{set}: {has:#x}, not {capabilities:#x}");
-    }
-    assert_eq!(inside.capabilities("CapInh"), 0);
-    assert_eq!(inside.capabilities("CapAmb"), 0);
-    assert_eq!(inside.status("NoNewPrivs"), "1");
-    for (thread, mode) in inside.threads("Seccomp") {
-        assert_eq!(mode, "2", "thread {thread} has no filter");
-    }
-}
-
 #[test]
 fn inside_there_is_nothing_but_the_share() {
     lab::need::root().unwrap();
@@ -83,7 +70,7 @@ fn inside_there_is_nothing_but_the_share() {
     let file = session.create("file");
     assert_eq!(session.write(file, 0, b"content").error, 0);
     let inside = Process::serving(&share.daemon);
-    assert_powerless(&inside, KEPT);
+    inside.assert_powerless(KEPT);
     assert_eq!(inside.status("Groups"), "");
     for kind in NAMESPACES {
         assert_ne!(inside.namespace(kind), us().namespace(kind), "{kind}");
@@ -237,7 +224,7 @@ fn chroot_changes_the_root_and_no_namespace() {
     let file = session.create("file");
     assert_eq!(session.write(file, 0, b"content").error, 0);
     let inside = Process::serving(&share.daemon);
-    assert_powerless(&inside, KEPT);
+    inside.assert_powerless(KEPT);
     assert_eq!(fs::read_link(inside.path("root")).unwrap(), share.directory);
     assert_eq!(fs::read_link(inside.path("cwd")).unwrap(), share.directory);
     for kind in NAMESPACES {
@@ -254,7 +241,7 @@ fn none_leaves_the_hosts_files_in_reach_and_takes_the_rest() {
     Session(&mut fs_driver).create("file");
     assert_eq!(share.daemon.serving_pid().unwrap(), share.daemon.pid());
     let inside = Process::serving(&share.daemon);
-    assert_powerless(&inside, KEPT);
+    inside.assert_powerless(KEPT);
     assert_eq!(fs::read_link(inside.path("root")).unwrap(), Path::new("/"));
     assert_ends_clean(share);
 }
@@ -265,12 +252,9 @@ fn capabilities_and_filters_are_as_asked() {
     lab::need::root().unwrap();
     let with = |options: &[&str]| start("fs-caps", options);
     let share = with(&["--modcaps=+sys_admin:-chown"]);
-    assert_powerless(
-        &Process::serving(&share.daemon),
-        (KEPT | SYS_ADMIN) & !CHOWN,
-    );
+    Process::serving(&share.daemon).assert_powerless((KEPT | SYS_ADMIN) & !CHOWN);
     let share = with(&["--inode-file-handles=never"]);
-    assert_powerless(&Process::serving(&share.daemon), KEPT & !READ_SEARCH);
+    Process::serving(&share.daemon).assert_powerless(KEPT & !READ_SEARCH);
     let share = with(&["--seccomp", "none"]);
     assert_eq!(Process::serving(&share.daemon).status("Seccomp"), "0");
     for action in ["log", "trap"] {

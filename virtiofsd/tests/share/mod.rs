@@ -5,7 +5,6 @@
     reason = "each test binary uses a part of it"
 )]
 
-pub mod inside;
 pub mod session;
 
 use std::path::{Path, PathBuf};

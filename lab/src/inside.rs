@@ -1,47 +1,73 @@
-//! What the kernel says of a daemon (proc(5)).
+//! What the kernel says of a daemon (proc(5)). What cannot be read fails the test by a panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each answer is asked for to be asserted on: a test has no better use for an error"
+)]
 
 use std::fs;
 use std::path::PathBuf;
 
-use lab::process::Daemon;
+use crate::process::Daemon;
 
 /// One process.
 pub struct Process(PathBuf);
 
 impl Process {
     /// The one that serves.
+    ///
+    /// # Panics
+    /// When processes cannot be listed.
     pub fn serving(daemon: &Daemon) -> Self {
         Self::of(daemon.serving_pid().unwrap())
     }
 
+    /// The one of that id.
     pub fn of(pid: u32) -> Self {
         Self(PathBuf::from(format!("/proc/{pid}")))
     }
 
+    /// A file of its directory in /proc.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
+    /// What is in such a file.
+    ///
+    /// # Panics
+    /// When it cannot be read.
     pub fn text(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     /// A line of `status`.
+    ///
+    /// # Panics
+    /// When there is none.
     pub fn status(&self, field: &str) -> String {
         value(&self.text("status"), field)
     }
 
     /// A set of capabilities: a bit for each.
+    ///
+    /// # Panics
+    /// When there is no such set.
     pub fn capabilities(&self, field: &str) -> u64 {
         u64::from_str_radix(&self.status(field), 16).unwrap()
     }
 
     /// Names a namespace, the same for all processes in it.
+    ///
+    /// # Panics
+    /// When it cannot be read.
     pub fn namespace(&self, kind: &str) -> PathBuf {
         fs::read_link(self.path("ns").join(kind)).unwrap()
     }
 
     /// What its descriptors are, but for standard input, output and error.
+    ///
+    /// # Panics
+    /// When they cannot be listed.
     pub fn descriptors(&self) -> Vec<(String, PathBuf)> {
         fs::read_dir(self.path("fd"))
             .unwrap()
@@ -53,12 +79,35 @@ impl Process {
     }
 
     /// A line of `status` of each thread, with the thread's name.
+    ///
+    /// # Panics
+    /// When threads cannot be listed, or there is no such line.
     pub fn threads(&self, field: &str) -> Vec<(String, String)> {
         let tasks = fs::read_dir(self.path("task")).unwrap();
         tasks
             .filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok())
             .map(|status| (value(&status, "Name"), value(&status, field)))
             .collect()
+    }
+}
+
+impl Process {
+    /// Fails unless the process has no other capabilities than these, can gain none, and every thread
+    /// has a filter of system calls.
+    ///
+    /// # Panics
+    /// Then.
+    pub fn assert_powerless(&self, capabilities: u64) {
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            let has = self.capabilities(set);
+            assert_eq!(has, capabilities, "{set}: {has:#x}, not {capabilities:#x}");
+        }
+        assert_eq!(self.capabilities("CapInh"), 0);
+        assert_eq!(self.capabilities("CapAmb"), 0);
+        assert_eq!(self.status("NoNewPrivs"), "1");
+        for (thread, mode) in self.threads("Seccomp") {
+            assert_eq!(mode, "2", "thread {thread} has no filter");
+        }
     }
 }
 

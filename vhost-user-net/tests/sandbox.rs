@@ -1,0 +1,93 @@
+//! How a daemon is closed in, as the kernel tells: what docs/security.md promises.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod network;
+
+use lab::inside::Process;
+use lab::netns::Tap;
+use network::{ALL, Network, SOON};
+
+fn us() -> Process {
+    Process::of(std::process::id())
+}
+
+/// The tap it has, the tap's network it has not.
+#[test]
+fn frames_are_all_of_the_network_that_is_left() {
+    let mut network = Network::start_multi_queue("net-inside");
+    let _guest = network.guest(ALL, 8, 2048);
+    let inside = Process::serving(&network.daemon);
+    inside.assert_powerless(0);
+    for taken in ["net", "ipc"] {
+        assert_ne!(inside.namespace(taken), us().namespace(taken), "{taken}");
+    }
+    let interfaces = inside.text("net/dev");
+    assert_eq!(interfaces.lines().count(), 3, "{interfaces}");
+    for (number, target) in inside.descriptors() {
+        let name = target.to_string_lossy();
+        let known = [
+            "socket:",
+            "anon_inode:[eventfd]",
+            "anon_inode:[eventpoll]",
+            "anon_inode:[io_uring]",
+            "anon_inode:[timerfd]",
+            "/memfd:",
+            "/dev/net/tun",
+        ];
+        let is_known = known.iter().any(|kind| name.starts_with(kind));
+        assert!(is_known, "{number} is {name}");
+    }
+    let exit = network.daemon.terminate(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
+    assert!(!network.socket.exists(), "the socket's file is left behind");
+}
+
+#[test]
+fn every_thread_that_serves_has_a_list_of_its_own() {
+    let network = Network::start("net-threads");
+    let _guest = network.guest(ALL, 8, 2048);
+    let threads = Process::serving(&network.daemon).threads("Seccomp_filters");
+    for (name, filters) in &threads {
+        let own_list = match name.as_str() {
+            "vhost-user-net" | "vring_worker" => false,
+            "session" | "relay-in" | "relay-out" | "signals" | "metrics" => true,
+            "queue0" | "queue1" => true,
+            name if name.starts_with("iou-") => continue,
+            name => panic!("a thread called {name} that nobody listed"),
+        };
+        assert_eq!(filters, if own_list { "2" } else { "1" }, "{name}");
+    }
+    for expected in ["session", "signals", "metrics", "queue0", "queue1"] {
+        let known = threads.iter().any(|(name, _)| name == expected);
+        assert!(known, "{expected}: {threads:?}");
+    }
+}
+
+#[test]
+fn it_is_as_open_as_asked() {
+    let with = |options: &[&str]| {
+        let mut network = Network::start_with("net-open", &Tap::default(), |daemon| {
+            daemon.args(options.iter())
+        });
+        network.assert_serves();
+        network
+    };
+    let network = with(&["--sandbox", "none"]);
+    let inside = Process::serving(&network.daemon);
+    inside.assert_powerless(0);
+    // The tap's network, which the daemon was started in.
+    let interfaces = inside.text("net/dev");
+    assert!(interfaces.contains(network::TAP), "{interfaces}");
+    let network = with(&["--seccomp", "none"]);
+    assert_eq!(Process::serving(&network.daemon).status("Seccomp"), "0");
+    for action in ["log", "trap"] {
+        let network = with(&["--seccomp", action]);
+        assert_eq!(Process::serving(&network.daemon).status("Seccomp"), "2");
+    }
+}
