@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vhost_daemon::Device;
 
 use crate::file_system::GuestFileSystem;
+use crate::helpers::Helpers;
 use crate::server::Server;
 use crate::worker::FsWorker;
 
@@ -18,6 +19,7 @@ const HIPRIO_QUEUES: usize = 1;
 /// A file system device.
 pub struct FsDevice<F> {
     server: Arc<Server<F>>,
+    helpers: Arc<Helpers>,
     tag: String,
     request_queues: u32,
 }
@@ -28,6 +30,7 @@ impl<F: GuestFileSystem> FsDevice<F> {
     pub fn new(file_system: F, tag: String, request_queues: u32) -> Self {
         Self {
             server: Arc::new(Server::new(file_system)),
+            helpers: Arc::new(Helpers::start(Helpers::THREADS, || ())),
             tag,
             request_queues,
         }
@@ -59,6 +62,6 @@ impl<F: GuestFileSystem> Device for FsDevice<F> {
     fn disconnected(&self) {}
 
     fn worker(&self, _index: usize, _features: u64) -> io::Result<FsWorker<F>> {
-        Ok(FsWorker::new(self.server.clone()))
+        FsWorker::new(self.server.clone(), self.helpers.clone())
     }
 }

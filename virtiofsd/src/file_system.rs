@@ -3,22 +3,40 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuse_backend_rs::api::filesystem::{Context, Entry, FileSystem, FsOptions, OpenOptions};
+use fuse_backend_rs::abi::fuse_abi::stat64;
+use fuse_backend_rs::api::filesystem::{
+    Context, Entry, FileSystem, FsOptions, OpenOptions, SetattrValid,
+};
 use smallvec::SmallVec;
 
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, Statx};
 
-/// Who makes a new file.
-#[derive(Clone, Debug, Default)]
+/// Who asks, for instance for a new file.
+#[derive(Clone, Debug)]
 pub struct Creator {
     /// Owner and group it gets, and the process that asks.
     pub context: Context,
     /// Those of the owner's supplementary groups that matter (`FUSE_CREATE_SUPP_GROUP`).
     pub groups: SmallVec<[u32; 4]>,
+    /// Nobody else waits for the thread that serves this. If not, what would wait long is `EAGAIN`,
+    /// and asked for again by a thread that may.
+    pub may_wait: bool,
+}
+
+impl Creator {
+    /// One without supplementary groups, whose requests may wait.
+    pub fn new(context: Context) -> Self {
+        Self {
+            context,
+            groups: SmallVec::new(),
+            may_wait: true,
+        }
+    }
 }
 
 /// What an operation on an open file is going to do.
@@ -33,8 +51,28 @@ pub enum Access {
     },
     /// Bring it to stable storage.
     Sync,
-    /// Allocate or free its blocks.
-    Allocate,
+    /// Allocate or free its blocks; set-id bits go when `kill_privileges`.
+    Allocate {
+        /// The request does not say, so it is by who asks.
+        kill_privileges: bool,
+    },
+}
+
+impl Access {
+    /// Allocating for whoever asks: only the superuser keeps a file's set-id bits.
+    pub(crate) fn allocate(context: &Context) -> Self {
+        Self::Allocate {
+            kill_privileges: context.uid != 0,
+        }
+    }
+
+    /// Whether set-id bits are to go with it.
+    pub(crate) fn kills_privileges(self) -> bool {
+        match self {
+            Self::Write { kill_privileges } | Self::Allocate { kill_privileges } => kill_privileges,
+            Self::Read | Self::Sync => false,
+        }
+    }
 }
 
 /// Whether a write goes to the end of the file, wherever that is by now, and not to its offset:
@@ -88,6 +126,42 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
     fn flushes(&self, flags: u32) -> bool {
         let _ = flags;
         true
+    }
+
+    /// `FileSystem::open` for someone who may not wait: for a lease of the host's, or until what is
+    /// truncated is freed.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn open_as(
+        &self,
+        creator: &Creator,
+        inode: u64,
+        flags: u32,
+        open_flags: u32,
+    ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
+        self.open(&creator.context, inode, flags, open_flags)
+    }
+
+    /// `FileSystem::setattr` for someone who may not wait.
+    ///
+    /// # Errors
+    /// Any errno.
+    fn setattr_as(
+        &self,
+        creator: &Creator,
+        inode: u64,
+        attributes: stat64,
+        handle: Option<u64>,
+        valid: SetattrValid,
+    ) -> io::Result<(stat64, Duration)> {
+        self.setattr(&creator.context, inode, attributes, handle, valid)
+    }
+
+    /// Files that nobody uses any more and that take long to close. They pile up until the caller
+    /// has a thread that may wait drop them.
+    fn leftovers(&self) -> Vec<OwnedFd> {
+        Vec::new()
     }
 
     /// `FileSystem::create` for a creator with groups.

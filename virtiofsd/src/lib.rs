@@ -7,6 +7,7 @@
 pub mod device;
 pub mod file_system;
 pub mod fuse;
+pub mod helpers;
 pub mod limits;
 pub mod options;
 pub mod passthrough;

@@ -167,6 +167,12 @@ impl Fs {
         Ok(ticket)
     }
 
+    /// The number of the request sent last (`fuse_in_header.unique`).
+    #[must_use]
+    pub fn last_unique(&self) -> u64 {
+        self.unique
+    }
+
     /// Sends a request that has no reply (FORGET, BATCH_FORGET) and awaits its buffers.
     ///
     /// # Errors

@@ -2,10 +2,10 @@
 
 pub use fuse_backend_rs::abi::fuse_abi::{
     AccessIn, Attr, AttrOut, BatchForgetIn, CopyFileRangeIn, CreateIn, Dirent, EntryOut,
-    FallocateIn, FlushIn, ForgetIn, ForgetOne, FsyncIn, GetattrIn, GetxattrIn, GetxattrOut,
-    InHeader, InitIn, InitIn2, InitOut, LinkIn, LkIn, LkOut, LseekIn, LseekOut, MkdirIn, MknodIn,
-    OpenIn, OpenOut, OutHeader, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
-    StatfsOut, WriteIn, WriteOut,
+    FallocateIn, FileLock, FlushIn, ForgetIn, ForgetOne, FsyncIn, GetattrIn, GetxattrIn,
+    GetxattrOut, InHeader, InitIn, InitIn2, InitOut, InterruptIn, LinkIn, LkIn, LkOut, LseekIn,
+    LseekOut, MkdirIn, MknodIn, OpenIn, OpenOut, OutHeader, ReadIn, ReleaseIn, Rename2In, RenameIn,
+    SetattrIn, SetxattrIn, StatfsOut, WriteIn, WriteOut,
 };
 
 /// `FUSE_SETXATTR_ACL_KILL_SGID` in [`SetxattrInExt::setxattr_flags`]. 7.33.

@@ -84,8 +84,12 @@ impl Options {
             "no_allow_direct_io" => self.allow_direct_io = false,
             "killpriv_v2" => (self.killpriv_v2, self.no_killpriv_v2) = (true, false),
             "no_killpriv_v2" => (self.killpriv_v2, self.no_killpriv_v2) = (false, true),
+            "posix_lock" => (self.posix_lock, self.no_posix_lock) = (true, false),
+            "no_posix_lock" => (self.posix_lock, self.no_posix_lock) = (false, true),
+            "flock" => (self.flock, self.no_flock) = (true, false),
+            "no_flock" => (self.flock, self.no_flock) = (false, true),
             // What there is without them.
-            "no_posix_lock" | "no_flock" | "no_posix_acl" | "no_security_label" => {}
+            "no_posix_acl" | "no_security_label" => {}
             _ => return Err(CompatError::Unknown(option.to_owned())),
         }
         Ok(())

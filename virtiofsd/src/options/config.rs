@@ -148,6 +148,8 @@ impl Options {
             xattr_map: self.xattrmap.clone(),
             kill_privileges: !self.no_killpriv_v2,
             preserve_noatime: self.preserve_noatime,
+            posix_lock: self.posix_lock,
+            flock: self.flock,
             readdirplus: !self.no_readdirplus,
             file_handles: self.inode_file_handles,
             max_open: self.max_open,

@@ -94,6 +94,22 @@ pub struct Options {
     #[arg(long)]
     pub no_readdirplus: bool,
 
+    /// Let guests' fcntl locks hold between guests, and on the host
+    #[arg(long, overrides_with = "no_posix_lock")]
+    pub posix_lock: bool,
+
+    /// They hold in their guest (default)
+    #[arg(long, overrides_with = "posix_lock")]
+    pub no_posix_lock: bool,
+
+    /// Let guests' flock locks hold between guests, and on the host
+    #[arg(long, overrides_with = "no_flock")]
+    pub flock: bool,
+
+    /// They hold in their guest (default)
+    #[arg(long, overrides_with = "flock")]
+    pub no_flock: bool,
+
     /// When to keep what guests cache by file handle and not by open file
     #[arg(long, value_enum, value_name = "WHEN", default_value = "as-needed")]
     pub inode_file_handles: FileHandles,

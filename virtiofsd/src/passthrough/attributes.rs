@@ -10,11 +10,21 @@ use fuse_backend_rs::api::filesystem::{Context, SetattrValid};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
 use super::inodes::Inode;
+use super::leftovers::takes_long_to_free;
 use super::open::require_regular;
 use super::set_id::clearing_set_id;
 use super::{Config, IdTranslation, Passthrough, errno};
 use crate::fuse::abi::{Statx, StatxTime};
 use crate::sys::{FileStatus, status_of};
+
+/// How a size is changed.
+#[derive(Clone, Copy, Debug)]
+struct Resize {
+    /// Clear set-id bits.
+    kill: bool,
+    /// Nobody waits for this thread.
+    may_wait: bool,
+}
 
 impl Passthrough {
     /// Through the handle, where there is one: the file may have lost its name.
@@ -43,6 +53,7 @@ impl Passthrough {
         attributes: &stat64,
         handle: Option<u64>,
         valid: SetattrValid,
+        may_wait: bool,
     ) -> io::Result<FileStatus> {
         self.writable()?;
         let node = self.inodes.get(inode)?;
@@ -50,6 +61,10 @@ impl Passthrough {
             .map(|handle| self.handles.any(inode, handle))
             .transpose()?
             .map(|h| h.file.clone());
+        let resized = valid.contains(SetattrValid::SIZE) && node.kind == libc::S_IFREG;
+        if resized && !may_wait && takes_long_to_free(&node.fd()?, attributes.st_size)? {
+            return Err(errno(libc::EWOULDBLOCK));
+        }
         if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
             self.change_owner(&node, attributes, valid)?;
         }
@@ -58,7 +73,8 @@ impl Passthrough {
         }
         if valid.contains(SetattrValid::SIZE) {
             let kill = valid.contains(SetattrValid::KILL_SUIDGID);
-            self.change_size(&node, file.as_ref(), attributes.st_size, kill)?;
+            let how = Resize { kill, may_wait };
+            self.change_size(&node, file.as_ref(), attributes.st_size, how)?;
         }
         if valid.intersects(SetattrValid::ATIME | SetattrValid::MTIME) {
             change_times(&node, attributes, valid)?;
@@ -110,7 +126,7 @@ impl Passthrough {
         node: &Inode,
         open: Option<&Arc<File>>,
         size: i64,
-        kill: bool,
+        Resize { kill, may_wait }: Resize,
     ) -> io::Result<()> {
         require_regular(node)?;
         let size = u64::try_from(size).map_err(|_| errno(libc::EINVAL))?;
@@ -118,7 +134,7 @@ impl Passthrough {
         let file = match open {
             Some(file) => file,
             None => {
-                let fd = self.descriptors.reopen(&node.fd()?, OFlags::WRONLY)?;
+                let fd = self.reopen_leased(&node.fd()?, OFlags::WRONLY, may_wait)?;
                 reopened = Arc::new(File::from(fd));
                 &reopened
             }

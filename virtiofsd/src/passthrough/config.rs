@@ -72,6 +72,10 @@ pub struct Config {
     pub kill_privileges: bool,
     /// Keep a guest's `O_NOATIME`.
     pub preserve_noatime: bool,
+    /// Serve `fcntl` locks, which then hold between guests and on the host.
+    pub posix_lock: bool,
+    /// Serve `flock` locks, likewise.
+    pub flock: bool,
     /// List directories with their entries' attributes where the guest's kernel thinks it is
     /// worth it.
     pub readdirplus: bool,
@@ -100,6 +104,8 @@ impl Config {
             xattr_map: None,
             kill_privileges: true,
             preserve_noatime: false,
+            posix_lock: false,
+            flock: false,
             readdirplus: true,
             file_handles: FileHandles::AsNeeded,
             max_open: None,

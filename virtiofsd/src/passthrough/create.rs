@@ -130,14 +130,20 @@ impl Passthrough {
             Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
                 Err(Errno::EXIST.into())
             }
-            Err(Errno::EXIST) => self.open_existing(&directory, name, args),
+            Err(Errno::EXIST) => self.open_existing(creator, &directory, name, args),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn open_existing(&self, directory: &Inode, name: &CStr, args: CreateIn) -> io::Result<Opened> {
+    fn open_existing(
+        &self,
+        creator: &Creator,
+        directory: &Inode,
+        name: &CStr,
+        args: CreateIn,
+    ) -> io::Result<Opened> {
         let entry = self.look_up_in(directory, name)?;
-        match self.open_file(entry.inode, args.flags, args.fuse_flags) {
+        match self.open_file(entry.inode, args.flags, args.fuse_flags, creator.may_wait) {
             Ok((handle, options)) => Ok((entry, Some(handle), options, None)),
             Err(error) => {
                 // The guest does not hear of this lookup.

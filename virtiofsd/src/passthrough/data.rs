@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use fuse_backend_rs::api::filesystem::{ZeroCopyReader, ZeroCopyWriter};
+use fuse_backend_rs::api::filesystem::{Context, ZeroCopyReader, ZeroCopyWriter};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::handles::Opened;
@@ -13,10 +13,6 @@ use super::set_id::{clearing_set_id, has_set_id};
 use super::{Passthrough, errno};
 use crate::file_system::{Access, FileRange};
 use crate::sys::close_reporting;
-
-/// Most bytes copied for one `COPY_FILE_RANGE`. The caller goes on with the rest; meanwhile the
-/// requests behind it get their turn.
-const COPY_MAX: u64 = 64 << 20;
 
 /// What a write does besides writing.
 #[derive(Clone, Copy, Debug)]
@@ -41,12 +37,7 @@ impl Passthrough {
         }
         // Clearing set-id bits takes a thread without CAP_FSETID, which the ring's is not. It is
         // rare enough to be done inline.
-        if access
-            == (Access::Write {
-                kill_privileges: true,
-            })
-            && has_set_id(&open.file)?
-        {
+        if access.kills_privileges() && has_set_id(&open.file)? {
             return Ok(None);
         }
         Ok(Some(open.file.clone()))
@@ -117,8 +108,19 @@ impl Passthrough {
         Ok(rustix::fs::syncfs(fd)?)
     }
 
-    pub(super) fn allocate(&self, range: FileRange, mode: u32, len: u64) -> io::Result<()> {
+    pub(super) fn allocate(
+        &self,
+        context: &Context,
+        range: FileRange,
+        mode: u32,
+        len: u64,
+    ) -> io::Result<()> {
         let open = self.handles.file(range.inode, range.handle)?;
+        let _fsetid = if Access::allocate(context).kills_privileges() {
+            clearing_set_id(&open.file)?
+        } else {
+            None
+        };
         let mode = FallocateFlags::from_bits_retain(mode);
         Ok(rustix::fs::fallocate(&open.file, mode, range.offset, len)?)
     }
@@ -138,7 +140,7 @@ impl Passthrough {
         let source = self.handles.file(from.inode, from.handle)?;
         let target = self.handles.file(to.inode, to.handle)?;
         let (mut read_at, mut write_at) = (from.offset, to.offset);
-        let len = usize::try_from(len.min(COPY_MAX)).map_err(|_| errno(libc::EINVAL))?;
+        let len = usize::try_from(len).map_err(|_| errno(libc::EINVAL))?;
         let copied = rustix::fs::copy_file_range(
             &source.file,
             Some(&mut read_at),

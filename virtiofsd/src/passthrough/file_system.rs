@@ -2,17 +2,19 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuse_backend_rs::abi::fuse_abi::{stat64, statvfs64};
 use fuse_backend_rs::api::filesystem::{
-    Context, DirEntry, Entry, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
-    SetattrValid, ZeroCopyReader, ZeroCopyWriter,
+    Context, DirEntry, Entry, FileLock, FileSystem, FsOptions, GetxattrReply, ListxattrReply,
+    OpenOptions, SetattrValid, ZeroCopyReader, ZeroCopyWriter,
 };
 use rustix::fs::AtFlags;
 
 use super::Passthrough;
 use super::data::WriteHow;
+use super::handles::Handle;
 use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened, appends};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, WRITE_KILL_SUIDGID};
@@ -20,10 +22,7 @@ use crate::sys::file_system_status;
 
 /// The creator in a request that knows no supplementary groups.
 fn creator(context: &Context) -> Creator {
-    Creator {
-        context: *context,
-        ..Default::default()
-    }
+    Creator::new(*context)
 }
 
 impl FileSystem for Passthrough {
@@ -36,6 +35,7 @@ impl FileSystem for Passthrough {
     }
 
     fn destroy(&self) {
+        self.locks.clear();
         self.handles.clear();
         self.inodes.clear();
     }
@@ -45,7 +45,7 @@ impl FileSystem for Passthrough {
     }
 
     fn forget(&self, _context: &Context, inode: u64, count: u64) {
-        self.inodes.forget(inode, count);
+        self.forget_node(inode, count);
     }
 
     fn getattr(
@@ -60,14 +60,13 @@ impl FileSystem for Passthrough {
 
     fn setattr(
         &self,
-        _context: &Context,
+        context: &Context,
         inode: u64,
         attributes: stat64,
         handle: Option<u64>,
         valid: SetattrValid,
     ) -> io::Result<(stat64, Duration)> {
-        let status = self.change_attributes(inode, &attributes, handle, valid)?;
-        Ok((self.shown(status.attributes), self.config.cache.timeout()))
+        self.setattr_as(&creator(context), inode, attributes, handle, valid)
     }
 
     fn readlink(&self, _context: &Context, inode: u64) -> io::Result<Vec<u8>> {
@@ -145,13 +144,12 @@ impl FileSystem for Passthrough {
 
     fn open(
         &self,
-        _context: &Context,
+        context: &Context,
         inode: u64,
         flags: u32,
         open_flags: u32,
     ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
-        let (handle, options) = self.open_file(inode, flags, open_flags)?;
-        Ok((Some(handle), options, None))
+        self.open_as(&creator(context), inode, flags, open_flags)
     }
 
     fn create(
@@ -220,8 +218,9 @@ impl FileSystem for Passthrough {
         _context: &Context,
         inode: u64,
         handle: u64,
-        _lock_owner: u64,
+        lock_owner: u64,
     ) -> io::Result<()> {
+        self.locks.closed_by(inode, lock_owner);
         self.flush_file(inode, handle)
     }
 
@@ -237,7 +236,7 @@ impl FileSystem for Passthrough {
 
     fn fallocate(
         &self,
-        _context: &Context,
+        context: &Context,
         inode: u64,
         handle: u64,
         mode: u32,
@@ -245,6 +244,7 @@ impl FileSystem for Passthrough {
         len: u64,
     ) -> io::Result<()> {
         self.allocate(
+            context,
             FileRange {
                 inode,
                 handle,
@@ -262,10 +262,20 @@ impl FileSystem for Passthrough {
         _flags: u32,
         handle: u64,
         _flush: bool,
-        _flock_release: bool,
+        flock_release: bool,
         _lock_owner: Option<u64>,
     ) -> io::Result<()> {
-        self.handles.remove(inode, handle)
+        if flock_release {
+            self.unlock_whole(inode, handle)?;
+        }
+        self.locks.released(inode, handle);
+        let closed = self.handles.remove(inode, handle)?;
+        // Otherwise the node keeps the file from being freed.
+        let last = self.places.uses_handles() || self.inodes.get(inode).is_err();
+        if last && let Some(fd) = Arc::into_inner(closed).and_then(Handle::into_fd) {
+            self.leftovers.close(fd);
+        }
+        Ok(())
     }
 
     fn statfs(&self, _context: &Context, inode: u64) -> io::Result<statvfs64> {
@@ -352,7 +362,32 @@ impl FileSystem for Passthrough {
         _flags: u32,
         handle: u64,
     ) -> io::Result<()> {
-        self.handles.remove(inode, handle)
+        self.handles.remove(inode, handle).map(drop)
+    }
+
+    fn getlk(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        owner: u64,
+        lock: FileLock,
+        flags: u32,
+    ) -> io::Result<FileLock> {
+        self.conflicting_lock((inode, handle), owner, lock, flags)
+    }
+
+    /// Does not wait, nor does `setlkw`: that is for the caller to do, who knows how.
+    fn setlk(
+        &self,
+        _context: &Context,
+        inode: u64,
+        handle: u64,
+        owner: u64,
+        lock: FileLock,
+        flags: u32,
+    ) -> io::Result<()> {
+        self.set_lock((inode, handle), owner, lock, flags)
     }
 
     fn access(&self, context: &Context, inode: u64, mask: u32) -> io::Result<()> {

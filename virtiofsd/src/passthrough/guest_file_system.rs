@@ -3,11 +3,13 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fuse_backend_rs::api::filesystem::Entry;
+use fuse_backend_rs::abi::fuse_abi::stat64;
+use fuse_backend_rs::api::filesystem::{Entry, OpenOptions, SetattrValid};
 use rustix::fs::OFlags;
 
 use super::{CachePolicy, Passthrough};
@@ -33,6 +35,8 @@ impl Passthrough {
             .with_if(self.config.writeback, Features::WRITEBACK_CACHE)
             .with_if(self.config.allow_mmap, Features::DIRECT_IO_ALLOW_MMAP)
             .with_if(self.config.kill_privileges, Features::HANDLE_KILLPRIV_V2)
+            .with_if(self.config.posix_lock, Features::POSIX_LOCKS)
+            .with_if(self.config.flock, Features::FLOCK_LOCKS)
             .with_if(
                 self.config.readdirplus,
                 Features::DO_READDIRPLUS | Features::READDIRPLUS_AUTO,
@@ -54,9 +58,37 @@ impl GuestFileSystem for Passthrough {
         self.file_for(inode, handle, access)
     }
 
-    /// A file that was only read has no failed write to tell of; locks are the guest's kernel's.
+    /// A file that was only read has no failed write to tell of; but its locks go when it is closed.
     fn flushes(&self, flags: u32) -> bool {
-        OFlags::from_bits_retain(flags) & OFlags::RWMODE != OFlags::RDONLY
+        self.config.posix_lock || OFlags::from_bits_retain(flags) & OFlags::RWMODE != OFlags::RDONLY
+    }
+
+    fn open_as(
+        &self,
+        creator: &Creator,
+        inode: u64,
+        flags: u32,
+        open_flags: u32,
+    ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
+        let (handle, options) = self.open_file(inode, flags, open_flags, creator.may_wait)?;
+        Ok((Some(handle), options, None))
+    }
+
+    fn setattr_as(
+        &self,
+        creator: &Creator,
+        inode: u64,
+        attributes: stat64,
+        handle: Option<u64>,
+        valid: SetattrValid,
+    ) -> io::Result<(stat64, Duration)> {
+        let may_wait = creator.may_wait;
+        let status = self.change_attributes(inode, &attributes, handle, valid, may_wait)?;
+        Ok((self.shown(status.attributes), self.config.cache.timeout()))
+    }
+
+    fn leftovers(&self) -> Vec<OwnedFd> {
+        self.leftovers.take()
     }
 
     fn create_as(

@@ -29,6 +29,13 @@ pub(super) struct Handle {
     _counted: Counted,
 }
 
+impl Handle {
+    /// Its descriptor, if nothing else uses it.
+    pub(super) fn into_fd(self) -> Option<OwnedFd> {
+        Arc::into_inner(self.file).map(OwnedFd::from)
+    }
+}
+
 const SHARDS: usize = 16;
 
 /// Handles by number.
@@ -83,19 +90,19 @@ impl HandleTable {
             .ok_or_else(|| errno(libc::EBADF))
     }
 
-    /// Closes a handle, as soon as nothing uses it any more.
+    /// Forgets a handle. It closes as soon as nothing uses it any more.
     ///
     /// # Errors
     /// `EBADF`: there is none on this node.
-    pub(super) fn remove(&self, inode: u64, number: u64) -> io::Result<()> {
+    pub(super) fn remove(&self, inode: u64, number: u64) -> io::Result<Arc<Handle>> {
         // The descriptor closes with this, after the lock.
-        let _handle = self.any(inode, number)?;
+        let handle = self.any(inode, number)?;
         let mut shard = self
             .shard(number)
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         shard.remove(&number);
-        Ok(())
+        Ok(handle)
     }
 
     /// Closes all handles.

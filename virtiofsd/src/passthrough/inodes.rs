@@ -63,6 +63,14 @@ impl Inode {
         self.place.fd()
     }
 
+    /// The open file that the node was kept by.
+    pub(super) fn into_fd(self) -> Option<OwnedFd> {
+        match self.place {
+            Place::Open { fd, .. } => Some(fd),
+            Place::Handle(..) => None,
+        }
+    }
+
     /// Counts a lookup, unless the guest has just forgotten the last one.
     fn acquire(&self) -> bool {
         let more = |count| if count == 0 { None } else { Some(count + 1) };
@@ -184,11 +192,12 @@ impl InodeTable {
         node
     }
 
-    /// Takes `count` lookups of node `id` back. The root stays, and unknown nodes are ignored.
-    pub(super) fn forget(&self, id: u64, count: u64) {
-        let Ok(node) = self.get(id) else { return };
+    /// Takes `count` lookups of node `id` back; the node, if it is gone with that. The root stays,
+    /// and unknown nodes are ignored.
+    pub(super) fn forget(&self, id: u64, count: u64) -> Option<Arc<Inode>> {
+        let node = self.get(id).ok()?;
         if id == ROOT || !node.release(count) {
-            return;
+            return None;
         }
         write(self.shard_of_id(id), |by_id| by_id.remove(&id));
         write(self.shard_of_identity(&node.identity), |nodes| {
@@ -200,6 +209,7 @@ impl InodeTable {
                 nodes.remove(&node.identity);
             }
         });
+        Some(node)
     }
 
     /// Forgets all nodes but the root.

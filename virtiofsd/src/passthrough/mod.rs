@@ -17,6 +17,8 @@ mod guest_file_system;
 mod handles;
 mod id_translation;
 mod inodes;
+mod leftovers;
+mod locks;
 mod names;
 mod open;
 mod place;
@@ -42,6 +44,8 @@ use crate::sys::{FileHandle, FileStatus, status_of};
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
 use inodes::{Inode, InodeTable};
+use leftovers::Leftovers;
+use locks::Locks;
 use place::Places;
 
 pub use config::{CachePolicy, Config};
@@ -81,6 +85,8 @@ pub struct Passthrough {
     config: Config,
     inodes: InodeTable,
     handles: HandleTable,
+    locks: Locks,
+    leftovers: Leftovers,
     descriptors: DescriptorDirectory,
     places: Places,
     /// The daemon may create files for other users.
@@ -135,6 +141,8 @@ impl Passthrough {
             config,
             inodes,
             handles: HandleTable::default(),
+            locks: Locks::default(),
+            leftovers: Leftovers::default(),
             descriptors,
             places,
             privileged: rustix::process::geteuid().is_root(),

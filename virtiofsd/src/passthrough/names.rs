@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
@@ -49,11 +50,26 @@ impl Passthrough {
         Ok(self.entry(&inode, &status))
     }
 
+    /// Takes lookups of a node back. A large file that goes with the last one is left over.
+    pub(super) fn forget_node(&self, inode: u64, count: u64) {
+        let gone = self.inodes.forget(inode, count);
+        if let Some(node) = gone
+            && node.kind == libc::S_IFREG
+            && let Some(fd) = Arc::into_inner(node).and_then(Inode::into_fd)
+        {
+            self.leftovers.close(fd);
+        }
+    }
+
     pub(super) fn remove(&self, parent: u64, name: &CStr, flags: AtFlags) -> io::Result<()> {
         self.writable()?;
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
-        Ok(rustix::fs::unlinkat(&directory.fd()?, name, flags)?)
+        let directory = directory.fd()?;
+        let file = self.held(&directory, name);
+        rustix::fs::unlinkat(&directory, name, flags)?;
+        file.into_iter().for_each(|fd| self.leftovers.close(fd));
+        Ok(())
     }
 
     pub(super) fn rename_entry(
@@ -67,14 +83,22 @@ impl Passthrough {
         check_name(new)?;
         let from = self.inodes.get(old_parent)?;
         let to = self.inodes.get(new_parent)?;
+        let to = to.fd()?;
         let flags = RenameFlags::from_bits_retain(flags);
-        Ok(rustix::fs::renameat_with(
-            &from.fd()?,
-            old,
-            &to.fd()?,
-            new,
-            flags,
-        )?)
+        let replaced = self.held(&to, new);
+        rustix::fs::renameat_with(&from.fd()?, old, &to, new, flags)?;
+        replaced.into_iter().for_each(|fd| self.leftovers.close(fd));
+        Ok(())
+    }
+
+    /// Keeps a file from being freed by the call that takes its name away. Where nodes are open, its
+    /// node does that already.
+    fn held(&self, directory: impl AsFd, name: &CStr) -> Option<OwnedFd> {
+        if !self.places.uses_handles() {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat2(directory, name, flags, Mode::empty(), CONFINED).ok()
     }
 
     pub(super) fn link_entry(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {

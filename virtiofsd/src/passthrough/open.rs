@@ -1,6 +1,7 @@
 //! Opening files that are there.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use fuse_backend_rs::api::filesystem::OpenOptions;
 use rustix::fs::OFlags;
@@ -8,6 +9,7 @@ use rustix::fs::OFlags;
 use super::config::CachePolicy;
 use super::handles::Opened;
 use super::inodes::Inode;
+use super::leftovers::takes_long_to_free;
 use super::set_id::clearing_set_id;
 use super::{Passthrough, errno};
 use crate::fuse::abi::OPEN_KILL_SUIDGID;
@@ -48,19 +50,24 @@ impl Passthrough {
         inode: u64,
         flags: u32,
         open_flags: u32,
+        may_wait: bool,
     ) -> io::Result<(u64, OpenOptions)> {
         let node = self.inodes.get(inode)?;
         let flags = self.open_flags(flags)?;
         require_regular(&node)?;
         let counted = self.places.budget().handle()?;
-        let kill = flags.contains(OFlags::TRUNC) && open_flags & OPEN_KILL_SUIDGID != 0;
+        let truncates = flags.contains(OFlags::TRUNC);
+        let kill = truncates && open_flags & OPEN_KILL_SUIDGID != 0;
+        if truncates && !may_wait && takes_long_to_free(&node.fd()?, 0)? {
+            return Err(errno(libc::EWOULDBLOCK));
+        }
         let fd = {
             let _fsetid = if kill {
                 clearing_set_id(&node.fd()?)?
             } else {
                 None
             };
-            self.descriptors.reopen(&node.fd()?, flags)?
+            self.reopen_leased(&node.fd()?, flags, may_wait)?
         };
         let mut options = self.config.cache.file_options();
         // Without the flag the guest's kernel drops what it has cached, also the pages of running
@@ -72,6 +79,26 @@ impl Passthrough {
             self.handles.add(node.id, fd, Opened::File, counted),
             options,
         ))
+    }
+
+    /// Opens a regular file for reading or writing. Someone on the host may have a lease on it and is
+    /// then asked to let go, which can take as long as /proc/sys/fs/lease-break-time says.
+    ///
+    /// # Errors
+    /// `EWOULDBLOCK`: that is so, and the caller may not wait.
+    pub(super) fn reopen_leased(
+        &self,
+        fd: impl AsFd,
+        flags: OFlags,
+        may_wait: bool,
+    ) -> io::Result<OwnedFd> {
+        if may_wait {
+            return self.descriptors.reopen(fd, flags);
+        }
+        let fd = self.descriptors.reopen(fd, flags | OFlags::NONBLOCK)?;
+        // Reads and writes are to wait for the disk as ever.
+        rustix::fs::fcntl_setfl(&fd, flags)?;
+        Ok(fd)
     }
 
     pub(super) fn open_directory(&self, inode: u64) -> io::Result<(u64, OpenOptions)> {

@@ -46,10 +46,13 @@ pub(super) fn setattr<F: GuestFileSystem>(
     let input: SetattrIn = request.body.take()?;
     let handle = (input.valid & FATTR_FH != 0).then_some(input.fh);
     let valid = SetattrValid::from_bits_truncate(input.valid);
-    let set =
-        server
-            .file_system
-            .setattr(request.context(), request.node, input.into(), handle, valid)?;
+    let set = server.file_system.setattr_as(
+        &request.creator,
+        request.node,
+        input.into(),
+        handle,
+        valid,
+    )?;
     put_attributes(reply, set)
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use super::reply::Reply;
 use super::request::Request;
 use super::work::Work;
-use super::{Server, attr, dir, entry, errno, init, io, sync, xattr};
+use super::{Server, attr, dir, entry, errno, init, io, lock, sync, xattr};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::Opcode;
 use crate::fuse::abi::{
-    AttrOut, EntryOut, InitOut, LseekOut, OpenOut, StatfsOut, StatxOut, WriteOut,
+    AttrOut, EntryOut, InitOut, LkOut, LseekOut, OpenOut, StatfsOut, StatxOut, WriteOut,
 };
 
 type Handler<F> = fn(&Server<F>, &mut Request<'_>, &mut Reply<'_>) -> Result<Work>;
@@ -86,10 +86,12 @@ fn handler<F: GuestFileSystem>(opcode: Opcode) -> Handler<F> {
         Opcode::Listxattr => xattr::listxattr,
         Opcode::Removexattr => xattr::removexattr,
 
-        // Requests run to their end: there is nothing to interrupt yet, and nothing to notify.
-        Opcode::Interrupt | Opcode::NotifyReply => |_, _, _| Ok(Work::Silent),
-        // Without locks at the server the guest's kernel keeps them itself.
-        Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw => |_, _, _| Err(errno(libc::ENOSYS)),
+        Opcode::Interrupt => lock::interrupt,
+        // There is nothing to notify.
+        Opcode::NotifyReply => |_, _, _| Ok(Work::Silent),
+        Opcode::Getlk => lock::getlk,
+        Opcode::Setlk => lock::setlk,
+        Opcode::Setlkw => lock::setlkw,
         Opcode::Ioctl => |_, _, _| Err(errno(libc::ENOTTY)),
         Opcode::Bmap | Opcode::Poll | Opcode::SetupMapping | Opcode::RemoveMapping => {
             |_, _, _| Err(errno(libc::ENOSYS))
@@ -111,6 +113,7 @@ const fn reply_size(opcode: Opcode) -> usize {
         Opcode::Open | Opcode::Opendir => size_of::<OpenOut>(),
         Opcode::Write | Opcode::CopyFileRange => size_of::<WriteOut>(),
         Opcode::Lseek => size_of::<LseekOut>(),
+        Opcode::Getlk => size_of::<LkOut>(),
         _ => 0,
     }
 }

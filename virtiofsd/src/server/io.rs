@@ -9,7 +9,7 @@ use super::entry::open_out;
 use super::reply::Reply;
 use super::request::Request;
 use super::work::{CopyIn, CopyOut, Work};
-use super::{MAX_IO, Server};
+use super::{MAX_IO, Server, lock};
 use crate::file_system::{Access, FileRange, GuestFileSystem, appends};
 use crate::fuse::Features;
 use crate::fuse::abi::{
@@ -23,11 +23,12 @@ pub(super) fn open<F: GuestFileSystem>(
     reply: &mut Reply<'_>,
 ) -> Result<Work> {
     let input: OpenIn = request.body.take()?;
-    let (context, node) = (request.context(), request.node);
-    let (handle, options, backing) =
-        server
-            .file_system
-            .open(context, node, input.flags, input.fuse_flags)?;
+    let (handle, options, backing) = server.file_system.open_as(
+        &request.creator,
+        request.node,
+        input.flags,
+        input.fuse_flags,
+    )?;
     let mut output = open_out(handle, options, backing);
     if !server.file_system.flushes(input.flags) {
         output.open_flags |= FOPEN_NOFLUSH;
@@ -124,6 +125,7 @@ pub(super) fn release<F: GuestFileSystem>(
         unlock,
         (flush || unlock).then_some(input.lock_owner),
     )?;
+    lock::released(server);
     Ok(Work::Replied)
 }
 
@@ -139,9 +141,10 @@ pub(super) fn fallocate<F: GuestFileSystem>(
         mode,
         ..
     } = request.body.take()?;
-    if let Some(file) = server
-        .file_system
-        .io_file(request.node, fh, Access::Allocate)?
+    if let Some(file) =
+        server
+            .file_system
+            .io_file(request.node, fh, Access::allocate(request.context()))?
     {
         return Ok(Work::Allocate {
             file,
@@ -181,17 +184,47 @@ pub(super) fn copy_file_range<F: GuestFileSystem>(
     if input.flags != 0 {
         return Err(Malformed::OutOfRange.into());
     }
-    let from = FileRange {
-        inode: request.node,
-        handle: input.fh_in,
-        offset: input.offset_in,
-    };
-    let to = FileRange {
-        inode: input.nodeid_out,
-        handle: input.fh_out,
-        offset: input.offset_out,
-    };
-    let size = server.file_system.copy_file_range(from, to, input.len)?;
+    let size = copy_in_steps(server, request, &input)?;
     reply.put(&WriteOut { size, padding: 0 })?;
     Ok(Work::Replied)
+}
+
+/// Between two steps of a copy it may be called off; the caller then hears of what was copied.
+const COPY_STEP: u64 = 64 << 20;
+
+/// Most bytes of one copy: what Linux copies at most (`MAX_RW_COUNT`).
+const COPY_MAX: u64 = 0x7fff_f000;
+
+fn copy_in_steps<F: GuestFileSystem>(
+    server: &Server<F>,
+    request: &Request<'_>,
+    input: &CopyFileRangeIn,
+) -> Result<u32> {
+    let wanted = input.len.min(COPY_MAX);
+    let mut copied = 0;
+    loop {
+        let at = |offset: u64| offset.checked_add(copied).ok_or(Malformed::OutOfRange);
+        let from = FileRange {
+            inode: request.node,
+            handle: input.fh_in,
+            offset: at(input.offset_in)?,
+        };
+        let to = FileRange {
+            inode: input.nodeid_out,
+            handle: input.fh_out,
+            offset: at(input.offset_out)?,
+        };
+        let step = (wanted - copied).min(COPY_STEP);
+        match server.file_system.copy_file_range(from, to, step) {
+            Err(error) if copied == 0 => return Err(error),
+            Ok(0) | Err(_) => break,
+            Ok(more) => copied = copied.saturating_add(more.into()),
+        }
+        let called_off = request.interrupt.as_ref().is_some_and(|i| i.is_hurried());
+        if copied >= wanted || called_off {
+            break;
+        }
+    }
+    // At most COPY_MAX.
+    Ok(u32::try_from(copied.min(COPY_MAX)).unwrap_or(u32::MAX))
 }

@@ -9,7 +9,10 @@ mod dir;
 mod dispatch;
 mod entry;
 mod init;
+mod interrupt;
 mod io;
+mod lock;
+mod pace;
 mod reply;
 mod request;
 mod sync;
@@ -18,15 +21,21 @@ mod tests;
 mod work;
 mod xattr;
 
-use std::io::{Error, Result};
+use std::io::{Error, ErrorKind, Result};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use vhost_daemon::log::Limiter;
 
 use crate::file_system::GuestFileSystem;
-use crate::fuse::Features;
+use crate::fuse::abi::CopyFileRangeIn;
+use crate::fuse::{Features, Opcode};
+use interrupt::Interrupts;
+use pace::Pace;
 
 pub use decode::{Body, Malformed};
+pub use interrupt::Interrupt;
 pub use reply::{HEADER, Reply, header};
 pub use request::{BODY_MAX, Request, body_len};
 pub use work::{CopyIn, CopyOut, Work};
@@ -34,12 +43,17 @@ pub use work::{CopyIn, CopyOut, Work};
 /// Largest read, write or directory listing in one request.
 pub const MAX_IO: u32 = 1 << 20;
 
+/// A copy of more than this takes longer than a helper thread costs.
+const SHORT_COPY: u64 = 1 << 20;
+
 /// Serves one file system to one guest, from any number of queues at a time.
 pub struct Server<F> {
     file_system: F,
     /// A guest's kernel has sent `FUSE_INIT`.
     initialised: AtomicBool,
     features: AtomicU64,
+    interrupts: Interrupts,
+    pace: Pace,
     /// For what a guest may say as often as it likes.
     limiter: Limiter,
 }
@@ -51,6 +65,8 @@ impl<F: GuestFileSystem> Server<F> {
             file_system,
             initialised: AtomicBool::new(false),
             features: AtomicU64::new(Features::NONE.bits()),
+            interrupts: Interrupts::default(),
+            pace: Pace::default(),
             limiter: Limiter::default(),
         }
     }
@@ -71,13 +87,46 @@ impl<F: GuestFileSystem> Server<F> {
         self.file_system.destroy();
     }
 
-    /// Carries out `request`: writes the reply's body into `reply`, or tells the caller what data
-    /// to move.
+    /// Carries out `request`: writes the reply's body into `reply`, or tells the caller what is
+    /// left to do.
     ///
     /// # Errors
     /// The errno to answer with.
     pub fn serve(&self, request: &mut Request<'_>, reply: &mut Reply<'_>) -> Result<Work> {
-        dispatch::dispatch(self, request, reply)
+        let (opcode, may_wait) = (request.opcode, request.creator.may_wait);
+        if !pace::can_go_elsewhere(opcode) {
+            return dispatch::dispatch(self, request, reply);
+        }
+        if !may_wait && self.takes_long(request) {
+            return Ok(Work::Elsewhere);
+        }
+        let since = Instant::now();
+        let result = dispatch::dispatch(self, request, reply);
+        self.pace.took(opcode, since);
+        match result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !may_wait => Ok(Work::Elsewhere),
+            other => other,
+        }
+    }
+
+    /// Whether a request is expected to hold its thread up.
+    fn takes_long(&self, request: &Request<'_>) -> bool {
+        let copied = |copy: CopyFileRangeIn| copy.len > SHORT_COPY;
+        match request.opcode {
+            Opcode::Syncfs => true,
+            Opcode::CopyFileRange if request.body.clone().take().is_ok_and(copied) => true,
+            opcode => self.pace.is_slow(opcode),
+        }
+    }
+
+    /// Request `unique` waits from now on, or takes long: `INTERRUPT` finds it.
+    pub fn waits(&self, unique: u64, interrupt: &Arc<Interrupt>) {
+        self.interrupts.register(unique, interrupt);
+    }
+
+    /// It does not any more.
+    pub fn waited(&self, unique: u64, interrupt: &Arc<Interrupt>) {
+        self.interrupts.remove(unique, interrupt);
     }
 }
 

@@ -25,6 +25,12 @@ impl<'a> Reply<'a> {
         Self { bytes, room }
     }
 
+    /// A reply that was built elsewhere, for a guest with `room` bytes for it.
+    pub fn resume(bytes: &'a mut Vec<u8>, room: usize) -> Self {
+        bytes.resize(bytes.len().max(HEADER), 0);
+        Self { bytes, room }
+    }
+
     /// How many more bytes the guest has room for.
     pub fn room(&self) -> usize {
         self.room.saturating_sub(self.bytes.len())

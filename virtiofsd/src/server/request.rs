@@ -1,9 +1,12 @@
 //! A request as the guest's kernel sent it.
 
+use std::sync::Arc;
+
 use fuse_backend_rs::api::filesystem::Context;
 use smallvec::SmallVec;
 
 use super::decode::{Body, Malformed};
+use super::interrupt::Interrupt;
 use crate::file_system::Creator;
 use crate::fuse::Opcode;
 use crate::fuse::abi::{EXTENSION_GROUPS, ExtensionHeader, InHeader, WriteIn};
@@ -47,6 +50,8 @@ pub struct Request<'a> {
     pub creator: Creator,
     /// The arguments.
     pub body: Body<'a>,
+    /// What may end it early, where it takes long.
+    pub interrupt: Option<Arc<Interrupt>>,
 }
 
 impl<'a> Request<'a> {
@@ -62,6 +67,7 @@ impl<'a> Request<'a> {
         let creator = Creator {
             context: Context::from(header),
             groups: groups(extensions)?,
+            may_wait: true,
         };
         Ok(Some(Self {
             opcode,
@@ -69,6 +75,7 @@ impl<'a> Request<'a> {
             node: header.nodeid,
             creator,
             body: Body::new(body),
+            interrupt: None,
         }))
     }
 

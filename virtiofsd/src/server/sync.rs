@@ -4,10 +4,10 @@ use std::io::Result;
 
 use fuse_backend_rs::abi::fuse_abi::FSYNC_FDATASYNC;
 
-use super::Server;
 use super::reply::Reply;
 use super::request::Request;
 use super::work::Work;
+use super::{Server, lock};
 use crate::file_system::{Access, GuestFileSystem};
 use crate::fuse::Opcode;
 use crate::fuse::abi::{FlushIn, FsyncIn};
@@ -21,6 +21,7 @@ pub(super) fn flush<F: GuestFileSystem>(
     server
         .file_system
         .flush(request.context(), request.node, input.fh, input.lock_owner)?;
+    lock::released(server);
     Ok(Work::Replied)
 }
 

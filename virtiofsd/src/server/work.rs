@@ -18,6 +18,11 @@ pub enum Work {
     Replied,
     /// Nothing, and there is no reply.
     Silent,
+    /// All of it: the request may wait long, and was only looked at. It is to be served again by a
+    /// thread that may wait.
+    Elsewhere,
+    /// All of it: the request waits for someone else (a lock), and is to be served again later.
+    Blocked,
     /// Read up to `size` bytes of the file into the guest's buffers.
     Read {
         /// The host's file.

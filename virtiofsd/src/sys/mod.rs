@@ -5,6 +5,7 @@ mod credentials;
 mod descriptors;
 mod file_handle;
 mod groups;
+mod locks;
 mod pod;
 mod stat;
 mod thread_files;
@@ -14,6 +15,7 @@ pub(crate) use credentials::{CredentialsGuard, FsetidGuard, act_as, without_fset
 pub(crate) use descriptors::close_reporting;
 pub(crate) use file_handle::FileHandle;
 pub(crate) use groups::group_named;
+pub(crate) use locks::{OfdLock, ofd_lock_in_the_way, set_ofd_lock};
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};
 pub(crate) use stat::{FileStatus, file_system_status, status_of};

@@ -58,6 +58,7 @@ pod! {
     InitIn = 16,
     InitIn2 = 48,
     InitOut = 64,
+    InterruptIn = 8,
     LinkIn = 8,
     LkIn = 48,
     LkOut = 24,

@@ -41,7 +41,7 @@ pub(super) struct Started {
 }
 
 impl Started {
-    fn refuse(self, cx: &mut Cx, error: &io::Error) {
+    pub(super) fn refuse(self, cx: &mut Cx, error: &io::Error) {
         refuse(cx, self.token, self.unique, self.chain.writable, error);
     }
 

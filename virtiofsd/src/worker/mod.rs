@@ -2,21 +2,24 @@
 //!
 //! The header and the arguments of a request are copied out of guest memory once and decoded from
 //! the copy. Data never pass through the daemon: reads and writes go between the host's file and
-//! the guest's buffers, on the queue's io_uring.
+//! the guest's buffers, on the queue's io_uring. What may wait long goes away ([`away`]).
 
+mod away;
 mod data;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use vhost_daemon::queue::{Buffers, Chain, Token};
-use vhost_daemon::worker::{Context, Io, IoFile, QueueWorker};
+use vhost_daemon::worker::{Context, Io, IoFile, QueueWorker, WatchId};
 
 use crate::file_system::GuestFileSystem;
 use crate::fuse::Opcode;
 use crate::fuse::abi::InHeader;
-use crate::server::{Malformed, Reply, Request, Server, Work, body_len, header};
+use crate::helpers::Helpers;
+use crate::server::{Interrupt, Malformed, Reply, Request, Server, Work, body_len, header};
 use crate::sys::{bytes_of, read_front};
+use away::Away;
 use data::Started;
 
 pub use data::Pending;
@@ -24,22 +27,38 @@ pub use data::Pending;
 /// Serves the requests of one queue.
 pub struct FsWorker<F> {
     server: Arc<Server<F>>,
+    helpers: Arc<Helpers>,
     /// A request's arguments, while it is being served.
     body: Vec<u8>,
     /// A reply, while it is being built.
     reply: Vec<u8>,
+    /// Requests that wait.
+    away: Away,
 }
 
 type Cx = Context<Pending>;
 
+/// A request taken from the ring, its header and arguments copied.
+#[derive(Debug)]
+struct Taken {
+    token: Token,
+    header: InHeader,
+    chain: Chain,
+}
+
 impl<F: GuestFileSystem> FsWorker<F> {
-    /// A worker for a queue of `server`'s.
-    pub fn new(server: Arc<Server<F>>) -> Self {
-        Self {
+    /// A worker for a queue of `server`'s. `helpers` do what may wait long.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to be woken by.
+    pub fn new(server: Arc<Server<F>>, helpers: Arc<Helpers>) -> io::Result<Self> {
+        Ok(Self {
             server,
+            helpers,
             body: Vec::new(),
             reply: Vec::new(),
-        }
+            away: Away::new()?,
+        })
     }
 
     fn serve(&mut self, cx: &mut Cx, token: Token, mut chain: Chain) {
@@ -53,77 +72,119 @@ impl<F: GuestFileSystem> FsWorker<F> {
                 return refuse(cx, token, header.unique, chain.writable, &fault.into());
             }
         };
-        let mut reply = Reply::new(&mut self.reply, chain.writable.len());
+        let taken = Taken {
+            token,
+            header,
+            chain,
+        };
+        let mut reply = Reply::new(&mut self.reply, taken.chain.writable.len());
         let served = match Request::decode(&header, &self.body) {
-            Ok(Some(mut request)) => self.server.serve(&mut request, &mut reply),
+            Ok(Some(mut request)) => {
+                request.creator.may_wait = false;
+                self.server.serve(&mut request, &mut reply)
+            }
             Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
             Err(fault) => {
                 cx.guest_fault(&fault);
                 Err(fault.into())
             }
         };
-        let result = match served {
-            Ok(Work::Silent) => return cx.complete(token, 0),
-            Ok(Work::Replied) => Ok(()),
-            Ok(work) => return self.work(cx, token, header.unique, chain, work),
-            Err(_) if is_silent(&header) => return cx.complete(token, 0),
-            Err(error) => {
-                report(cx, "serving a request", &error);
-                Err(error)
+        match served {
+            Ok(Work::Elsewhere) => {
+                let body = self.body.clone();
+                self.away.send(&self.server, &self.helpers, taken, body);
             }
-        };
-        let reply = reply.finish(header.unique, result);
-        send(cx, token, chain.writable, reply);
+            Ok(Work::Blocked) => self.away.wait(cx, &self.server, taken, self.body.clone()),
+            served => finish(cx, &self.server, taken, reply, served),
+        }
+        let leftovers = self.server.file_system().leftovers();
+        if !leftovers.is_empty() {
+            self.helpers.submit(Box::new(move || drop(leftovers)));
+        }
     }
+}
 
-    /// Moves data, or hands that to the io_uring.
-    fn work(&mut self, cx: &mut Cx, token: Token, unique: u64, chain: Chain, work: Work) {
-        let request = Started {
-            token,
-            unique,
-            chain,
-        };
-        match work {
-            Work::Read { file, offset, size } => request.read(cx, file, offset, size),
-            Work::Write {
-                file,
-                offset,
-                size,
-                append,
-            } => {
-                let flags = if append { libc::RWF_APPEND } else { 0 };
-                request.write(cx, file, (offset, size), flags);
-            }
-            Work::Sync { file, data_only } => {
-                request.submit(
-                    cx,
-                    Io::Fsync {
-                        file: IoFile::Open(file),
-                        data_only,
-                    },
-                );
-            }
-            Work::Allocate {
-                file,
-                mode,
-                offset,
-                len,
-            } => {
-                // The mode is a set of flags; the kernel refuses those it does not know.
-                let (file, mode) = (IoFile::Open(file), mode.cast_signed());
-                request.submit(
-                    cx,
-                    Io::Fallocate {
-                        file,
-                        mode,
-                        offset,
-                        len,
-                    },
-                );
-            }
-            Work::CopyOut(copy) => request.copy_out(cx, &self.server, &copy),
-            Work::CopyIn(copy) => request.copy_in(cx, &self.server, &copy),
-            Work::Replied | Work::Silent => cx.complete(request.token, 0),
+/// Carries a request out once more. With an interrupt it may wait.
+fn serve_again<F: GuestFileSystem>(
+    server: &Server<F>,
+    header: &InHeader,
+    body: &[u8],
+    interrupt: Option<Arc<Interrupt>>,
+    reply: &mut Reply<'_>,
+) -> io::Result<Work> {
+    // It was decoded before.
+    let mut request = Request::decode(header, body)?.ok_or(io::ErrorKind::InvalidInput)?;
+    request.creator.may_wait = interrupt.is_some();
+    request.interrupt = interrupt;
+    server.serve(&mut request, reply)
+}
+
+/// Answers a request that has been carried out, or does what is left of it.
+fn finish<F: GuestFileSystem>(
+    cx: &mut Cx,
+    server: &Server<F>,
+    taken: Taken,
+    reply: Reply<'_>,
+    served: io::Result<Work>,
+) {
+    let result = match served {
+        Ok(Work::Silent) => return cx.complete(taken.token, 0),
+        Ok(Work::Replied) => Ok(()),
+        Ok(work) => return move_data(cx, server, taken, work),
+        Err(_) if is_silent(&taken.header) => return cx.complete(taken.token, 0),
+        Err(error) => {
+            report(cx, "serving a request", &error);
+            Err(error)
+        }
+    };
+    let reply = reply.finish(taken.header.unique, result);
+    send(cx, taken.token, taken.chain.writable, reply);
+}
+
+/// Moves data, or hands that to the io_uring.
+fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, work: Work) {
+    let request = Started {
+        token: taken.token,
+        unique: taken.header.unique,
+        chain: taken.chain,
+    };
+    match work {
+        Work::Read { file, offset, size } => request.read(cx, file, offset, size),
+        Work::Write {
+            file,
+            offset,
+            size,
+            append,
+        } => {
+            let flags = if append { libc::RWF_APPEND } else { 0 };
+            request.write(cx, file, (offset, size), flags);
+        }
+        Work::Sync { file, data_only } => {
+            let file = IoFile::Open(file);
+            request.submit(cx, Io::Fsync { file, data_only });
+        }
+        Work::Allocate {
+            file,
+            mode,
+            offset,
+            len,
+        } => {
+            // The mode is a set of flags; the kernel refuses those it does not know.
+            let (file, mode) = (IoFile::Open(file), mode.cast_signed());
+            request.submit(
+                cx,
+                Io::Fallocate {
+                    file,
+                    mode,
+                    offset,
+                    len,
+                },
+            );
+        }
+        Work::CopyOut(copy) => request.copy_out(cx, server, &copy),
+        Work::CopyIn(copy) => request.copy_in(cx, server, &copy),
+        Work::Replied | Work::Silent | Work::Elsewhere | Work::Blocked => {
+            request.refuse(cx, &io::Error::from_raw_os_error(libc::EIO));
         }
     }
 }
@@ -131,12 +192,35 @@ impl<F: GuestFileSystem> FsWorker<F> {
 impl<F: GuestFileSystem> QueueWorker for FsWorker<F> {
     type Tag = Pending;
 
+    fn start(&mut self, cx: &mut Cx) -> io::Result<()> {
+        self.away.watch(cx)
+    }
+
+    fn turn(&mut self, cx: &mut Cx) -> usize {
+        self.away.try_again(cx, &self.server);
+        for done in 0..Cx::BATCH {
+            match cx.pop() {
+                Some((token, chain)) => self.request(cx, token, chain),
+                None => return done,
+            }
+        }
+        Cx::BATCH
+    }
+
     fn request(&mut self, cx: &mut Cx, token: Token, chain: Chain) {
         self.serve(cx, token, chain);
     }
 
     fn completed(&mut self, cx: &mut Cx, tag: Pending, _io: Io, result: io::Result<u32>) {
         tag.finish(cx, result);
+    }
+
+    fn ready(&mut self, cx: &mut Cx, _watch: WatchId) {
+        self.away.woken(cx, &self.server);
+    }
+
+    fn stop(&mut self, cx: &mut Cx) {
+        self.away.stop(cx, &self.server);
     }
 }
 

@@ -16,8 +16,8 @@ fn user() -> Creator {
         pid: 1,
     };
     Creator {
-        context,
         groups: [9999].into_iter().collect(),
+        ..Creator::new(context)
     }
 }
 
@@ -110,17 +110,7 @@ fn a_file_without_a_name_gets_one() {
         umask: 0,
         fuse_flags: 0,
     };
-    let (entry, handle, ..) = tree
-        .fs
-        .tmpfile(
-            &Creator {
-                context: root(),
-                ..Default::default()
-            },
-            ROOT,
-            args,
-        )
-        .unwrap();
+    let (entry, handle, ..) = tree.fs.tmpfile(&Creator::new(root()), ROOT, args).unwrap();
     assert_eq!((entry.attr.st_nlink, handle.is_some()), (0, true));
     assert_eq!(fs::read_dir(tree.at("")).unwrap().count(), 0);
     tree.fs.link(&root(), entry.inode, ROOT, c"named").unwrap();
