@@ -25,12 +25,12 @@ pub struct FsDevice<F> {
 }
 
 impl<F: GuestFileSystem> FsDevice<F> {
-    /// A device that serves `file_system` on so many request queues. `tag` is its name in guests:
-    /// at most [`TAG_LEN`] bytes.
-    pub fn new(file_system: F, tag: String, request_queues: u32) -> Self {
+    /// A device that serves `file_system` on so many request queues, and has requests that wait done
+    /// by `helpers`. `tag` is its name in guests: at most [`TAG_LEN`] bytes.
+    pub fn new(file_system: F, helpers: Helpers, tag: String, request_queues: u32) -> Self {
         Self {
             server: Arc::new(Server::new(file_system)),
-            helpers: Arc::new(Helpers::start(Helpers::THREADS, || ())),
+            helpers: Arc::new(helpers),
             tag,
             request_queues,
         }

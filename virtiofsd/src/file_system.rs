@@ -1,6 +1,6 @@
 //! What the server asks of a file system beyond fuse-backend-rs's `FileSystem`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,9 +23,20 @@ pub struct Creator {
     pub context: Context,
     /// Those of the owner's supplementary groups that matter (`FUSE_CREATE_SUPP_GROUP`).
     pub groups: SmallVec<[u32; 4]>,
+    /// Security labels of a new file (`FUSE_SECURITY_CTX`).
+    pub labels: Vec<Label>,
     /// Nobody else waits for the thread that serves this. If not, what would wait long is `EAGAIN`,
     /// and asked for again by a thread that may.
     pub may_wait: bool,
+}
+
+/// A security label: an extended attribute that a file has from the beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The attribute.
+    pub name: CString,
+    /// Its value.
+    pub value: Vec<u8>,
 }
 
 impl Creator {
@@ -34,6 +45,7 @@ impl Creator {
         Self {
             context,
             groups: SmallVec::new(),
+            labels: Vec::new(),
             may_wait: true,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -38,15 +39,28 @@ impl Helpers {
 
     /// Starts `threads` threads, each of which calls `first` before anything else. Fewer, or none at
     /// all, where the system has no more threads for us.
-    pub fn start(threads: usize, first: impl Fn() + Send + Clone + 'static) -> Self {
+    ///
+    /// # Errors
+    /// `first`'s: then no thread has worked.
+    pub fn start<E: Send + 'static>(
+        threads: usize,
+        first: impl Fn() -> Result<(), E> + Send + Clone + 'static,
+    ) -> Result<Self, E> {
         let jobs = Arc::new(Jobs::default());
         let mut started = 0;
+        let (report, reports) = channel();
         for _ in 0..threads {
-            let (jobs, first) = (jobs.clone(), first.clone());
+            let (jobs, first, report) = (jobs.clone(), first.clone(), report.clone());
             let body = move || {
                 name_current_thread(c"helper");
-                first();
-                jobs.work();
+                let prepared = first();
+                let works = prepared.is_ok();
+                // Who started us waits for this.
+                let _ = report.send(prepared);
+                drop(report);
+                if works {
+                    jobs.work();
+                }
             };
             match thread::Builder::new().spawn(body) {
                 Ok(_) => started += 1,
@@ -56,10 +70,13 @@ impl Helpers {
                 }
             }
         }
-        Self {
+        drop(report);
+        let helpers = Self {
             jobs,
             threads: started,
-        }
+        };
+        reports.into_iter().collect::<Result<(), E>>()?;
+        Ok(helpers)
     }
 
     /// Has one of the threads do `job`. Without any thread it is done here and now.
@@ -109,13 +126,17 @@ impl fmt::Debug for Jobs {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::convert::Infallible;
 
     use super::*;
 
+    fn started(threads: usize) -> Helpers {
+        Helpers::start(threads, || Ok::<_, Infallible>(())).unwrap()
+    }
+
     #[test]
     fn a_job_that_waits_does_not_hold_up_the_next() {
-        let helpers = Helpers::start(2, || ());
+        let helpers = started(2);
         let (go, wait) = channel::<()>();
         let (done, results) = channel();
         let first = done.clone();
@@ -130,9 +151,15 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_not_prepared_does_not_work() {
+        let error = Helpers::start(2, || Err("no filter")).unwrap_err();
+        assert_eq!(error, "no filter");
+    }
+
+    #[test]
     fn what_was_submitted_is_done_with_one_thread_none_and_after_the_end() {
         for threads in [0, 1] {
-            let helpers = Helpers::start(threads, || ());
+            let helpers = started(threads);
             let (done, results) = channel();
             for n in 0..10 {
                 let done = done.clone();

@@ -9,10 +9,11 @@ use vhost_daemon::daemon::{self, DaemonError, Prepared};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::log::FilterError;
 use vhost_daemon::metrics::{Metrics, Registry};
-use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
+use vhost_daemon::sandbox::seccomp::{Role, SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Sandbox, SandboxError, capabilities, close_inherited};
 use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::FsDevice;
+use virtiofsd::helpers::Helpers;
 use virtiofsd::limits::{LimitError, raise_open_files};
 use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
@@ -84,8 +85,11 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     let file_system = Passthrough::open_with(passthrough, inside.descriptors)?;
     tracing::info!(directory = %directory.display(), tag = config.tag, queues = config.queues, open_files, "sharing");
 
-    let device = Arc::new(FsDevice::new(file_system, config.tag, config.queues));
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
+    let bound = filters.clone();
+    let helpers = Helpers::start(Helpers::THREADS, move || bound.enter(Role::Helper))?;
+    let device = FsDevice::new(file_system, helpers, config.tag, config.queues);
+    let device = Arc::new(device);
     let metrics = Arc::new(Metrics::default());
     let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
     let service = Service {

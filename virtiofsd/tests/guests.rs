@@ -165,6 +165,105 @@ fn files_behave_as_on_the_host_when_nothing_is_cached() {
     compare_with_host(&["--cache", "never"], uml_transcript, mapping);
 }
 
+/// What ACLs let users do and what becomes of them, by the programs that people use.
+const ACLS: &str = include_str!("acls.sh");
+
+/// What the script in the directory `at` says on the host.
+fn hosts_acls(at: &Path) -> String {
+    let output = Command::new("sh")
+        .arg("acls.sh")
+        .current_dir(at)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn compare_acls(options: &[&str], guests: impl FnOnce(&Share) -> String) {
+    need::root().unwrap();
+    let share = Share::start_with("fs-acls", |daemon| daemon.arg("--posix-acl").args(options));
+    let own = share.scratch.dir("own").unwrap();
+    for directory in [&own, &share.directory] {
+        fs::write(directory.join("acls.sh"), ACLS).unwrap();
+    }
+    let host = hosts_acls(&own);
+    assert!(host.ends_with("end\n"), "{host}");
+    assert_same(&host, &guests(&share).replace('\r', ""));
+}
+
+fn uml_acls(share: &Share) -> String {
+    let script =
+        format!("mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && sh acls.sh");
+    let guest = UmlGuest::new(script)
+        .fs(&share.socket)
+        .limit(Duration::from_secs(120));
+    guest.run().unwrap().success().unwrap()
+}
+
+#[test]
+fn acls_are_those_of_the_host() {
+    compare_acls(&[], uml_acls);
+}
+
+#[test]
+fn acls_are_those_of_the_host_when_all_is_cached() {
+    compare_acls(&["--cache", "always", "--writeback"], uml_acls);
+}
+
+#[test]
+fn acls_are_those_of_the_host_under_qemu() {
+    compare_acls(&[], |share| {
+        let root = Share::start_on("fs-root", Path::new("/"), |daemon| daemon.arg("--readonly"));
+        let script = format!(
+            "mkdir /host && mount -t virtiofs root /host && mount -t proc proc /host/proc && \
+             mount -t devtmpfs dev /host/dev && mount -t tmpfs tmpfs /host/mnt && \
+             mkdir /host{MOUNT} && mount -t virtiofs share /host{MOUNT} && \
+             chroot /host /bin/sh -c 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin && cd {MOUNT} && sh acls.sh'"
+        );
+        let guest = QemuGuest::new(script)
+            .fs(lab::guest::VhostUser::new(&root.socket).queues(2), "root")
+            .fs(lab::guest::VhostUser::new(&share.socket).queues(2), "share")
+            .memory_mib(512)
+            .limit(Duration::from_secs(120));
+        guest.run().unwrap().success().unwrap()
+    });
+}
+
+/// A guest sees what is mounted in the directory as mounts with device numbers of their own.
+#[test]
+fn a_mount_on_the_host_is_one_in_the_guest() {
+    need::root().unwrap();
+    let share = Share::start_in_namespace(
+        "fs-submount",
+        "mkdir sub sub2 && mount -t tmpfs one sub && mkdir sub/inner && mount -t tmpfs two sub2 && \
+         echo one > sub/file && echo two > sub2/file && mkdir plain",
+        |daemon| daemon.arg("--announce-submounts"),
+    );
+    let script = format!(
+        "mkdir {MOUNT} && mount -t virtiofs {TAG} {MOUNT} && cd {MOUNT} && \
+         ls -R . > /dev/null && cat sub/file sub2/file && \
+         stat -c '%n %d' . plain sub sub/inner sub/file sub2 sub2/file && \
+         grep -c ' {MOUNT}/' /proc/mounts; \
+         mv sub/file plain/file && cat plain/file && ! ln plain/file sub/file 2>/dev/null && \
+         sync && cd / && umount -R {MOUNT} && echo unmounted"
+    );
+    let guest = UmlGuest::new(script).fs(&share.socket);
+    let output = guest.run().unwrap().success().unwrap().replace('\r', "");
+    let mut lines = output.lines();
+    assert_eq!([lines.next(), lines.next()], [Some("one"), Some("two")]);
+    let device: std::collections::HashMap<&str, &str> = lines
+        .by_ref()
+        .take(7)
+        .map(|line| line.split_once(' ').unwrap())
+        .collect();
+    assert_eq!(device["."], device["plain"]);
+    assert_eq!(device["sub"], device["sub/inner"]);
+    assert_eq!(device["sub"], device["sub/file"]);
+    assert_eq!(device["sub2"], device["sub2/file"]);
+    assert_ne!(device["."], device["sub"]);
+    assert_ne!(device["sub"], device["sub2"]);
+    assert_eq!(lines.collect::<Vec<_>>(), ["2", "one", "unmounted"]);
+}
+
 /// Checksums, modes and times of a tree.
 fn inventory(directory: &Path) -> String {
     let script = "find . -printf '%p %m %U %G %n %l\n' | sort; \

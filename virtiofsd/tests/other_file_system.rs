@@ -9,6 +9,7 @@
 
 mod share;
 
+use std::convert::Infallible;
 use std::ffi::CStr;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -30,6 +31,7 @@ use vhost_daemon::shutdown::Shutdown;
 use vhost_daemon::worker::PollPolicy;
 use virtiofsd::device::FsDevice;
 use virtiofsd::file_system::GuestFileSystem;
+use virtiofsd::helpers::Helpers;
 
 /// One file, in memory.
 #[derive(Default)]
@@ -107,7 +109,13 @@ impl FileSystem for OneFile {
 fn data_go_through_its_own_read_and_write() {
     let scratch = Scratch::new("fs-other").unwrap();
     let socket = scratch.join("s");
-    let device = Arc::new(FsDevice::new(OneFile::default(), "one".to_owned(), 1));
+    let helpers = Helpers::start(1, || Ok::<_, Infallible>(())).unwrap();
+    let device = Arc::new(FsDevice::new(
+        OneFile::default(),
+        helpers,
+        "one".to_owned(),
+        1,
+    ));
     let service = Service {
         endpoint: Endpoint::Path(socket.clone()),
         once: true,

@@ -14,6 +14,20 @@ pub const SETXATTR_ACL_KILL_SGID: u32 = 1;
 /// `FUSE_EXT_GROUPS` in [`ExtensionHeader::kind`]: supplementary groups. 7.38.
 pub const EXTENSION_GROUPS: u32 = 32;
 
+/// `FUSE_MAX_NR_SECCTX`: an [`ExtensionHeader::kind`] up to this is a number of security contexts.
+/// 7.36.
+pub const SECURITY_CONTEXTS_MAX: u32 = 31;
+
+/// `struct fuse_secctx`: its name and value follow. 7.36.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SecurityContext {
+    /// Bytes of value.
+    pub size: u32,
+    /// Unused.
+    pub padding: u32,
+}
+
 /// `FUSE_OPEN_KILL_SUIDGID` in `fuse_open_in.open_flags`. 7.33.
 pub const OPEN_KILL_SUIDGID: u32 = 1;
 

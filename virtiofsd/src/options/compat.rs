@@ -88,8 +88,11 @@ impl Options {
             "no_posix_lock" => (self.posix_lock, self.no_posix_lock) = (false, true),
             "flock" => (self.flock, self.no_flock) = (true, false),
             "no_flock" => (self.flock, self.no_flock) = (false, true),
-            // What there is without them.
-            "no_posix_acl" | "no_security_label" => {}
+            "posix_acl" => self.posix_acl = true,
+            "no_posix_acl" => self.posix_acl = false,
+            "security_label" => self.security_label = true,
+            "no_security_label" => self.security_label = false,
+            "announce_submounts" => self.announce_submounts = true,
             _ => return Err(CompatError::Unknown(option.to_owned())),
         }
         Ok(())

@@ -67,6 +67,11 @@ pub enum ConfigError {
     /// Nothing to allow.
     #[error("--allow-mmap is for --cache never and metadata: otherwise files can be mapped anyway")]
     AllowMmap,
+    /// ACLs name users and groups of the host, and the host knows them by their name.
+    #[error(
+        "--posix-acl cannot be used with --translate-uid or --translate-gid, as ACLs would name others than they mean, nor with an --xattrmap that renames or hides system.posix_acl_*"
+    )]
+    PosixAcl,
     /// `--translate-uid` or `--translate-gid` say two things of one id.
     #[error("{option}: {overlap}")]
     Overlap {
@@ -135,6 +140,11 @@ impl Options {
         if self.allow_mmap && !bypasses {
             return Err(ConfigError::AllowMmap);
         }
+        let translated = !self.translate_uid.is_empty() || !self.translate_gid.is_empty();
+        let renamed = self.xattrmap.as_ref().is_some_and(|map| !map.keeps_acls());
+        if self.posix_acl && (translated || renamed) {
+            return Err(ConfigError::PosixAcl);
+        }
         let translation = |option, rules: &[_]| {
             IdTranslation::new(rules).map_err(|overlap| ConfigError::Overlap { option, overlap })
         };
@@ -148,6 +158,9 @@ impl Options {
             xattr_map: self.xattrmap.clone(),
             kill_privileges: !self.no_killpriv_v2,
             preserve_noatime: self.preserve_noatime,
+            posix_acl: self.posix_acl,
+            security_label: self.security_label,
+            announce_submounts: self.announce_submounts,
             posix_lock: self.posix_lock,
             flock: self.flock,
             readdirplus: !self.no_readdirplus,

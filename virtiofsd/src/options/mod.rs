@@ -94,6 +94,18 @@ pub struct Options {
     #[arg(long)]
     pub no_readdirplus: bool,
 
+    /// Serve POSIX ACLs (needs --xattr)
+    #[arg(long, conflicts_with = "no_xattr")]
+    pub posix_acl: bool,
+
+    /// Give new files the security labels that guests want for them (needs --xattr)
+    #[arg(long, conflicts_with = "no_xattr")]
+    pub security_label: bool,
+
+    /// Show other file systems mounted in the directory as mounts of their own
+    #[arg(long)]
+    pub announce_submounts: bool,
+
     /// Let guests' fcntl locks hold between guests, and on the host
     #[arg(long, overrides_with = "no_posix_lock")]
     pub posix_lock: bool,

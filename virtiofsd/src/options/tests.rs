@@ -49,6 +49,10 @@ fn the_names_that_people_know_are_taken() {
         "--readonly",
         "--thread-pool-size=64",
         "--no-readdirplus",
+        "--security-label",
+        "--announce-submounts",
+        "--posix-lock",
+        "--flock",
         "--preserve-noatime",
         "--syslog",
         "--log-level=off",
@@ -68,6 +72,8 @@ fn the_names_that_people_know_are_taken() {
     assert_eq!(config.open_files, Some(4096));
     let served = config.passthrough;
     assert!(served.allow_mmap && served.direct_io && served.read_only);
+    assert!(served.security_label && served.announce_submounts);
+    assert!(served.posix_lock && served.flock);
     assert_eq!(served.file_handles, FileHandles::Mandatory);
     assert_eq!(served.users.to_host(0).unwrap(), 1000);
     assert_eq!(served.groups.to_host(7).unwrap(), 100);
@@ -135,6 +141,16 @@ fn what_cannot_be_served_is_refused() {
         shared(&["--socket-group", "no-such-group"]),
         Err(ConfigError::NoGroup(_))
     ));
+    for other in [
+        "--translate-uid=map:0:1000:1",
+        "--translate-gid=map:0:1000:1",
+        "--xattrmap=:map::user.virtiofs.:",
+        "--xattrmap=:bad:client:system.:system.::ok:all:::",
+    ] {
+        let refused = shared(&["--posix-acl", other]);
+        assert!(matches!(refused, Err(ConfigError::PosixAcl)), "{other}");
+    }
+    shared(&["--posix-acl", "--xattrmap=:ok:all:::"]).unwrap();
     assert!(matches!(
         shared(&["--modcaps=+fly"]),
         Err(ConfigError::Capabilities(_))

@@ -121,6 +121,17 @@ impl Passthrough {
         )?)
     }
 
+    /// An access ACL was set by someone who is not of the file's group: as chmod(2) by them would,
+    /// it clears the set-group-ID bit (`FUSE_SETXATTR_ACL_KILL_SGID`).
+    pub(super) fn clear_set_group_id(&self, inode: u64) -> io::Result<()> {
+        let node = self.inodes.get(inode)?;
+        let mode = status_of(&node.fd()?)?.attributes.st_mode;
+        if mode & libc::S_ISGID == 0 {
+            return Ok(());
+        }
+        self.change_mode(&node, mode & !libc::S_ISGID)
+    }
+
     fn change_size(
         &self,
         node: &Inode,

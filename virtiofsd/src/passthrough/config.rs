@@ -72,6 +72,12 @@ pub struct Config {
     pub kill_privileges: bool,
     /// Keep a guest's `O_NOATIME`.
     pub preserve_noatime: bool,
+    /// Serve POSIX ACLs; the guest's kernel checks them.
+    pub posix_acl: bool,
+    /// Give new files the security label that the guest's kernel sends with them.
+    pub security_label: bool,
+    /// Tell guests where other file systems are mounted on the host.
+    pub announce_submounts: bool,
     /// Serve `fcntl` locks, which then hold between guests and on the host.
     pub posix_lock: bool,
     /// Serve `flock` locks, likewise.
@@ -104,6 +110,9 @@ impl Config {
             xattr_map: None,
             kill_privileges: true,
             preserve_noatime: false,
+            posix_acl: false,
+            security_label: false,
+            announce_submounts: false,
             posix_lock: false,
             flock: false,
             readdirplus: true,

@@ -56,7 +56,16 @@ impl Passthrough {
             let _credentials = self.act_as(creator)?;
             make(fd.as_fd())?;
         }
-        self.look_up_in(&directory, name)
+        let entry = self.look_up_in(&directory, name)?;
+        if !creator.labels.is_empty() {
+            let made = self.inodes.get(entry.inode)?;
+            let at = (&directory.fd()?, name);
+            if let Err(error) = self.label_or_remove(creator, &made.fd()?, at) {
+                self.inodes.forget(entry.inode, 1);
+                return Err(error);
+            }
+        }
+        Ok(entry)
     }
 
     pub(super) fn make_directory(
@@ -126,7 +135,12 @@ impl Passthrough {
             rustix::fs::openat2(&fd, name, exclusive, mode, CONFINED)
         };
         match created {
-            Ok(fd) => self.opened_new(fd, counted),
+            Ok(fd) => {
+                if !creator.labels.is_empty() {
+                    self.label_or_remove(creator, &fd, (&directory.fd()?, name))?;
+                }
+                self.opened_new(fd, counted)
+            }
             Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
                 Err(Errno::EXIST.into())
             }
@@ -172,6 +186,7 @@ impl Passthrough {
             let _credentials = self.act_as(creator)?;
             rustix::fs::openat(&directory, c".", flags, mode)?
         };
+        self.label(creator, &fd)?;
         self.opened_new(fd, counted)
     }
 

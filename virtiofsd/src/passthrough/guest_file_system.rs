@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuse_backend_rs::abi::fuse_abi::stat64;
-use fuse_backend_rs::api::filesystem::{Entry, OpenOptions, SetattrValid};
+use fuse_backend_rs::api::filesystem::{Context, Entry, OpenOptions, SetattrValid};
 use rustix::fs::OFlags;
 
 use super::{CachePolicy, Passthrough};
@@ -37,6 +37,9 @@ impl Passthrough {
             .with_if(self.config.kill_privileges, Features::HANDLE_KILLPRIV_V2)
             .with_if(self.config.posix_lock, Features::POSIX_LOCKS)
             .with_if(self.config.flock, Features::FLOCK_LOCKS)
+            .with_if(self.config.posix_acl, Features::POSIX_ACL)
+            .with_if(self.config.security_label, Features::SECURITY_CTX)
+            .with_if(self.config.announce_submounts, Features::SUBMOUNTS)
             .with_if(
                 self.config.readdirplus,
                 Features::DO_READDIRPLUS | Features::READDIRPLUS_AUTO,
@@ -47,10 +50,7 @@ impl Passthrough {
 impl GuestFileSystem for Passthrough {
     fn negotiate(&self, offered: Features) -> io::Result<Features> {
         let agreed = self.features() & offered;
-        self.writeback.store(
-            agreed.contains(Features::WRITEBACK_CACHE),
-            Ordering::Relaxed,
-        );
+        self.agreed.store(agreed.bits(), Ordering::Relaxed);
         Ok(agreed)
     }
 
@@ -134,6 +134,21 @@ impl GuestFileSystem for Passthrough {
 
     fn tmpfile(&self, creator: &Creator, parent: u64, args: CreateIn) -> io::Result<Opened> {
         self.create_unnamed(creator, parent, args)
+    }
+
+    fn setxattr_and_mode(
+        &self,
+        _context: &Context,
+        inode: u64,
+        name: &CStr,
+        value: &[u8],
+        (flags, kill_sgid): (u32, bool),
+    ) -> io::Result<()> {
+        self.set_xattr(inode, name, value, flags)?;
+        if kill_sgid {
+            self.clear_set_group_id(inode)?;
+        }
+        Ok(())
     }
 
     fn copy_file_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {

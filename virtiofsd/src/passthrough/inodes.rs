@@ -55,6 +55,11 @@ impl Inode {
         self.identity.inode
     }
 
+    /// The mount on the host that it was found on; 0 before Linux 5.8.
+    pub(super) fn mount(&self) -> u64 {
+        self.identity.mount
+    }
+
     /// The file, open with `O_PATH`.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod guest_file_system;
 mod handles;
 mod id_translation;
 mod inodes;
+mod labels;
 mod leftovers;
 mod locks;
 mod names;
@@ -33,13 +34,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fuse_backend_rs::abi::fuse_abi::stat64;
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
+use crate::fuse::Features;
 use crate::sys::{FileHandle, FileStatus, status_of};
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
@@ -91,8 +93,8 @@ pub struct Passthrough {
     places: Places,
     /// The daemon may create files for other users.
     privileged: bool,
-    /// The guest's kernel writes back when it likes: agreed on in `INIT`.
-    writeback: AtomicBool,
+    /// What was agreed on in `INIT`.
+    agreed: AtomicU64,
 }
 
 impl Passthrough {
@@ -146,7 +148,7 @@ impl Passthrough {
             descriptors,
             places,
             privileged: rustix::process::geteuid().is_root(),
-            writeback: AtomicBool::new(false),
+            agreed: AtomicU64::new(Features::NONE.bits()),
         })
     }
 
@@ -169,8 +171,14 @@ impl Passthrough {
         }
     }
 
+    /// Whether this was agreed on with the guest's kernel.
+    fn agreed(&self, feature: Features) -> bool {
+        Features::from_bits(self.agreed.load(Ordering::Relaxed)).contains(feature)
+    }
+
+    /// The guest's kernel writes back when it likes.
     fn writeback(&self) -> bool {
-        self.writeback.load(Ordering::Relaxed)
+        self.agreed(Features::WRITEBACK_CACHE)
     }
 
     /// Attributes as the guest is to see them.

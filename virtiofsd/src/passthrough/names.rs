@@ -5,11 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use fuse_backend_rs::abi::fuse_abi::ATTR_SUBMOUNT;
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use super::inodes::Inode;
 use super::{Passthrough, errno};
+use crate::fuse::Features;
 use crate::sys::{FileHandle, status_of};
 
 /// Nothing leaves the directory it starts from: no "..", no symbolic link, no /proc magic link.
@@ -23,7 +25,22 @@ impl Passthrough {
         check_name(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat2(&directory.fd()?, name, flags, Mode::empty(), CONFINED)?;
-        self.entry_of(fd)
+        let mut entry = self.entry_of(fd)?;
+        if self.agreed(Features::SUBMOUNTS) {
+            self.announce_mount(directory, &mut entry);
+        }
+        Ok(entry)
+    }
+
+    /// Tells the guest's kernel if another file system is mounted here: it makes a mount of its own of
+    /// it, with a device number of its own.
+    fn announce_mount(&self, directory: &Inode, entry: &mut Entry) {
+        let mounted = |node: Arc<Inode>| node.mount() != directory.mount();
+        if entry.attr.st_mode & libc::S_IFMT == libc::S_IFDIR
+            && self.inodes.get(entry.inode).is_ok_and(mounted)
+        {
+            entry.attr_flags |= ATTR_SUBMOUNT;
+        }
     }
 
     /// The entry of a file that is open with `O_PATH`; counts the lookup.

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::errno;
+use super::xattrs::ACLS;
 
 /// All rules, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +192,15 @@ fn map_rules(key: &str, prepend: &str) -> Vec<Rule> {
 }
 
 impl XattrMap {
+    /// Whether POSIX ACLs go by their own names: the host knows them by no other.
+    pub(crate) fn keeps_acls(&self) -> bool {
+        let kept = |name: &CStr| {
+            self.to_host(name).is_ok_and(|host| *host == *name)
+                && self.to_guest(name.to_bytes()) == Some(name.to_bytes())
+        };
+        ACLS.into_iter().all(kept)
+    }
+
     /// The host's name for one that a guest uses.
     ///
     /// # Errors

@@ -8,16 +8,17 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::AsFd;
 
 use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
 use rustix::fs::XattrFlags;
 
 use super::{Passthrough, XattrMap, errno};
-use crate::fuse::XATTR_SIZE_MAX;
+use crate::fuse::{Features, XATTR_SIZE_MAX};
 
-/// ACLs would have to be kept in step with the mode the guest sees; until they are agreed on in
-/// `INIT` there are none.
-const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+/// ACLs have to be kept in step with the mode the guest sees; where they are not agreed on in `INIT`
+/// there are none.
+pub(super) const ACLS: [&CStr; 2] = [c"system.posix_acl_access", c"system.posix_acl_default"];
 
 impl Passthrough {
     fn xattrs_wanted(&self) -> io::Result<()> {
@@ -29,9 +30,9 @@ impl Passthrough {
     }
 
     /// The host's name for an attribute.
-    fn host_xattr<'n>(&self, name: &'n CStr) -> io::Result<Cow<'n, CStr>> {
+    pub(super) fn host_xattr<'n>(&self, name: &'n CStr) -> io::Result<Cow<'n, CStr>> {
         self.xattrs_wanted()?;
-        if ACLS.contains(&name.to_bytes()) {
+        if ACLS.contains(&name) && !self.agreed(Features::POSIX_ACL) {
             return Err(errno(libc::EOPNOTSUPP));
         }
         match &self.config.xattr_map {
@@ -50,8 +51,18 @@ impl Passthrough {
         self.writable()?;
         let name = &*self.host_xattr(name)?;
         let node = self.inodes.get(inode)?;
-        let fd = node.fd()?;
-        let path = self.descriptors.path(&fd)?;
+        self.set_xattr_of(&node.fd()?, name, value, flags)
+    }
+
+    /// Sets an attribute of an open file, by its name on the host.
+    pub(super) fn set_xattr_of(
+        &self,
+        fd: &impl AsFd,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+    ) -> io::Result<()> {
+        let path = self.descriptors.path(fd)?;
         let flags = XattrFlags::from_bits_retain(flags);
         Ok(rustix::fs::setxattr(path.as_c_str(), name, value, flags)?)
     }
@@ -96,7 +107,10 @@ impl Passthrough {
         if let Some(map) = &self.config.xattr_map {
             names = renamed(map, &names);
         }
-        Ok(ListxattrReply::Names(without_acls(&names)))
+        if !self.agreed(Features::POSIX_ACL) {
+            names = without_acls(&names);
+        }
+        Ok(ListxattrReply::Names(names))
     }
 
     pub(super) fn remove_xattr(&self, inode: u64, name: &CStr) -> io::Result<()> {
@@ -120,7 +134,7 @@ fn renamed(map: &XattrMap, names: &[u8]) -> Vec<u8> {
 
 /// Attributes that cannot be had must not be listed: whoever copies them all would fail.
 fn without_acls(names: &[u8]) -> Vec<u8> {
-    let served = |name: &&[u8]| !ACLS.contains(&name.strip_suffix(b"\0").unwrap_or(name));
+    let served = |name: &&[u8]| !ACLS.iter().any(|acl| acl.to_bytes_with_nul() == *name);
     let names = names.split_inclusive(|byte| *byte == 0).filter(served);
     names.flatten().copied().collect()
 }

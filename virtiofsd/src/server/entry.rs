@@ -14,6 +14,7 @@ use crate::fuse::abi::{
     BatchForgetIn, CreateIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, OpenOut,
     Rename2In, RenameIn,
 };
+use crate::fuse::{Features, NAME_MAX};
 
 fn put_entry(reply: &mut Reply<'_>, entry: Entry) -> Result<Work> {
     reply.put(&EntryOut::from(entry))?;
@@ -85,6 +86,7 @@ pub(super) fn symlink<F: GuestFileSystem>(
 ) -> Result<Work> {
     let name = request.body.take_name()?;
     let target = request.body.take_path()?;
+    take_labels(server, request)?;
     let entry = server
         .file_system
         .symlink_as(&request.creator, target, request.node, name)?;
@@ -98,6 +100,7 @@ pub(super) fn mknod<F: GuestFileSystem>(
 ) -> Result<Work> {
     let input: MknodIn = request.body.take()?;
     let name = request.body.take_name()?;
+    take_labels(server, request)?;
     let node = NewNode {
         mode: input.mode,
         rdev: input.rdev,
@@ -118,6 +121,7 @@ pub(super) fn mkdir<F: GuestFileSystem>(
 ) -> Result<Work> {
     let input: MkdirIn = request.body.take()?;
     let name = request.body.take_name()?;
+    take_labels(server, request)?;
     let (mode, umask) = (input.mode, input.umask);
     let entry = server
         .file_system
@@ -132,12 +136,23 @@ pub(super) fn create<F: GuestFileSystem>(
 ) -> Result<Work> {
     let input: CreateIn = request.body.take()?;
     let name = request.body.take_name()?;
+    take_labels(server, request)?;
     put_opened(
         reply,
         server
             .file_system
             .create_as(&request.creator, request.node, name, input)?,
     )
+}
+
+/// Before 7.38 labels come as a last argument; later, with all extensions, and have been taken.
+fn take_labels<F: GuestFileSystem>(server: &Server<F>, request: &mut Request<'_>) -> Result<()> {
+    if server.features().contains(Features::SECURITY_CTX) {
+        request.take_late_labels()?;
+    } else {
+        request.creator.labels.clear();
+    }
+    Ok(())
 }
 
 /// The request has a name, like `CREATE`; Linux sends "/", and it means nothing.
@@ -147,6 +162,8 @@ pub(super) fn tmpfile<F: GuestFileSystem>(
     reply: &mut Reply<'_>,
 ) -> Result<Work> {
     let input: CreateIn = request.body.take()?;
+    request.body.take_string(NAME_MAX)?;
+    take_labels(server, request)?;
     put_opened(
         reply,
         server

@@ -8,6 +8,7 @@ mod decode;
 mod dir;
 mod dispatch;
 mod entry;
+mod extensions;
 mod init;
 mod interrupt;
 mod io;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::Context;
-use smallvec::SmallVec;
 
 use super::decode::{Body, Malformed};
+use super::extensions;
 use super::interrupt::Interrupt;
 use crate::file_system::Creator;
 use crate::fuse::Opcode;
-use crate::fuse::abi::{EXTENSION_GROUPS, ExtensionHeader, InHeader, WriteIn};
+use crate::fuse::abi::{InHeader, WriteIn};
 
 /// Most bytes of arguments in a request, a write's data aside: an extended attribute of the
 /// largest size with its name, or some thousand `FORGET`s in one, with room to spare.
@@ -64,11 +64,8 @@ impl<'a> Request<'a> {
             return Ok(None);
         };
         let (body, extensions) = split_extensions(header, body)?;
-        let creator = Creator {
-            context: Context::from(header),
-            groups: groups(extensions)?,
-            may_wait: true,
-        };
+        let mut creator = Creator::new(Context::from(header));
+        extensions::take(&mut Body::new(extensions), &mut creator)?;
         Ok(Some(Self {
             opcode,
             unique: header.unique,
@@ -77,6 +74,14 @@ impl<'a> Request<'a> {
             body: Body::new(body),
             interrupt: None,
         }))
+    }
+
+    /// Takes the security labels that kernels before 7.38 send after all arguments.
+    ///
+    /// # Errors
+    /// When they do not fit the body.
+    pub fn take_late_labels(&mut self) -> Result<(), Malformed> {
+        extensions::take(&mut self.body, &mut self.creator)
     }
 
     /// Who asks, without groups.
@@ -94,27 +99,6 @@ fn split_extensions<'a>(
     let len = (header.padding & 0xffff) as usize * 8;
     let arguments = body.len().checked_sub(len).ok_or(Malformed::Truncated)?;
     Ok(body.split_at(arguments))
-}
-
-/// The supplementary groups among the extensions: `struct fuse_supp_groups`.
-fn groups(extensions: &[u8]) -> Result<SmallVec<[u32; 4]>, Malformed> {
-    let mut groups = SmallVec::new();
-    let mut rest = Body::new(extensions);
-    while !rest.rest().is_empty() {
-        let header: ExtensionHeader = rest.take()?;
-        let len = (header.size as usize).checked_sub(size_of::<ExtensionHeader>());
-        let mut extension = Body::new(rest.take_bytes(len.ok_or(Malformed::OutOfRange)?)?);
-        if header.kind == EXTENSION_GROUPS {
-            let count: u32 = extension.take()?;
-            for _ in 0..count {
-                groups.push(extension.take()?);
-            }
-        }
-        // Records start on eight bytes.
-        let padding = (header.size as usize).next_multiple_of(8) - header.size as usize;
-        rest.take_bytes(padding.min(rest.rest().len()))?;
-    }
-    Ok(groups)
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ pod! {
     ReleaseIn = 24,
     Rename2In = 16,
     RenameIn = 8,
+    SecurityContext = 8,
     SetattrIn = 88,
     SetxattrIn = 8,
     SetxattrInExt = 16,

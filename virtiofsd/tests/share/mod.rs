@@ -49,13 +49,38 @@ impl Share {
         Self::launch(Scratch::new(test).unwrap(), directory.to_owned(), options)
     }
 
+    /// A daemon in a mount namespace of its own, where `script` has prepared the directory, as its
+    /// current one.
+    pub fn start_in_namespace(
+        test: &str,
+        script: &str,
+        options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+    ) -> Self {
+        let scratch = Scratch::new(test).unwrap();
+        let directory = scratch.dir("shared").unwrap();
+        let shell = format!("cd \"$1\" && {{ {script}; }} && cd / && shift && exec \"$@\"");
+        let builder = Daemon::builder("unshare")
+            .args(["--mount", "sh", "-c", &shell, "sh"])
+            .args([directory.as_path(), Path::new(PROGRAM)]);
+        Self::launch_by(builder, scratch, directory, options)
+    }
+
     fn launch(
         scratch: Scratch,
         directory: PathBuf,
         options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
     ) -> Self {
+        Self::launch_by(Daemon::builder(PROGRAM), scratch, directory, options)
+    }
+
+    fn launch_by(
+        builder: DaemonBuilder,
+        scratch: Scratch,
+        directory: PathBuf,
+        options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+    ) -> Self {
         let socket = scratch.join("fs.sock");
-        let builder = Daemon::builder(PROGRAM)
+        let builder = builder
             .args(["--queues", "2", "--tag", TAG, "--socket-path"])
             .arg(&socket)
             .arg("--shared-dir")

@@ -137,6 +137,18 @@ fn set_id_bits(t: &mut Transcript, open: &Path) {
             user(|| File::options().write(true).open(&path).unwrap().set_len(1)),
         );
         t.note("after it", shown(&path));
+        let path = fresh(&format!("a{mode}"), mode);
+        let allocate = |path: &Path| {
+            let file = File::options().write(true).open(path).unwrap();
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 4096)
+        };
+        t.tried("a user allocates", user(|| allocate(&path)));
+        t.note("after it", shown(&path));
+        t.tried(
+            "root allocates",
+            allocate(&fresh(&format!("A{mode}"), mode)),
+        );
+        t.note("after it", shown(&open.join(format!("A{mode}"))));
         let path = fresh(&format!("o{mode}"), mode);
         t.tried(
             "a user opens to truncate",

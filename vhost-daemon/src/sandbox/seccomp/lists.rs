@@ -3,13 +3,14 @@
 use super::{Arguments, Call, Calls, Role};
 
 /// The roles that have lists.
-pub(super) const ROLES: [Role; 6] = [
+pub(super) const ROLES: [Role; 7] = [
     Role::Main,
     Role::Session,
     Role::Relay,
     Role::Signals,
     Role::Metrics,
     Role::Queue,
+    Role::Helper,
 ];
 
 /// The list of `role` in a daemon that needs `more`.
@@ -22,6 +23,7 @@ pub(super) fn calls(role: Role, more: Calls) -> Vec<Call> {
             SIGNALS,
             METRICS,
             QUEUE,
+            FILES,
             more.queue,
             more.session,
             more.control,
@@ -30,7 +32,8 @@ pub(super) fn calls(role: Role, more: Calls) -> Vec<Call> {
         Role::Relay => &[RELAY],
         Role::Signals => &[SIGNALS],
         Role::Metrics => &[METRICS],
-        Role::Queue => &[QUEUE, more.queue],
+        Role::Queue => &[QUEUE, FILES, more.queue],
+        Role::Helper => &[FILES, more.queue],
     };
     [ANY_THREAD, &lists.concat()].concat()
 }
@@ -262,6 +265,10 @@ const QUEUE: &[Call] = &[
     Call::any(libc::SYS_fstatfs, "the size of memory's pages"),
     Call::any(libc::SYS_fstat, "whether memory is as large as its file"),
     Call::any(libc::SYS_statx, "whether memory is as large as its file"),
+];
+
+/// Data of requests, and what they need descriptors for.
+const FILES: &[Call] = &[
     Call::any(libc::SYS_fcntl, "copies of descriptors; their flags"),
     Call::any(libc::SYS_preadv, "data, inline"),
     Call::any(libc::SYS_preadv2, "data, inline"),

@@ -51,6 +51,8 @@ pub enum Role {
     Metrics,
     /// Owns a queue.
     Queue,
+    /// Serves requests for the queues' threads. Its list is theirs, but for the ring.
+    Helper,
     /// Accepts front ends of one device of several, and starts threads. Its list is the main
     /// thread's.
     Device,
@@ -204,6 +206,7 @@ fn current_role() -> &'static str {
         Some(Role::Signals) => "signals",
         Some(Role::Metrics) => "metrics",
         Some(Role::Queue) => "queue",
+        Some(Role::Helper) => "helper",
         Some(Role::Device) => "device",
         Some(Role::Control) => "control",
     }
