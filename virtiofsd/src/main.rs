@@ -86,12 +86,12 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     tracing::info!(directory = %directory.display(), tag = config.tag, queues = config.queues, open_files, "sharing");
 
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
+    let metrics = Arc::new(Metrics::default());
+    let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
     let bound = filters.clone();
     let helpers = Helpers::start(Helpers::THREADS, move || bound.enter(Role::Helper))?;
     let device = FsDevice::new(file_system, helpers, config.tag, config.queues);
     let device = Arc::new(device);
-    let metrics = Arc::new(Metrics::default());
-    let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
     let service = Service {
         endpoint,
         once: config.common.once,

@@ -35,6 +35,7 @@ const FILE_CALLS: &[Call] = &[
     Call::any(libc::SYS_fallocate, "FALLOCATE, inline"),
     Call::any(libc::SYS_fsync, "FSYNC, inline"),
     Call::any(libc::SYS_fdatasync, "FSYNC, inline"),
+    Call::any(libc::SYS_flock, "SETLK of whole files"),
     Call::any(libc::SYS_syncfs, "SYNCFS"),
     Call::any(libc::SYS_copy_file_range, "COPY_FILE_RANGE"),
     Call::any(libc::SYS_setxattr, "SETXATTR"),

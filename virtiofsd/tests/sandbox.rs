@@ -186,7 +186,9 @@ fn every_thread_that_serves_has_a_list_of_its_own() {
     for (name, filters) in &threads {
         let own_list = match name.as_str() {
             "virtiofsd" | "vring_worker" => false,
-            "session" | "relay-in" | "relay-out" | "signals" | "metrics" | "queue1" => true,
+            "session" | "relay-in" | "relay-out" | "signals" | "metrics" | "queue1" | "helper" => {
+                true
+            }
             // A kernel thread of an io_uring: it has its creator's.
             name if name.starts_with("iou-") => continue,
             name => panic!("a thread called {name} that nobody listed"),
@@ -200,6 +202,7 @@ fn every_thread_that_serves_has_a_list_of_its_own() {
         "signals",
         "metrics",
         "queue1",
+        "helper",
     ] {
         assert!(known.contains(&expected), "{known:?}");
     }
