@@ -15,7 +15,7 @@ PACKAGES := \
 	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
 
-.PHONY: help setup build agent release demo lint test bench bench-peers fuzz clean
+.PHONY: help setup build agent release demo lint test bench bench-peers walk fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -74,6 +74,9 @@ bench-peers: ## Install the Rust virtiofsd to measure against
 bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=1 for a short run
 	target/release/ringside-perf blk $(if $(QUICK),--quick)
 	target/release/ringside-perf fs --keep-awake $(if $(QUICK),--quick)
+
+walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
+	cargo bench --quiet -p virtiofsd --bench walk
 
 fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }

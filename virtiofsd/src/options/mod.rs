@@ -126,8 +126,8 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "WHEN", default_value = "as-needed")]
     pub inode_file_handles: FileHandles,
 
-    /// Most open files for what guests cache; more is kept by file handle [default: half of the
-    /// limit of open files]
+    /// Most open files for what guests cache; more is kept by file handle, or by name [default: half
+    /// of the limit of open files]
     #[arg(long, value_name = "N")]
     pub max_open: Option<usize>,
 

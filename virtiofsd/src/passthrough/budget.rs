@@ -13,12 +13,17 @@ use super::errno;
 /// and memory of a front end, which must find a place when it connects again after a hostile guest.
 const RESERVE: usize = 1024;
 
+/// More than this need not be open for a while: a tree is not that deep.
+const MAX_WARM: usize = 256;
+
 /// Shares out the limit of open files.
 pub(super) struct Budget {
     nodes: Arc<AtomicUsize>,
     handles: Arc<AtomicUsize>,
     /// With more nodes than this the next ones do without a descriptor, if they can.
     max_nodes: usize,
+    /// How many of those that do without may be open for a while.
+    warm: usize,
     /// Nodes and handles together.
     max: usize,
 }
@@ -35,12 +40,20 @@ impl Budget {
     }
 
     fn new(limit: usize, max_nodes: Option<usize>) -> Self {
+        let max_nodes = max_nodes.unwrap_or(limit / 2);
+        let warm = (max_nodes / 4).min(MAX_WARM);
         Self {
             nodes: Arc::default(),
             handles: Arc::default(),
-            max_nodes: max_nodes.unwrap_or(limit / 2),
+            max_nodes: max_nodes - warm,
+            warm,
             max: limit - RESERVE.min(limit / 4),
         }
+    }
+
+    /// How many nodes that do without a descriptor may have one for a while.
+    pub(super) fn max_warm(&self) -> usize {
+        self.warm
     }
 
     /// Whether nodes should do without a descriptor.
@@ -97,9 +110,12 @@ mod tests {
     #[test]
     fn nodes_and_handles_leave_the_reserve_alone() {
         let budget = Budget::new(400, None);
-        let mut nodes: Vec<_> = (0..200).map(|_| budget.node().unwrap()).collect();
+        let mut nodes: Vec<_> = (0..200 - budget.max_warm())
+            .map(|_| budget.node().unwrap())
+            .collect();
         assert!(budget.is_crowded());
-        let handles: Vec<_> = (0..100).map(|_| budget.handle().unwrap()).collect();
+        assert_eq!(budget.max_warm(), 50);
+        let handles: Vec<_> = (0..150).map(|_| budget.handle().unwrap()).collect();
         for refused in [budget.handle(), budget.node()] {
             assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EMFILE));
         }

@@ -87,7 +87,7 @@ pub struct Config {
     pub readdirplus: bool,
     /// When nodes are kept by file handle.
     pub file_handles: FileHandles,
-    /// Most open files for nodes that guests cache; more are kept by file handle. Half of the limit
+    /// Most open files for nodes that guests cache; more are kept by file handle or name. Half of the limit
     /// of open files, if `None`.
     pub max_open: Option<usize>,
     /// Other users for the guest than the host's.

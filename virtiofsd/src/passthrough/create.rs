@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{FileType, Mode, OFlags};
@@ -11,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::budget::Counted;
 use super::inodes::Inode;
+use super::named::At;
 use super::names::{CONFINED, check_name};
 use super::{Config, Passthrough, errno};
 use crate::file_system::{Creator, NewNode, Opened};
@@ -128,23 +130,27 @@ impl Passthrough {
         let counted = self.places.budget().handle()?;
         let exclusive = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
+        let above = directory.fd()?;
+        let still = self.places.names().still();
         let created = {
-            let fd = directory.fd()?;
             use_umask(args.umask)?;
             let _credentials = self.act_as(creator)?;
-            rustix::fs::openat2(&fd, name, exclusive, mode, CONFINED)
+            rustix::fs::openat2(&above, name, exclusive, mode, CONFINED)
         };
         match created {
             Ok(fd) => {
                 if !creator.labels.is_empty() {
-                    self.label_or_remove(creator, &fd, (&directory.fd()?, name))?;
+                    self.label_or_remove(creator, &fd, (&above, name))?;
                 }
-                self.opened_new(fd, counted)
+                self.opened_new(fd, counted, Some((&directory, name)))
             }
             Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
                 Err(Errno::EXIST.into())
             }
-            Err(Errno::EXIST) => self.open_existing(creator, &directory, name, args),
+            Err(Errno::EXIST) => {
+                drop(still);
+                self.open_existing(creator, &directory, name, args)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -152,7 +158,7 @@ impl Passthrough {
     fn open_existing(
         &self,
         creator: &Creator,
-        directory: &Inode,
+        directory: &Arc<Inode>,
         name: &CStr,
         args: CreateIn,
     ) -> io::Result<Opened> {
@@ -187,12 +193,12 @@ impl Passthrough {
             rustix::fs::openat(&directory, c".", flags, mode)?
         };
         self.label(creator, &fd)?;
-        self.opened_new(fd, counted)
+        self.opened_new(fd, counted, None)
     }
 
     /// The reply about a file that was created and opened just now.
-    fn opened_new(&self, fd: OwnedFd, counted: Counted) -> io::Result<Opened> {
-        let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?)?;
+    fn opened_new(&self, fd: OwnedFd, counted: Counted, at: Option<At<'_>>) -> io::Result<Opened> {
+        let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?, at)?;
         let handle = self
             .handles
             .add(entry.inode, fd, super::handles::Opened::File, counted);

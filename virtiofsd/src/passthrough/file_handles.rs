@@ -4,9 +4,9 @@
 /// virtiofsd that people use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileHandles {
-    /// Never: more nodes than may be open are refused
+    /// Never: more nodes than may be open are kept by name
     Never,
-    /// Always, where the file system has handles and the daemon may use them
+    /// Always, where the file system has handles and the daemon may use them; else as with never
     Prefer,
     /// Always: a file without a handle is refused
     Mandatory,

@@ -41,7 +41,7 @@ impl FileSystem for Passthrough {
     }
 
     fn lookup(&self, _context: &Context, parent: u64, name: &CStr) -> io::Result<Entry> {
-        self.look_up_in(&*self.inodes.get(parent)?, name)
+        self.look_up_in(&self.inodes.get(parent)?, name)
     }
 
     fn forget(&self, _context: &Context, inode: u64, count: u64) {
@@ -271,7 +271,7 @@ impl FileSystem for Passthrough {
         self.locks.released(inode, handle);
         let closed = self.handles.remove(inode, handle)?;
         // Otherwise the node keeps the file from being freed.
-        let last = self.places.uses_handles() || self.inodes.get(inode).is_err();
+        let last = self.places.has_closed() || self.inodes.get(inode).is_err();
         if last && let Some(fd) = Arc::into_inner(closed).and_then(Handle::into_fd) {
             self.leftovers.close(fd);
         }

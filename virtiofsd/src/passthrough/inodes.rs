@@ -5,11 +5,12 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
+use super::named::At;
 use super::place::{NodeFd, Place, Places};
 use super::version::LastOpened;
 use crate::fuse::ROOT;
@@ -65,7 +66,11 @@ impl Inode {
     /// # Errors
     /// `ESTALE`: the file is gone.
     pub(super) fn fd(&self) -> io::Result<NodeFd<'_>> {
-        self.place.fd()
+        match &self.place {
+            Place::Open { fd, .. } => Ok(NodeFd::Kept(fd.as_fd())),
+            Place::Handle(handle, mount) => handle.open(mount).map(NodeFd::Opened),
+            Place::Named(named) => named.fd(self),
+        }
     }
 
     /// The open file that the node was kept by.
@@ -73,6 +78,27 @@ impl Inode {
         match self.place {
             Place::Open { fd, .. } => Some(fd),
             Place::Handle(..) => None,
+            Place::Named(mut named) => named.take_pinned(),
+        }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    /// Whether a file has the inode number, device and mount of this one.
+    pub(super) fn is_numbered(&self, status: &FileStatus) -> bool {
+        self.identity == Identity::from(status)
+    }
+
+    /// The file was found at `at`.
+    pub(super) fn found(&self, at: At<'_>) {
+        if let Place::Named(named) = &self.place {
+            named.found(self, at);
         }
     }
 
@@ -163,7 +189,21 @@ impl InodeTable {
             return Some(self.root.clone());
         }
         read(self.shard_of_identity(&identity), |nodes| {
-            same(nodes, &identity, handle)
+            same(nodes, status, handle)
+        })
+    }
+
+    /// The node of a file, if it is kept by name.
+    pub(super) fn named(&self, fd: impl AsFd) -> Option<Arc<Inode>> {
+        let status = status_of(&fd).ok()?;
+        let handle = FileHandle::of(&fd).ok();
+        let identity = Identity::from(&status);
+        read(self.shard_of_identity(&identity), |nodes| {
+            let node = nodes.get(&identity)?;
+            match node.place() {
+                Place::Named(named) if named.is(&status, handle.as_ref()) => Some(node.clone()),
+                _ => None,
+            }
         })
     }
 
@@ -185,7 +225,7 @@ impl InodeTable {
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.
         let (node, _replaced) = write(shard, |nodes| {
-            if let Some(known) = same(nodes, &node.identity, handle) {
+            if let Some(known) = same(nodes, status, handle) {
                 return (known, Some(node.clone()));
             }
             write(self.shard_of_id(node.id), |by_id| {
@@ -252,11 +292,11 @@ impl InodeTable {
 /// one more lookup.
 fn same(
     nodes: &HashMap<Identity, Arc<Inode>>,
-    identity: &Identity,
+    status: &FileStatus,
     handle: Option<&FileHandle>,
 ) -> Option<Arc<Inode>> {
-    let node = nodes.get(identity)?;
-    (node.place.is_same_as(handle) && node.acquire()).then(|| node.clone())
+    let node = nodes.get(&Identity::from(status))?;
+    (node.place.is_of(status, handle) && node.acquire()).then(|| node.clone())
 }
 
 /// Fibonacci hashing: neighbours go to different shards.

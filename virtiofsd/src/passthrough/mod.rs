@@ -20,6 +20,7 @@ mod inodes;
 mod labels;
 mod leftovers;
 mod locks;
+mod named;
 mod names;
 mod open;
 mod place;
@@ -27,6 +28,7 @@ mod set_id;
 #[cfg(test)]
 mod tests;
 mod version;
+mod warm;
 mod xattr_map;
 mod xattrs;
 

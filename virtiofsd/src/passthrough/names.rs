@@ -10,6 +10,8 @@ use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use super::inodes::Inode;
+use super::named::At;
+use super::place::{Found, Place};
 use super::{Passthrough, errno};
 use crate::fuse::Features;
 use crate::sys::{FileHandle, status_of};
@@ -19,13 +21,17 @@ pub(super) const CONFINED: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_SYMLINKS);
 
+/// How nodes are opened.
+const NODE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 impl Passthrough {
     /// Looks `name` up in `directory` and counts the lookup.
-    pub(super) fn look_up_in(&self, directory: &Inode, name: &CStr) -> io::Result<Entry> {
+    pub(super) fn look_up_in(&self, directory: &Arc<Inode>, name: &CStr) -> io::Result<Entry> {
         check_name(name)?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat2(&directory.fd()?, name, flags, Mode::empty(), CONFINED)?;
-        let mut entry = self.entry_of(fd)?;
+        let above = directory.fd()?;
+        let _still = self.places.names().still();
+        let fd = rustix::fs::openat2(&above, name, NODE, Mode::empty(), CONFINED)?;
+        let mut entry = self.entry_of(fd, Some((directory, name)))?;
         if self.agreed(Features::SUBMOUNTS) {
             self.announce_mount(directory, &mut entry);
         }
@@ -43,8 +49,9 @@ impl Passthrough {
         }
     }
 
-    /// The entry of a file that is open with `O_PATH`; counts the lookup.
-    pub(super) fn entry_of(&self, fd: OwnedFd) -> io::Result<Entry> {
+    /// The entry of a file that is open with `O_PATH`, and was found at `at`; counts the lookup. If it
+    /// is there still is for the caller to see to ([`super::named::Names::still`]).
+    pub(super) fn entry_of(&self, fd: OwnedFd, at: Option<At<'_>>) -> io::Result<Entry> {
         let status = status_of(&fd)?;
         if !self.places.is_crowded()
             && let Some(inode) = self.inodes.known(&status, None)
@@ -52,18 +59,23 @@ impl Passthrough {
             return Ok(self.entry(&inode, &status));
         }
         // Nodes without an open file are told apart by handle, also once there is room again.
-        let handle = if self.places.uses_handles() {
-            FileHandle::of(&fd).ok()
-        } else {
-            None
-        };
-        if let Some(inode) = self.inodes.known(&status, handle.as_ref()) {
+        let closed = self.places.has_closed();
+        let handle = closed.then(|| FileHandle::of(&fd).ok()).flatten();
+        let handle = handle.as_ref();
+        if let Some(inode) = self.inodes.known(&status, handle) {
+            if let Some(at) = at {
+                inode.found(at);
+            }
             return Ok(self.entry(&inode, &status));
         }
-        let place = self
-            .places
-            .find(fd, handle.clone(), &status, &self.descriptors)?;
-        let inode = self.inodes.add(place, &status, handle.as_ref());
+        let found = Found {
+            fd,
+            status: &status,
+            handle,
+            at,
+        };
+        let place = self.places.find(found, &self.descriptors)?;
+        let inode = self.inodes.add(place, &status, handle);
         Ok(self.entry(&inode, &status))
     }
 
@@ -82,10 +94,16 @@ impl Passthrough {
         self.writable()?;
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
-        let directory = directory.fd()?;
-        let file = self.held(&directory, name);
-        rustix::fs::unlinkat(&directory, name, flags)?;
-        file.into_iter().for_each(|fd| self.leftovers.close(fd));
+        let fd = directory.fd()?;
+        let moving = self.places.names().moving();
+        let file = self.held(&fd, name);
+        rustix::fs::unlinkat(&fd, name, flags)?;
+        if let Some(file) = &file {
+            self.lost_name(file, (&directory, name));
+        }
+        drop(moving);
+        file.into_iter()
+            .for_each(|held| self.leftovers.close(held.fd));
         Ok(())
     }
 
@@ -100,22 +118,50 @@ impl Passthrough {
         check_name(new)?;
         let from = self.inodes.get(old_parent)?;
         let to = self.inodes.get(new_parent)?;
-        let to = to.fd()?;
+        let (from_fd, to_fd) = (from.fd()?, to.fd()?);
         let flags = RenameFlags::from_bits_retain(flags);
-        let replaced = self.held(&to, new);
-        rustix::fs::renameat_with(&from.fd()?, old, &to, new, flags)?;
-        replaced.into_iter().for_each(|fd| self.leftovers.close(fd));
+        let moving = self.places.names().moving();
+        let moved = moving.as_ref().and_then(|_| self.held(&from_fd, old));
+        let replaced = self.held(&to_fd, new);
+        rustix::fs::renameat_with(&from_fd, old, &to_fd, new, flags)?;
+        if let Some(moved) = &moved {
+            moved.found((&to, new));
+        }
+        match &replaced {
+            Some(other) if flags.contains(RenameFlags::EXCHANGE) => other.found((&from, old)),
+            // Two names of one file: both stay.
+            Some(same) if moved.as_ref().is_some_and(|moved| moved.is(same)) => {}
+            Some(gone) => self.lost_name(gone, (&to, new)),
+            None => {}
+        }
+        drop(moving);
+        replaced
+            .into_iter()
+            .for_each(|held| self.leftovers.close(held.fd));
         Ok(())
     }
 
-    /// Keeps a file from being freed by the call that takes its name away. Where nodes are open, its
-    /// node does that already.
-    fn held(&self, directory: impl AsFd, name: &CStr) -> Option<OwnedFd> {
-        if !self.places.uses_handles() {
+    /// Keeps a file from being freed by the call that takes its name away, and knows its node if that
+    /// goes by its name. Where nodes are open, its node keeps it already.
+    fn held(&self, directory: impl AsFd, name: &CStr) -> Option<Held> {
+        if !self.places.has_closed() {
             return None;
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat2(directory, name, flags, Mode::empty(), CONFINED).ok()
+        let fd = rustix::fs::openat2(directory, name, NODE, Mode::empty(), CONFINED).ok()?;
+        let named = self.places.names().are_used();
+        let node = named.then(|| self.inodes.named(&fd)).flatten();
+        Some(Held { fd, node })
+    }
+
+    /// A node whose name is gone keeps its file by a descriptor, while there are any.
+    fn lost_name(&self, held: &Held, at: At<'_>) {
+        if let Some(node) = &held.node
+            && let Place::Named(named) = node.place()
+            && let Ok(counted) = self.places.budget().node()
+            && let Ok(fd) = held.fd.try_clone()
+        {
+            named.lost(at, fd, counted);
+        }
     }
 
     pub(super) fn link_entry(&self, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
@@ -136,6 +182,27 @@ impl Passthrough {
             follow,
         )?;
         self.look_up_in(&directory, name)
+    }
+}
+
+/// A file whose name is about to change.
+struct Held {
+    fd: OwnedFd,
+    /// If it is kept by name.
+    node: Option<Arc<Inode>>,
+}
+
+impl Held {
+    fn found(&self, at: At<'_>) {
+        if let Some(node) = &self.node {
+            node.found(at);
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let same = |one: &Arc<Inode>, other: &Arc<Inode>| Arc::ptr_eq(one, other);
+        let nodes = self.node.as_ref().zip(other.node.as_ref());
+        nodes.is_some_and(|(one, other)| same(one, other))
     }
 }
 

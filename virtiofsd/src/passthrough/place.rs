@@ -1,7 +1,9 @@
-//! Where a node's file is: behind an open descriptor, or, when there are many, behind a handle.
+//! Where a node's file is: behind an open descriptor, or, when there are many, behind a handle or
+//! its names.
 //!
 //! A guest's kernel caches as many nodes as it has memory for, the daemon may have only so many
-//! files open. Beyond half of that, nodes are kept by file handle and opened for each use.
+//! files open. Beyond half of that, nodes are kept by file handle, or by name where there are no
+//! handles, and opened for each use.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::budget::{Budget, Counted};
 use super::descriptors::DescriptorDirectory;
+use super::named::{At, Named, Names, Proof};
 use super::{FileHandles, errno};
 use crate::sys::{FileHandle, FileStatus};
 
@@ -23,27 +26,30 @@ pub(super) enum Place {
     Open { fd: OwnedFd, _counted: Counted },
     /// On the file system of an open file.
     Handle(FileHandle, Arc<OwnedFd>),
+    /// Where its names lead.
+    Named(Box<Named>),
 }
 
 impl Place {
-    /// The file, open with `O_PATH`.
-    ///
-    /// # Errors
-    /// `ESTALE`: the file is gone.
-    pub(super) fn fd(&self) -> io::Result<NodeFd<'_>> {
-        match self {
-            Self::Open { fd, .. } => Ok(NodeFd::Kept(fd.as_fd())),
-            Self::Handle(handle, mount) => handle.open(mount).map(NodeFd::Opened),
-        }
-    }
-
-    /// Whether `other`, of the same inode number, is the same file. An open file keeps its number.
-    pub(super) fn is_same_as(&self, other: Option<&FileHandle>) -> bool {
+    /// Whether a file of the same inode number, with `status` and handle, is the same file. An open
+    /// file keeps its number.
+    pub(super) fn is_of(&self, status: &FileStatus, other: Option<&FileHandle>) -> bool {
         match self {
             Self::Open { .. } => true,
             Self::Handle(handle, _) => Some(handle) == other,
+            Self::Named(named) => named.is(status, other),
         }
     }
+}
+
+/// A file that gets a place.
+pub(super) struct Found<'a> {
+    /// Open with `O_PATH`.
+    pub(super) fd: OwnedFd,
+    pub(super) status: &'a FileStatus,
+    pub(super) handle: Option<&'a FileHandle>,
+    /// Where, if it has a name.
+    pub(super) at: Option<At<'a>>,
 }
 
 /// A node's file, for the time of a request.
@@ -51,6 +57,7 @@ impl Place {
 pub(super) enum NodeFd<'a> {
     Kept(BorrowedFd<'a>),
     Opened(OwnedFd),
+    Shared(Arc<OwnedFd>),
 }
 
 impl AsFd for NodeFd<'_> {
@@ -58,6 +65,7 @@ impl AsFd for NodeFd<'_> {
         match self {
             Self::Kept(fd) => *fd,
             Self::Opened(fd) => fd.as_fd(),
+            Self::Shared(fd) => fd.as_fd(),
         }
     }
 }
@@ -66,8 +74,9 @@ impl AsFd for NodeFd<'_> {
 pub(super) struct Places {
     policy: FileHandles,
     budget: Budget,
-    /// There may be nodes by handle: once crowded, always.
-    handles: AtomicBool,
+    /// There may be nodes without a descriptor: once crowded, always.
+    closed: AtomicBool,
+    names: Arc<Names>,
     /// By mount id, an open file of the mount.
     mounts: RwLock<HashMap<u64, Arc<OwnedFd>>>,
 }
@@ -75,10 +84,13 @@ pub(super) struct Places {
 impl Places {
     /// With at most `max_open` nodes open, or half of the limit of open files.
     pub(super) fn new(policy: FileHandles, max_open: Option<usize>) -> Self {
+        let budget = Budget::within_limits(max_open);
+        let warm = budget.max_warm();
         Self {
             policy,
-            budget: Budget::within_limits(max_open),
-            handles: AtomicBool::new(false),
+            budget,
+            closed: AtomicBool::new(false),
+            names: Arc::new(Names::new(warm)),
             mounts: RwLock::default(),
         }
     }
@@ -106,47 +118,63 @@ impl Places {
             .clone()
     }
 
-    /// Whether nodes should do without a descriptor.
+    /// Whether a new node should do without a descriptor.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = match self.policy {
-            FileHandles::Never => false,
-            FileHandles::Prefer | FileHandles::Mandatory => true,
-            FileHandles::AsNeeded => self.budget.is_crowded(),
-        };
-        if crowded {
-            self.handles.store(true, Ordering::Relaxed);
+        let always = matches!(self.policy, FileHandles::Prefer | FileHandles::Mandatory);
+        let crowded = always || self.budget.is_crowded();
+        if crowded && !self.has_closed() {
+            self.closed.store(true, Ordering::Relaxed);
         }
         crowded
     }
 
     /// Whether there may be nodes without a descriptor.
-    pub(super) fn uses_handles(&self) -> bool {
-        self.handles.load(Ordering::Relaxed)
+    pub(super) fn has_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
-    /// A place for a new node whose file is open as `fd`; by handle if there is one to use. Where
-    /// the file system has none, or the daemon may not use them, the file stays open.
+    /// What nodes by name share.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// A place for a new node; when there are many open, by handle if there is one to use, else by
+    /// name.
     ///
     /// # Errors
-    /// `EMFILE`: too many are open. `EOPNOTSUPP`: there is no handle, and there must be one.
+    /// `EMFILE`: too many are open, and it has no name. `EOPNOTSUPP`: there is no handle, and there
+    /// must be one.
     pub(super) fn find(
         &self,
-        fd: OwnedFd,
-        handle: Option<FileHandle>,
-        status: &FileStatus,
+        found: Found<'_>,
         descriptors: &DescriptorDirectory,
     ) -> io::Result<Place> {
-        if self.is_crowded()
+        let Found {
+            fd,
+            status,
+            handle,
+            at,
+        } = found;
+        let crowded = self.is_crowded();
+        if crowded
+            && self.policy != FileHandles::Never
             && let Some(handle) = handle
             && let Some(mount) = self.mount(&fd, status, descriptors)
             && handle.open(&mount).is_ok()
         {
-            return Ok(Place::Handle(handle, mount));
+            return Ok(Place::Handle(handle.clone(), mount));
         }
         if self.policy == FileHandles::Mandatory {
             return Err(errno(libc::EOPNOTSUPP));
         }
-        self.keep(fd)
+        match at {
+            Some(at) if self.budget.is_crowded() => {
+                self.names.use_them();
+                let proof = Proof::of(status, handle);
+                Ok(Place::Named(Box::new(Named::new(&self.names, proof, at))))
+            }
+            _ => self.keep(fd),
+        }
     }
 
     fn mount(

@@ -1,6 +1,7 @@
 //! Lookups, counted from several threads.
 
 use super::super::FileHandles;
+use super::super::named::{Named, Names, Proof};
 use super::*;
 
 fn table() -> (tempfile::TempDir, InodeTable) {
@@ -76,4 +77,27 @@ fn queues_that_look_up_and_forget_the_same_file_agree() {
             .iter()
             .all(|shard| shard.read().unwrap().is_empty())
     );
+}
+
+/// A guest may make directories as deep as it likes: what goes must not go by recursion.
+#[test]
+fn a_long_line_of_ancestors_goes_at_once() {
+    const DEPTH: u64 = 200_000;
+    let (dir, table) = table();
+    let names = Arc::new(Names::new(0));
+    let mut status = status_of(std::fs::File::open(dir.path()).unwrap()).unwrap();
+    let mut parent = table.root().clone();
+    for _ in 0..DEPTH {
+        status.attributes.st_ino += 1;
+        let place = Named::new(&names, Proof::of(&status, None), (&parent, c"name"));
+        parent = table.add(Place::Named(Box::new(place)), &status, None);
+        // Only the next one knows it from now on.
+        if parent.id % 2 == 0 {
+            table.forget(parent.id, 1);
+        }
+    }
+    assert_eq!(table.len() as u64, 1 + DEPTH / 2);
+    drop(parent);
+    table.clear();
+    assert_eq!((table.len(), Arc::strong_count(table.root())), (1, 1));
 }

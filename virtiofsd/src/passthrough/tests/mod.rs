@@ -1,5 +1,6 @@
 //! The file system by its own trait, as a guest that keeps to no rules would use it.
 
+mod closed_nodes;
 mod confinement;
 mod counting;
 mod creating;
