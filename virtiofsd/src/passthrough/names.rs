@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fuse_backend_rs::abi::fuse_abi::ATTR_SUBMOUNT;
 use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::inodes::Inode;
 use super::named::At;
@@ -30,7 +31,7 @@ impl Passthrough {
         check_name(name)?;
         let above = directory.fd()?;
         let _still = self.places.names().still();
-        let fd = rustix::fs::openat2(&above, name, NODE, Mode::empty(), CONFINED)?;
+        let fd = open_node(&above, name)?;
         let mut entry = self.entry_of(fd, Some((directory, name)))?;
         if self.agreed(Features::SUBMOUNTS) {
             self.announce_mount(directory, &mut entry);
@@ -147,7 +148,7 @@ impl Passthrough {
         if !self.places.has_closed() {
             return None;
         }
-        let fd = rustix::fs::openat2(directory, name, NODE, Mode::empty(), CONFINED).ok()?;
+        let fd = open_node(directory, name).ok()?;
         let named = self.places.names().are_used();
         let node = named.then(|| self.inodes.named(&fd)).flatten();
         Some(Held { fd, node })
@@ -204,6 +205,18 @@ impl Held {
         let nodes = self.node.as_ref().zip(other.node.as_ref());
         nodes.is_some_and(|(one, other)| same(one, other))
     }
+}
+
+/// Opens `name` in `directory` with `O_PATH`.
+fn open_node(directory: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat2(directory, name, NODE, Mode::empty(), CONFINED).map_err(|error| {
+        // It was there, and had been moved elsewhere when the kernel checked once more.
+        if error == Errno::XDEV {
+            Errno::NOENT
+        } else {
+            error
+        }
+    })
 }
 
 /// The server has checked names already; whoever calls the file system directly may not have.
