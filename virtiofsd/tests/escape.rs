@@ -34,7 +34,8 @@ const KEEPING: [&[&str]; 4] = [
 const INSIDE: &[u8] = b"inside";
 const SECRET: &str = "outside";
 
-/// A directory that is shared, beside others that are not.
+/// A directory that is shared, beside others that are not. Without a sandbox these are in reach of a
+/// daemon that makes a mistake.
 struct Prison {
     share: Share,
     /// Numbers of files that no guest may ever get.
@@ -45,7 +46,8 @@ struct Prison {
 impl Prison {
     fn new(test: &str, options: &[&str], prepare: impl Fn(&Path)) -> Self {
         let share = Share::start_with(test, |daemon| {
-            daemon.args(["--log-level", "error"]).args(options)
+            let open = ["--log-level", "error", "--sandbox", "none"];
+            daemon.args(open).args(options)
         });
         let beside = share.scratch.dir("beside").unwrap();
         fs::write(beside.join("secret"), SECRET).unwrap();
@@ -472,7 +474,6 @@ fn forged_numbers_lead_nowhere() {
 fn magic_links_are_links() {
     need::root().unwrap();
     for options in KEEPING {
-        // Without a sandbox: there the host's files are in reach of a daemon that made a mistake.
         let script = "mkdir proc && mount -t proc proc proc";
         let share = Share::start_in_namespace("fs-magic", script, |daemon| {
             daemon.args(["--sandbox", "none"]).args(options)
