@@ -145,6 +145,13 @@ fn files_behave_as_on_the_host_when_few_may_be_open() {
     compare_with_host(&["--max-open", "3"], uml_transcript, NOWHERE);
 }
 
+/// Nearly all nodes by name, as when there are no file handles either.
+#[test]
+fn files_behave_as_on_the_host_when_found_by_name() {
+    let options = &["--max-open", "3", "--inode-file-handles", "never"];
+    compare_with_host(options, uml_transcript, NOWHERE);
+}
+
 #[test]
 fn files_behave_as_on_the_host_when_all_is_cached() {
     compare_with_host(&["--cache", "always"], uml_transcript, NOWHERE);

@@ -15,7 +15,6 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
-use lab::frontend::fs::Fs;
 use lab::guest::UmlGuest;
 use lab::inside::Process;
 use lab::process::Daemon;
@@ -23,7 +22,7 @@ use lab::scratch::Scratch;
 use rustix::fs::XattrFlags;
 use share::session::{OPEN, Session, words};
 use share::{PROGRAM, SOON, Share, TAG};
-use virtiofsd::fuse::{Features, Opcode};
+use virtiofsd::fuse::Opcode;
 
 fn start(test: &str, options: &[&str]) -> Share {
     Share::start_with(test, |daemon| daemon.args(options))
@@ -225,27 +224,6 @@ fn flags_reach_the_host_where_they_are_allowed() {
         assert!(!has(opened_with(&[], flag)), "without {option}");
         assert!(has(opened_with(&[option], flag)), "with {option}");
     }
-}
-
-/// What INIT agrees on.
-fn agreed(options: &[&str]) -> Features {
-    let share = start("fs-agreed", options);
-    let (_front_end, mut driver): (_, Fs) = share.driver();
-    Features::from_bits(driver.init(40, u64::MAX).unwrap().flags)
-}
-
-#[test]
-fn kernels_are_told_what_is_asked_for() {
-    let plain = agreed(&[]);
-    assert!(plain.contains(Features::HANDLE_KILLPRIV_V2));
-    assert!(!plain.contains(Features::DIRECT_IO_ALLOW_MMAP));
-    assert!(!agreed(&["--no-killpriv-v2"]).contains(Features::HANDLE_KILLPRIV_V2));
-    assert!(agreed(&["--no-killpriv-v2", "--killpriv-v2"]).contains(Features::HANDLE_KILLPRIV_V2));
-    let mapped = agreed(&["--cache", "never", "--allow-mmap"]);
-    assert!(mapped.contains(Features::DIRECT_IO_ALLOW_MMAP));
-    let unlisted = agreed(&["-o", "no_readdirplus,cache=always"]);
-    assert!(!unlisted.contains(Features::DO_READDIRPLUS));
-    assert!(!unlisted.contains(Features::AUTO_INVAL_DATA));
 }
 
 #[test]
