@@ -7,106 +7,23 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use rustix::fs::{Mode, OFlags, StatxFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Counted;
+use super::descend::descend;
 use super::errno;
 use super::inodes::Inode;
-use super::names::CONFINED;
+use super::moves::Names;
 use super::place::{NodeFd, Place};
-use super::warm::Warm;
+use super::proof::Proof;
 use crate::sys::{FileHandle, FileStatus, status_of};
-
-/// Bytes of a path that a system call takes, its NUL included.
-const PATH_MAX: usize = 4096;
 
 /// More directories between a node and the next descriptor are not walked: a hostile guest's.
 const MAX_STEPS: usize = 1 << 16;
 
 /// A directory, and a name in it.
 pub(super) type At<'a> = (&'a Arc<Inode>, &'a CStr);
-
-/// What nodes by name share.
-#[derive(Debug)]
-pub(super) struct Names {
-    /// There may be such nodes.
-    used: AtomicBool,
-    /// Held for reading while names are walked, for writing while one changes.
-    moves: RwLock<()>,
-    /// One directory at a time gets another parent: so none becomes its own ancestor.
-    reparenting: Mutex<()>,
-    warm: Warm,
-    next: AtomicU64,
-}
-
-impl Names {
-    /// With up to `warm` descriptors of directories.
-    pub(super) fn new(warm: usize) -> Self {
-        Self {
-            used: AtomicBool::new(false),
-            moves: RwLock::default(),
-            reparenting: Mutex::default(),
-            warm: Warm::new(warm),
-            next: AtomicU64::new(0),
-        }
-    }
-
-    /// From now on there may be nodes by name.
-    pub(super) fn use_them(&self) {
-        if !self.are_used() {
-            self.used.store(true, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn are_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// No name changes through us while this is held; nothing to hold where there are no nodes by name.
-    /// A change that was under way when the first one came may be missed: the guest's kernel then
-    /// hears `ESTALE` and looks it up again.
-    pub(super) fn still(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        self.are_used()
-            .then(|| self.moves.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Nobody walks names while this is held. No node's descriptor must be asked for meanwhile.
-    pub(super) fn moving(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        self.are_used()
-            .then(|| self.moves.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn reparenting(&self) -> MutexGuard<'_, ()> {
-        self.reparenting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What tells a file from the next one that gets its inode number, as far as its file system tells.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Proof {
-    kind: u32,
-    born: Option<(i64, u32)>,
-    /// Has the inode's generation in it. To get one takes no capability.
-    handle: Option<FileHandle>,
-}
-
-impl Proof {
-    pub(super) fn of(status: &FileStatus, handle: Option<&FileHandle>) -> Self {
-        let born = status.raw.stx_btime;
-        let known = status.raw.stx_mask & StatxFlags::BTIME.bits() != 0;
-        Self {
-            kind: status.attributes.st_mode & libc::S_IFMT,
-            born: known.then_some((born.tv_sec, born.tv_nsec)),
-            handle: handle.cloned(),
-        }
-    }
-}
 
 /// Where a node's file is found.
 #[derive(Debug)]
@@ -131,7 +48,7 @@ impl Named {
     pub(super) fn new(names: &Arc<Names>, proof: Proof, (parent, name): At<'_>) -> Self {
         Self {
             names: names.clone(),
-            key: names.next.fetch_add(1, Ordering::Relaxed),
+            key: names.next_key(),
             proof,
             location: Mutex::new(Location {
                 parent: Some(parent.clone()),
@@ -296,41 +213,4 @@ fn is_below(node: &Inode, directory: &Arc<Inode>) -> bool {
         above = parent;
     }
     true
-}
-
-/// Opens what `names`, the last one first, lead to; as many of them at once as a path can have.
-fn descend(start: BorrowedFd<'_>, names: Vec<CString>) -> io::Result<OwnedFd> {
-    let mut names = names.into_iter().rev().peekable();
-    let mut from: Option<OwnedFd> = None;
-    loop {
-        let mut path = Vec::new();
-        while let Some(name) = names.next_if(|name| path.len() + name.count_bytes() + 2 <= PATH_MAX)
-        {
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.to_bytes());
-        }
-        let on_the_way = if names.peek().is_some() {
-            OFlags::DIRECTORY
-        } else {
-            OFlags::empty()
-        };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | on_the_way;
-        let directory = from.as_ref().map_or(start, AsFd::as_fd);
-        let fd = rustix::fs::openat2(directory, path, flags, Mode::empty(), CONFINED)
-            .map_err(|error| gone_if(error.into()))?;
-        if names.peek().is_none() {
-            return Ok(fd);
-        }
-        from = Some(fd);
-    }
-}
-
-/// Names that lead nowhere any more make a node stale.
-fn gone_if(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV) => errno(libc::ESTALE),
-        _ => error,
-    }
 }

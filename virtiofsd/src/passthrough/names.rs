@@ -51,7 +51,7 @@ impl Passthrough {
     }
 
     /// The entry of a file that is open with `O_PATH`, and was found at `at`; counts the lookup. If it
-    /// is there still is for the caller to see to ([`super::named::Names::still`]).
+    /// is there still is for the caller to see to ([`super::moves::Names::still`]).
     pub(super) fn entry_of(&self, fd: OwnedFd, at: Option<At<'_>>) -> io::Result<Entry> {
         let status = status_of(&fd)?;
         if !self.places.is_crowded()
@@ -158,7 +158,7 @@ impl Passthrough {
     fn lost_name(&self, held: &Held, at: At<'_>) {
         if let Some(node) = &held.node
             && let Place::Named(named) = node.place()
-            && let Ok(counted) = self.places.budget().node()
+            && let Ok(counted) = self.places.budget().nameless()
             && let Ok(fd) = held.fd.try_clone()
         {
             named.lost(at, fd, counted);

@@ -15,7 +15,9 @@ use rustix::fs::OFlags;
 
 use super::budget::{Budget, Counted};
 use super::descriptors::DescriptorDirectory;
-use super::named::{At, Named, Names, Proof};
+use super::moves::Names;
+use super::named::{At, Named};
+use super::proof::Proof;
 use super::{FileHandles, errno};
 use crate::sys::{FileHandle, FileStatus};
 

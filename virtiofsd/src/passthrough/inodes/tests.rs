@@ -1,7 +1,9 @@
 //! Lookups, counted from several threads.
 
 use super::super::FileHandles;
-use super::super::named::{Named, Names, Proof};
+use super::super::moves::Names;
+use super::super::named::Named;
+use super::super::proof::Proof;
 use super::*;
 
 fn table() -> (tempfile::TempDir, InodeTable) {
