@@ -1,10 +1,8 @@
 //! What the server asks of a file system beyond fuse-backend-rs's `FileSystem`.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fuse_backend_rs::abi::fuse_abi::stat64;
@@ -15,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, Statx};
+use crate::medium::HostFile;
 
 /// Who asks, for instance for a new file.
 #[derive(Clone, Debug)]
@@ -111,8 +110,8 @@ pub struct FileRange {
 /// A file system that guests use through this daemon.
 ///
 /// All methods have defaults, so that any `FileSystem` can be served by an empty implementation;
-/// one that gives [`io_file`](Self::io_file) has its data moved by io_uring, straight between
-/// file and guest memory.
+/// one that gives [`io_file`](Self::io_file) has its data moved straight between file and guest
+/// memory.
 pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync + 'static {
     /// Chooses among the features that the guest's kernel offers.
     ///
@@ -128,7 +127,7 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
     ///
     /// # Errors
     /// When there is no such handle.
-    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
+    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<HostFile>> {
         let _ = (inode, handle, access);
         Ok(None)
     }

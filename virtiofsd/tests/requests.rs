@@ -40,80 +40,91 @@ fn the_configuration_space_names_the_file_system() {
 /// As one buffer, in pages, through indirect tables, with EVENT_IDX and without.
 #[test]
 fn data_arrive_as_they_were_sent_however_they_are_cut() {
-    for (wanted, indirect) in [
+    let ways = [
         (u64::MAX, true),
         (u64::MAX, false),
         (features::VERSION_1, false),
-    ] {
-        let share = Share::start("fs-data");
-        let memory = GuestMemory::with_size(64 << 20).unwrap();
-        let mut front_end = share.front_end(wanted, &memory);
-        let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
-        fs.exchange().use_indirect(indirect);
-        fs.init(38, 0).unwrap();
-        let mut session = Session(&mut fs);
-        let file = session.create("file");
-        let content = pattern(MIB as usize + 100);
-        let written = session.write(file, 0, &content[..MIB as usize]);
-        assert_eq!(
-            (written.error, number(&written.body, 0)),
-            (0, u64::from(MIB))
-        );
-        session.write(file, u64::from(MIB), &content[MIB as usize..]);
-        assert_eq!(fs::read(share.directory.join("file")).unwrap(), content);
-        let whole = session.read(file, 0, MIB);
-        assert_eq!(
-            (whole.error, whole.body == content[..MIB as usize]),
-            (0, true)
-        );
-        let end = session.read(file, u64::from(MIB) - 3, 4096);
-        assert_eq!(end.body, content[MIB as usize - 3..]);
-        assert_eq!(session.read(file, u64::from(MIB) * 9, 4096).body, b"");
-        let body = share::session::transfer(file.1, 1, 10_000);
-        let cut: Vec<usize> = vec![1000; 10];
-        let caller = Caller::root(file.0);
-        let ticket = fs
-            .submit(Opcode::Read as u32, caller, &[&body], &cut)
-            .unwrap();
-        assert_eq!(fs.wait(ticket).unwrap().body, content[1..10_001]);
-        assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
+    ];
+    for (wanted, indirect) in ways {
+        for share in Share::each_medium("fs-data") {
+            data_arrive(&share, wanted, indirect);
+        }
     }
+}
+
+fn data_arrive(share: &Share, wanted: u64, indirect: bool) {
+    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let mut front_end = share.front_end(wanted, &memory);
+    let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
+    fs.exchange().use_indirect(indirect);
+    fs.init(38, 0).unwrap();
+    let mut session = Session(&mut fs);
+    let file = session.create("file");
+    let content = pattern(MIB as usize + 100);
+    let written = session.write(file, 0, &content[..MIB as usize]);
+    assert_eq!(
+        (written.error, number(&written.body, 0)),
+        (0, u64::from(MIB))
+    );
+    session.write(file, u64::from(MIB), &content[MIB as usize..]);
+    assert_eq!(fs::read(share.directory.join("file")).unwrap(), content);
+    let whole = session.read(file, 0, MIB);
+    assert_eq!(
+        (whole.error, whole.body == content[..MIB as usize]),
+        (0, true)
+    );
+    let end = session.read(file, u64::from(MIB) - 3, 4096);
+    assert_eq!(end.body, content[MIB as usize - 3..]);
+    assert_eq!(session.read(file, u64::from(MIB) * 9, 4096).body, b"");
+    let body = share::session::transfer(file.1, 1, 10_000);
+    let cut: Vec<usize> = vec![1000; 10];
+    let caller = Caller::root(file.0);
+    let ticket = fs
+        .submit(Opcode::Read as u32, caller, &[&body], &cut)
+        .unwrap();
+    assert_eq!(fs.wait(ticket).unwrap().body, content[1..10_001]);
+    assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
 }
 
 /// A guest's kernel writes dirty pages back by whatever handle it finds, one that appends included.
 #[test]
 fn only_writes_that_append_go_to_the_end() {
+    for (mode, kill) in [(0o644, 0), (0o4755, 4)] {
+        for share in Share::each_medium("fs-append") {
+            appending_writes(&share, mode, kill);
+        }
+    }
+}
+
+fn appending_writes(share: &Share, mode: u32, kill: u32) {
     const CACHE: u32 = 1;
     let append = libc::O_APPEND.cast_unsigned();
-    for (mode, kill) in [(0o644, 0), (0o4755, 4)] {
-        let share = Share::start("fs-append");
-        let path = share.directory.join("file");
-        fs::write(&path, "0123456789").unwrap();
-        let set_mode = || fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        set_mode();
-        let (_front_end, mut fs) = share.mounted();
-        let mut session = Session(&mut fs);
-        let node = session.lookup("file").unwrap();
-        let flags = words(&[append | libc::O_RDWR.cast_unsigned(), 0]);
-        let opened = session.call(Opcode::Open, node, &[&flags], OPEN);
-        let handle = number(&opened.body, 0);
-        let mut write = |data: &[u8], how: u32, flags: u32| {
-            let head = transfer(handle, 2, data.len() as u32);
-            let tail = words(&[how, 0, 0, flags, 0]);
-            let body: &[&[u8]] = &[&head[..20], &tail, data];
-            let reply = session.call(Opcode::Write, node, body, 8);
-            assert_eq!(
-                (reply.error, number(&reply.body, 0)),
-                (0, data.len() as u64)
-            );
-        };
-        write(b"ab", CACHE | kill, append);
-        set_mode();
-        write(b"end", kill, append);
-        write(b"cd", 0, 0);
-        let content = fs::read(&path).unwrap();
-        assert_eq!(content, b"01cd456789end", "{}", content.escape_ascii());
-    }
+    let path = share.directory.join("file");
+    fs::write(&path, "0123456789").unwrap();
+    let set_mode = || fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode();
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let node = session.lookup("file").unwrap();
+    let flags = words(&[append | libc::O_RDWR.cast_unsigned(), 0]);
+    let opened = session.call(Opcode::Open, node, &[&flags], OPEN);
+    let handle = number(&opened.body, 0);
+    let mut write = |data: &[u8], how: u32, flags: u32| {
+        let head = transfer(handle, 2, data.len() as u32);
+        let tail = words(&[how, 0, 0, flags, 0]);
+        let body: &[&[u8]] = &[&head[..20], &tail, data];
+        let reply = session.call(Opcode::Write, node, body, 8);
+        assert_eq!(
+            (reply.error, number(&reply.body, 0)),
+            (0, data.len() as u64)
+        );
+    };
+    write(b"ab", CACHE | kill, append);
+    set_mode();
+    write(b"end", kill, append);
+    write(b"cd", 0, 0);
+    let content = fs::read(&path).unwrap();
+    assert_eq!(content, b"01cd456789end", "{}", content.escape_ascii());
 }
 
 /// What was only read has nothing to flush: one request less for every file that is read.
@@ -139,7 +150,12 @@ fn closing_what_was_only_read_needs_no_request() {
 /// Many at a time, answered in any order.
 #[test]
 fn reads_in_flight_do_not_mix() {
-    let share = Share::start("fs-flight");
+    for share in Share::each_medium("fs-flight") {
+        mixed_reads(&share);
+    }
+}
+
+fn mixed_reads(share: &Share) {
     let content = pattern(4 << 20);
     fs::write(share.directory.join("file"), &content).unwrap();
     let (_front_end, mut fs) = share.mounted();

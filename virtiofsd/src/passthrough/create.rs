@@ -142,7 +142,7 @@ impl Passthrough {
                 if !creator.labels.is_empty() {
                     self.label_or_remove(creator, &fd, (&above, name))?;
                 }
-                self.opened_new(fd, counted, Some((&directory, name)))
+                self.opened_new((fd, flags), counted, Some((&directory, name)))
             }
             Err(Errno::EXIST) if OFlags::from_bits_retain(args.flags).contains(OFlags::EXCL) => {
                 Err(Errno::EXIST.into())
@@ -193,15 +193,23 @@ impl Passthrough {
             rustix::fs::openat(&directory, c".", flags, mode)?
         };
         self.label(creator, &fd)?;
-        self.opened_new(fd, counted, None)
+        self.opened_new((fd, flags), counted, None)
     }
 
-    /// The reply about a file that was created and opened just now.
-    fn opened_new(&self, fd: OwnedFd, counted: Counted, at: Option<At<'_>>) -> io::Result<Opened> {
+    /// The reply about a file that was created and opened just now, with the flags given.
+    fn opened_new(
+        &self,
+        (fd, flags): (OwnedFd, OFlags),
+        counted: Counted,
+        at: Option<At<'_>>,
+    ) -> io::Result<Opened> {
         let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?, at)?;
+        let node = self.inodes.get(entry.inode)?;
+        let medium = self.medium(&node, &fd, flags);
+        let file = (fd, medium);
         let handle = self
             .handles
-            .add(entry.inode, fd, super::handles::Opened::File, counted);
+            .add(node.id, file, super::handles::Opened::File, counted);
         Ok((entry, Some(handle), self.config.cache.file_options(), None))
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::{Context, ZeroCopyReader, ZeroCopyWriter};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -12,6 +11,7 @@ use super::handles::Opened;
 use super::set_id::{clearing_set_id, has_set_id};
 use super::{Passthrough, errno};
 use crate::file_system::{Access, FileRange};
+use crate::medium::HostFile;
 use crate::sys::close_reporting;
 
 /// What a write does besides writing.
@@ -24,13 +24,13 @@ pub(super) struct WriteHow {
 }
 
 impl Passthrough {
-    /// The file that the io_uring works on.
+    /// The file whose data the queue moves.
     pub(super) fn file_for(
         &self,
         inode: u64,
         handle: u64,
         access: Access,
-    ) -> io::Result<Option<Arc<File>>> {
+    ) -> io::Result<Option<HostFile>> {
         let open = self.handles.any(inode, handle)?;
         if matches!(open.opened, Opened::Directory(_)) && access != Access::Sync {
             return Err(errno(libc::EBADF));
@@ -40,7 +40,10 @@ impl Passthrough {
         if access.kills_privileges() && has_set_id(&open.file)? {
             return Ok(None);
         }
-        Ok(Some(open.file.clone()))
+        Ok(Some(HostFile {
+            file: open.file.clone(),
+            medium: open.medium.clone(),
+        }))
     }
 
     pub(super) fn read_into(

@@ -1,10 +1,8 @@
 //! What [`Passthrough`] does beyond fuse-backend-rs's `FileSystem`.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,6 +14,7 @@ use super::{CachePolicy, Passthrough};
 use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, Statx};
+use crate::medium::HostFile;
 
 impl Passthrough {
     /// What this file system does, where the guest's kernel can.
@@ -54,7 +53,7 @@ impl GuestFileSystem for Passthrough {
         Ok(agreed)
     }
 
-    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<Arc<File>>> {
+    fn io_file(&self, inode: u64, handle: u64, access: Access) -> io::Result<Option<HostFile>> {
         self.file_for(inode, handle, access)
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::budget::Counted;
 use super::errno;
+use crate::medium::Medium;
 
 /// What is open behind a handle.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Handle {
     /// Whose it is: a handle used with another node is forged.
     inode: u64,
     pub(super) file: Arc<File>,
+    /// What it is kept on.
+    pub(super) medium: Arc<Medium>,
     pub(super) opened: Opened,
     _counted: Counted,
 }
@@ -47,11 +50,18 @@ pub(super) struct HandleTable {
 
 impl HandleTable {
     /// Keeps `fd`, counted as it is, open as a handle on node `inode`; returns its number.
-    pub(super) fn add(&self, inode: u64, fd: OwnedFd, opened: Opened, _counted: Counted) -> u64 {
+    pub(super) fn add(
+        &self,
+        inode: u64,
+        (fd, medium): (OwnedFd, Arc<Medium>),
+        opened: Opened,
+        _counted: Counted,
+    ) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(Handle {
             inode,
             file: Arc::new(File::from(fd)),
+            medium,
             opened,
             _counted,
         });

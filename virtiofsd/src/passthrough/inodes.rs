@@ -56,6 +56,11 @@ impl Inode {
         self.identity.inode
     }
 
+    /// The device on the host that it is kept on.
+    pub(super) fn device(&self) -> u64 {
+        self.identity.device
+    }
+
     /// The mount on the host that it was found on; 0 before Linux 5.8.
     pub(super) fn mount(&self) -> u64 {
         self.identity.mount

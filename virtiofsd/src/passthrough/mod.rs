@@ -47,6 +47,7 @@ use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use crate::fuse::Features;
+use crate::medium::Media;
 use crate::sys::{FileHandle, FileStatus, status_of};
 use descriptors::DescriptorDirectory;
 use handles::HandleTable;
@@ -92,6 +93,7 @@ pub struct Passthrough {
     config: Config,
     inodes: InodeTable,
     handles: HandleTable,
+    media: Media,
     locks: Locks,
     leftovers: Leftovers,
     descriptors: DescriptorDirectory,
@@ -148,6 +150,7 @@ impl Passthrough {
             config,
             inodes,
             handles: HandleTable::default(),
+            media: Media::default(),
             locks: Locks::default(),
             leftovers: Leftovers::default(),
             descriptors,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use fuse_backend_rs::api::filesystem::OpenOptions;
 use rustix::fs::OFlags;
@@ -13,6 +14,7 @@ use super::leftovers::takes_long_to_free;
 use super::set_id::clearing_set_id;
 use super::{Passthrough, errno};
 use crate::fuse::abi::OPEN_KILL_SUIDGID;
+use crate::medium::Medium;
 
 /// What a guest may ask for in open(2). Not in it: what creates or resolves names (done already),
 /// `O_NONBLOCK` (it would fail reads instead of letting them wait), `O_DIRECT` (the guest
@@ -75,10 +77,20 @@ impl Passthrough {
         if self.config.cache == CachePolicy::Auto && node.last_opened.is_unchanged(&fd)? {
             options |= OpenOptions::KEEP_CACHE;
         }
-        Ok((
-            self.handles.add(node.id, fd, Opened::File, counted),
-            options,
-        ))
+        let medium = self.medium(&node, &fd, flags);
+        let handle = self
+            .handles
+            .add(node.id, (fd, medium), Opened::File, counted);
+        Ok((handle, options))
+    }
+
+    /// Who moves the data of a file that was opened with `flags`.
+    pub(super) fn medium(&self, node: &Inode, file: impl AsFd, flags: OFlags) -> Arc<Medium> {
+        if flags.intersects(OFlags::DIRECT | OFlags::SYNC | OFlags::DSYNC) {
+            self.media.waiting()
+        } else {
+            self.media.of(node.device(), file)
+        }
     }
 
     /// Opens a regular file for reading or writing. Someone on the host may have a lease on it and is
@@ -108,7 +120,8 @@ impl Passthrough {
             .descriptors
             .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let opened = Opened::Directory(Default::default());
-        let handle = self.handles.add(node.id, fd, opened, counted);
+        let medium = self.media.waiting();
+        let handle = self.handles.add(node.id, (fd, medium), opened, counted);
         Ok((handle, self.config.cache.directory_options()))
     }
 }

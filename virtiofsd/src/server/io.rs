@@ -147,7 +147,7 @@ pub(super) fn fallocate<F: GuestFileSystem>(
             .io_file(request.node, fh, Access::allocate(request.context()))?
     {
         return Ok(Work::Allocate {
-            file,
+            file: file.file,
             mode,
             offset,
             len,

@@ -37,6 +37,7 @@ pub(super) fn fsync<F: GuestFileSystem>(
         .file_system
         .io_file(request.node, input.fh, Access::Sync)?
     {
+        let file = file.file;
         return Ok(Work::Sync { file, data_only });
     }
     let (context, node, handle) = (request.context(), request.node, input.fh);

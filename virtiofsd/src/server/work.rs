@@ -10,6 +10,7 @@ use fuse_backend_rs::api::filesystem::{Context, ZeroCopyReader, ZeroCopyWriter};
 use super::Server;
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{ReadIn, WriteIn};
+use crate::medium::HostFile;
 
 /// What is left to do for a request once it has been dispatched.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub enum Work {
     /// Read up to `size` bytes of the file into the guest's buffers.
     Read {
         /// The host's file.
-        file: Arc<File>,
+        file: HostFile,
         /// Where, in bytes.
         offset: u64,
         /// How many bytes.
@@ -35,7 +36,7 @@ pub enum Work {
     /// Write `size` bytes out of the guest's buffers.
     Write {
         /// The host's file.
-        file: Arc<File>,
+        file: HostFile,
         /// Where, in bytes.
         offset: u64,
         /// How many bytes.

@@ -1,8 +1,6 @@
 //! Requests that move data, or wait for the host's disk.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use vhost_daemon::queue::{Buffers, Chain, Token};
 use vhost_daemon::worker::{Io, IoFile, Submission};
@@ -10,10 +8,11 @@ use vhost_daemon::worker::{Io, IoFile, Submission};
 use super::{Cx, refuse, report, send};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::WriteOut;
+use crate::medium::{HostFile, Medium};
 use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, header};
 use crate::sys::{BuffersReader, BuffersWriter, bytes_of};
 
-/// A request whose data the io_uring moves.
+/// A request whose data are on their way.
 #[derive(Debug)]
 pub struct Pending {
     token: Token,
@@ -45,7 +44,7 @@ impl Started {
         refuse(cx, self.token, self.unique, self.chain.writable, error);
     }
 
-    pub(super) fn read(mut self, cx: &mut Cx, file: Arc<File>, offset: u64, size: u32) {
+    pub(super) fn read(mut self, cx: &mut Cx, file: HostFile, offset: u64, size: u32) {
         let Some(reply) = self.chain.writable.split_front(HEADER) else {
             return cx.complete(self.token, 0);
         };
@@ -60,21 +59,18 @@ impl Started {
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
         }
-        push(
-            cx,
-            pending,
-            Io::Read {
-                file: IoFile::Open(file),
-                buffers,
-                offset,
-            },
-        );
+        let io = Io::Read {
+            file: IoFile::Open(file.file),
+            buffers,
+            offset,
+        };
+        start(cx, &file.medium, pending, io);
     }
 
     pub(super) fn write(
         mut self,
         cx: &mut Cx,
-        file: Arc<File>,
+        file: HostFile,
         (offset, size): (u64, u32),
         flags: i32,
     ) {
@@ -92,16 +88,13 @@ impl Started {
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
         }
-        push(
-            cx,
-            pending,
-            Io::Write {
-                file: IoFile::Open(file),
-                buffers,
-                offset,
-                flags,
-            },
-        );
+        let io = Io::Write {
+            file: IoFile::Open(file.file),
+            buffers,
+            offset,
+            flags,
+        };
+        start(cx, &file.medium, pending, io);
     }
 
     pub(super) fn submit(self, cx: &mut Cx, io: Io) {
@@ -161,6 +154,14 @@ impl Started {
             kind: Kind::Write,
         };
         pending.finish(cx, result);
+    }
+}
+
+/// Moves data at once where that needs no waiting.
+fn start(cx: &mut Cx, medium: &Medium, pending: Pending, io: Io) {
+    match medium.do_now(&io) {
+        Some(result) => pending.finish(cx, result),
+        None => push(cx, pending, io),
     }
 }
 

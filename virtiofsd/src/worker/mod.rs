@@ -2,7 +2,7 @@
 //!
 //! The header and the arguments of a request are copied out of guest memory once and decoded from
 //! the copy. Data never pass through the daemon: reads and writes go between the host's file and
-//! the guest's buffers, on the queue's io_uring. What may wait long goes away ([`away`]).
+//! the guest's buffers, at once or on the queue's io_uring. What may wait long goes away ([`away`]).
 
 mod away;
 mod data;

@@ -40,6 +40,16 @@ impl Share {
         Self::launch(scratch, directory, options)
     }
 
+    /// A daemon that serves a directory on the disk, and one that serves a directory in memory: data move
+    /// differently.
+    pub fn each_medium(test: &str) -> [Self; 2] {
+        [Scratch::new(test), Scratch::in_memory(test)].map(|scratch| {
+            let scratch = scratch.unwrap();
+            let directory = scratch.dir("shared").unwrap();
+            Self::launch(scratch, directory, |daemon| daemon)
+        })
+    }
+
     /// A daemon that serves an existing directory.
     pub fn start_on(
         test: &str,
