@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 AGENT_TARGET := x86_64-unknown-linux-gnu
+FIRST_PROCESSES := -p ringside-agent -p ringside-lab-init
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 # What builds, demo, tests and measurements need, by Debian's names.
@@ -46,15 +47,15 @@ setup: ## Install what Ringside needs and check that it is there (as root)
 	cargo build --quiet -p ringside
 	target/debug/ringside check --host
 
-agent: ## Build the guest's agent (static, for debug builds of the rest)
-	$(STATIC) cargo build --quiet --target $(AGENT_TARGET) -p ringside-agent
+agent: ## Build the first processes of guest and lab (static, for debug builds of the rest)
+	$(STATIC) cargo build --quiet --target $(AGENT_TARGET) $(FIRST_PROCESSES)
 
 build: agent ## Build everything for debugging
-	cargo build --workspace --exclude ringside-agent
+	cargo build --workspace $(FIRST_PROCESSES:-p=--exclude)
 
 release: ## Build everything for use
-	cargo build --release --workspace --exclude ringside-agent
-	$(STATIC) cargo build --release --target $(AGENT_TARGET) -p ringside-agent
+	cargo build --release --workspace $(FIRST_PROCESSES:-p=--exclude)
+	$(STATIC) cargo build --release --target $(AGENT_TARGET) $(FIRST_PROCESSES)
 
 demo: release ## Boot nginx twice on the three daemons and check what it did
 	target/release/ringside-demo

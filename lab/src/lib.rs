@@ -6,6 +6,7 @@
 //! - [`frontend`]: act as the guest's driver at native speed, well-behaved or hostile.
 //! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
 //! - [`inside`]: what the kernel says of a daemon: namespaces, capabilities, filters, descriptors.
+//! - [`machine`]: run a command where KVM is real: a machine with the host's files.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
@@ -17,6 +18,7 @@ mod bytes;
 pub mod frontend;
 pub mod guest;
 pub mod inside;
+pub mod machine;
 pub mod mounts;
 pub mod need;
 pub mod netns;

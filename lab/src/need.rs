@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 /// A requirement that the host does not meet. `Debug` prints the same sentence as `Display`, so
@@ -33,6 +33,14 @@ pub enum Missing {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// Memory.
+    #[error("this needs {wanted} MiB of memory, and the host has {available} MiB to spare")]
+    Memory {
+        /// What is needed, in MiB.
+        wanted: u32,
+        /// What there is, in MiB.
+        available: u64,
     },
     /// The rights of root.
     #[error("this test makes namespaces, mounts or taps: run it as root")]
@@ -120,6 +128,27 @@ pub fn root() -> Result<(), Missing> {
     }
 }
 
+/// Requires memory that the host can give without pushing anything else out.
+///
+/// # Errors
+/// When it has less.
+pub fn memory_mib(wanted: u32) -> Result<(), Missing> {
+    let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match available_mib(&table) {
+        Some(available) if available < wanted.into() => Err(Missing::Memory { wanted, available }),
+        _ => Ok(()),
+    }
+}
+
+/// `MemAvailable` of proc_meminfo(5), which is in KiB there.
+fn available_mib(table: &str) -> Option<u64> {
+    let line = table
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib >> 10)
+}
+
 fn package(program: &str) -> &'static str {
     let known = PACKAGES.iter().find(|(name, _)| *name == program);
     known.map_or("of that name, or see `apt-file search`", |(_, package)| {
@@ -139,6 +168,14 @@ mod tests {
         };
         let sentence = "fio is not installed: it comes with Debian's package fio; run `make setup`";
         assert_eq!(format!("{error:?}"), sentence);
+    }
+
+    #[test]
+    fn memory_is_counted_in_mib() {
+        let table = "MemTotal:       24684084 kB\nMemAvailable:   2097152 kB\n";
+        assert_eq!(available_mib(table), Some(2048));
+        let error = memory_mib(u32::MAX).unwrap_err().to_string();
+        assert!(error.contains("4294967295 MiB"), "{error}");
     }
 
     #[test]

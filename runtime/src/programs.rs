@@ -40,6 +40,12 @@ pub const AGENT: Program = Program {
     variable: "RINGSIDE_AGENT",
     must_be_static: true,
 };
+/// The lab's first process.
+pub const LAB_INIT: Program = Program {
+    name: "ringside-lab-init",
+    variable: "RINGSIDE_LAB_INIT",
+    must_be_static: true,
+};
 /// QEMU.
 pub const QEMU: Program = Program {
     name: "qemu-system-x86_64",
@@ -124,7 +130,12 @@ fn candidates(beside: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 
 fn executable_folder() -> PathBuf {
     let executable = env::current_exe().unwrap_or_default();
-    executable.parent().unwrap_or(Path::new("/")).to_owned()
+    let folder = executable.parent().unwrap_or(Path::new("/"));
+    // cargo puts tests one folder below the programs they are built with.
+    match folder.file_name() {
+        Some(name) if name == "deps" => folder.parent().unwrap_or(folder).to_owned(),
+        _ => folder.to_owned(),
+    }
 }
 
 #[cfg(test)]

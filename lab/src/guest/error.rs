@@ -79,7 +79,7 @@ impl fmt::Debug for Error {
 }
 
 /// The ends of what the script and the kernel said.
-pub(super) fn evidence(output: &str, console: &str) -> String {
+pub(crate) fn evidence(output: &str, console: &str) -> String {
     let tail = |text: &str, lines: usize| {
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")

@@ -17,6 +17,7 @@ pub struct DaemonBuilder {
     pub(super) command: Command,
     pub(super) program: PathBuf,
     pub(super) inherited: Vec<OwnedFd>,
+    pub(super) bound: bool,
 }
 
 impl DaemonBuilder {
@@ -49,6 +50,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// Lets the kernel kill the daemon when the thread that starts it ends, however it does.
+    #[must_use]
+    pub fn bound(mut self) -> Self {
+        self.bound = true;
+        self
+    }
+
     /// Hands a descriptor to the daemon under its present number, which is added to `option`:
     /// `inherit("--fd", socket)` gives `--fd=7`.
     #[must_use]
@@ -69,6 +77,9 @@ impl DaemonBuilder {
             .stderr(Stdio::piped());
         self.command.process_group(0);
         spawn::inherit(&mut self.command, &self.inherited);
+        if self.bound {
+            spawn::bind(&mut self.command);
+        }
         let name = self
             .program
             .file_name()

@@ -53,6 +53,7 @@ impl Daemon {
             command: Command::new(&program),
             program,
             inherited: Vec::new(),
+            bound: false,
         }
     }
 

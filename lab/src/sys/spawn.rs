@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
 /// Lets the child keep `fds` open across exec under their present numbers.
 ///
 /// Only the child's copies lose the close-on-exec flag, so that other children that the test
@@ -24,4 +26,21 @@ pub(crate) fn inherit(command: &mut Command, fds: &[OwnedFd]) {
     // SAFETY: the closure only calls fcntl and reads a vector made before the fork; both are
     // async-signal-safe, it neither allocates nor takes a lock.
     unsafe { command.pre_exec(keep_open) };
+}
+
+/// Lets the kernel kill the child when the thread that spawns it ends.
+pub(crate) fn bind(command: &mut Command) {
+    let parent = getpid();
+    let prepare = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have ended before the line above.
+        if getppid() == Some(parent) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ECHILD))
+        }
+    };
+    // SAFETY: the closure makes plain system calls on integers; it neither allocates nor takes a
+    // lock.
+    unsafe { command.pre_exec(prepare) };
 }

@@ -14,6 +14,8 @@ pub struct GuestConfig {
     pub hostname: String,
     /// Where `/` comes from.
     pub root: Root,
+    /// Directories of the host within the root, in the order they are mounted.
+    pub directories: Vec<Directory>,
     /// Data disks, in the order they were given; for their names under `/dev/disk/by-id`.
     pub disks: Vec<Block>,
     /// The network interface to configure, if there is one.
@@ -30,9 +32,21 @@ pub enum Root {
     Virtiofs {
         /// The device's tag.
         tag: String,
+        /// Whether changes stay in the guest's memory, on top of a device that only reads.
+        overlay: bool,
     },
     /// An ext4 file system that fills a virtio-blk device (virtio 1.2, section 5.2).
     Block(Block),
+}
+
+/// A virtio-fs device mounted below the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// The device's tag.
+    pub tag: String,
+    /// Where it is mounted, an absolute path; made where it does not exist.
+    pub path: RawText,
 }
 
 /// A virtio-blk device, found by the serial it answers to `VIRTIO_BLK_T_GET_ID`.
@@ -96,6 +110,10 @@ mod tests {
                 serial: "root".into(),
                 read_only: false,
             }),
+            directories: vec![Directory {
+                tag: "w0".into(),
+                path: "/srv/data".into(),
+            }],
             disks: vec![Block {
                 serial: "disk0".into(),
                 read_only: true,

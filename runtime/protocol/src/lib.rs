@@ -12,7 +12,7 @@ mod config;
 mod control;
 mod text;
 
-pub use config::{Block, GuestConfig, Network, Process, Root, WindowSize};
+pub use config::{Block, Directory, GuestConfig, Network, Process, Root, WindowSize};
 pub use control::{Notice, Order, read_line, write_line};
 pub use text::RawText;
 

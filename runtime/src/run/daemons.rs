@@ -146,6 +146,7 @@ impl<'a> Launcher<'a> {
         });
         devices.root = Some(protocol::Root::Virtiofs {
             tag: ROOT.to_owned(),
+            overlay: false,
         });
         Ok(())
     }

@@ -73,6 +73,7 @@ impl Builder<'_> {
                 .root
                 .clone()
                 .context("no root file system was set up")?,
+            directories: Vec::new(),
             disks: devices.data_disks.clone(),
             network: devices.network.as_ref().map(|_| network::guest_network()),
             process: Process {

@@ -12,7 +12,9 @@ use ringside_protocol::{CONFIG_PATH, GuestConfig};
 
 pub(crate) use disks::link_disks;
 pub(crate) use modules::load_modules;
-pub(crate) use mounts::{enter_root, mount_kernel_file_systems, mount_process_file_systems};
+pub(crate) use mounts::{
+    enter_root, mount_directories, mount_kernel_file_systems, mount_process_file_systems,
+};
 pub(crate) use network::configure_network;
 
 /// Reads what the host wants of this guest.

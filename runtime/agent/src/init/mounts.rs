@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ringside_protocol::{CONFIG_PATH, MODULES_DIR, Root};
+use ringside_protocol::{CONFIG_PATH, Directory, MODULES_DIR, Root};
 use rustix::mount::{MountFlags, mount, mount_move};
 
 use super::disks;
@@ -34,7 +34,11 @@ pub(crate) fn mount_kernel_file_systems() -> Result<()> {
 pub(crate) fn enter_root(root: &Root) -> Result<()> {
     fs::create_dir(NEW_ROOT).context("cannot make /sysroot in the initramfs")?;
     match root {
-        Root::Virtiofs { tag } => attach(tag, NEW_ROOT, "virtiofs", MountFlags::empty(), None)?,
+        Root::Virtiofs {
+            tag,
+            overlay: false,
+        } => attach(tag, NEW_ROOT, "virtiofs", MountFlags::empty(), None)?,
+        Root::Virtiofs { tag, overlay: true } => attach_overlay(tag)?,
         Root::Block(block) => {
             let device = disks::find(&block.serial)?;
             let flags = if block.read_only {
@@ -52,6 +56,36 @@ pub(crate) fn enter_root(root: &Root) -> Result<()> {
         mount_move(point, &target).with_context(|| format!("cannot move {point} into the root"))?;
     }
     switch_root().context("cannot change into the root file system")
+}
+
+/// The device below, a file system in memory above. Both are mounted in the initramfs and stay
+/// there, out of reach of the command.
+fn attach_overlay(tag: &str) -> Result<()> {
+    attach(tag, "/lower", "virtiofs", MountFlags::RDONLY, None)?;
+    attach("overlay", "/changes", "tmpfs", MountFlags::empty(), None)?;
+    for folder in ["/changes/upper", "/changes/work"] {
+        fs::create_dir(folder).with_context(|| format!("cannot make {folder}"))?;
+    }
+    let layers = c"lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work";
+    attach(
+        "overlay",
+        NEW_ROOT,
+        "overlay",
+        MountFlags::empty(),
+        Some(layers),
+    )
+}
+
+/// Mounts further directories of the host into the root.
+pub(crate) fn mount_directories(directories: &[Directory]) -> Result<()> {
+    directories.iter().try_for_each(|directory| {
+        let path = Path::new(directory.path.as_os_str());
+        fs::create_dir_all(path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
+        let (flags, tag) = (MountFlags::empty(), &directory.tag);
+        mount(tag, path, "virtiofs", flags, None)
+            .with_context(|| format!("cannot mount virtiofs {tag:?} on {}", path.display()))
+    })
 }
 
 /// The classic way (switch_root(8)): the initramfs cannot be unmounted, so the root is moved over it.
