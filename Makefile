@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 AGENT_TARGET := x86_64-unknown-linux-gnu
 FIRST_PROCESSES := -p ringside-agent -p ringside-lab-init
-STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+# Without debug information: the machine unpacks its first process into memory at each start.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo"
 
 # What builds, demo, tests and measurements need, by Debian's names.
 PACKAGES := \

@@ -78,6 +78,9 @@ impl fmt::Debug for Error {
     }
 }
 
+/// Lines that a kernel's panic has, with its registers and stack.
+pub(crate) const CONSOLE_LINES: usize = 50;
+
 /// The ends of what the script and the kernel said.
 pub(crate) fn evidence(output: &str, console: &str) -> String {
     let tail = |text: &str, lines: usize| {
@@ -87,6 +90,6 @@ pub(crate) fn evidence(output: &str, console: &str) -> String {
     format!(
         "--- output ---\n{}\n--- console ---\n{}",
         tail(output, 20),
-        tail(console, 20)
+        tail(console, CONSOLE_LINES)
     )
 }

@@ -22,7 +22,7 @@ mod running;
 mod uml;
 
 pub use error::Error;
-pub(crate) use error::evidence;
+pub(crate) use error::{CONSOLE_LINES, evidence};
 pub use qemu::{QemuGuest, VhostUser};
 pub use running::{Guest, Outcome};
 pub use uml::UmlGuest;

@@ -14,7 +14,7 @@ use crate::process::{Daemon, DaemonBuilder, Transcript};
 /// With `panic=-1` and QEMU's `-no-reboot` a panic ends QEMU. The translator runs no other guest's
 /// code speculatively, and QEMU's clock does not drift from the processor's.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 \
-                              mitigations=off nokaslr tsc=reliable";
+                              mitigations=off nokaslr tsc=reliable cryptomgr.notests";
 
 /// What differs from machine to machine.
 pub(super) struct Board<'a> {

@@ -9,6 +9,7 @@ use ringside_protocol::Notice;
 use super::streams::{Near, Relay};
 use super::turn::Turn;
 use super::{Error, Streams};
+use crate::guest::CONSOLE_LINES;
 use crate::process::{Daemon, Transcript};
 
 /// How often the machine's processes are looked at.
@@ -261,9 +262,6 @@ impl Running {
         }
     }
 }
-
-/// A panic with its registers and stack fits.
-const CONSOLE_LINES: usize = 50;
 
 fn said(stderr: &str) -> String {
     match stderr.trim() {

@@ -194,7 +194,7 @@ fn build_programs() {
         );
         let target = "x86_64-unknown-linux-gnu";
         build(
-            "-C target-feature=+crt-static",
+            "-C target-feature=+crt-static -C strip=debuginfo",
             &["-p", "ringside-agent", "--target", target],
         );
     });
