@@ -19,7 +19,7 @@ pub enum Error {
     #[error(transparent)]
     Missing(#[from] need::Missing),
     /// A program of ours is nowhere.
-    #[error("{0}; `make agent` builds the lab's init, `cargo build -p virtiofsd` its daemon")]
+    #[error("{0}; `make agent` builds the lab's init, `cargo build -p virtiofsd` the daemon")]
     Program(#[from] ProgramError),
     /// There is nothing to run.
     #[error("no command for the lab's machine was given")]
