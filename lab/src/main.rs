@@ -38,8 +38,7 @@ enum What {
 /// when the command cannot be run or is not there, 128+N when signal N ended the lab.
 #[derive(Debug, Args)]
 struct Run {
-    /// Directory of the host in which the command's changes stay (repeatable); of everything else
-    /// they go with the machine
+    /// Directory of the host to share read-write (repeatable); changes elsewhere go with the machine
     #[arg(short, value_name = "DIR")]
     writable: Vec<PathBuf>,
     /// The machine's memory in MiB

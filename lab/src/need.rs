@@ -43,7 +43,7 @@ pub enum Missing {
         available: u64,
     },
     /// The rights of root.
-    #[error("this test makes namespaces, mounts or taps: run it as root")]
+    #[error("this makes namespaces, mounts or taps: run it as root")]
     Root,
 }
 

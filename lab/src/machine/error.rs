@@ -49,7 +49,13 @@ pub enum Error {
         /// Ends of output and console.
         evidence: String,
     },
-    /// QEMU ended, or the machine reset or switched itself off, before the command's end.
+    /// QEMU ended well, and that too early.
+    #[error("the lab's machine was reset or switched off before its command ended{evidence}")]
+    SwitchedOff {
+        /// Ends of output and console.
+        evidence: String,
+    },
+    /// QEMU ended before the command did.
     #[error("the lab's machine died: QEMU ended with {status}{said}{evidence}")]
     HypervisorDied {
         /// How QEMU ended.
@@ -131,6 +137,7 @@ impl Error {
     pub(super) fn with_evidence(mut self, text: String) -> Self {
         match &mut self {
             Self::Panicked { evidence, .. }
+            | Self::SwitchedOff { evidence }
             | Self::HypervisorDied { evidence, .. }
             | Self::DaemonDied { evidence, .. }
             | Self::TimedOut { evidence, .. }

@@ -44,7 +44,9 @@ pub(super) struct Parts {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        let _ = self.hypervisor.kill();
+        if self.hypervisor.is_running() {
+            let _ = self.hypervisor.kill();
+        }
         for daemon in &mut self.daemons {
             // What has not ended by itself is killed when it drops.
             let _ = daemon.wait_exit(GRACE);
@@ -134,15 +136,6 @@ impl Running {
     #[must_use]
     pub fn ready(&self) -> Option<Duration> {
         self.ready
-    }
-
-    /// Process ids of QEMU and the file daemons.
-    #[must_use]
-    pub fn processes(&self) -> Vec<u32> {
-        let daemons = self.parts.daemons.iter().map(Daemon::pid);
-        std::iter::once(self.parts.hypervisor.pid())
-            .chain(daemons)
-            .collect()
     }
 
     /// Waits for the command's end and all of its output; returns its exit code.
@@ -243,10 +236,15 @@ impl Running {
             }
         }
         let exit = self.parts.hypervisor.wait_exit(GRACE)?;
-        Err(Error::HypervisorDied {
-            status: exit.status,
-            said: said(&exit.stderr),
-            evidence: self.console_tail(),
+        let evidence = self.console_tail();
+        Err(if exit.status.success() {
+            Error::SwitchedOff { evidence }
+        } else {
+            Error::HypervisorDied {
+                status: exit.status,
+                said: said(&exit.stderr),
+                evidence,
+            }
         })
     }
 
