@@ -36,6 +36,7 @@ fn streams_files_and_exit_code_are_exact_and_kvm_is_native() -> TestResult {
         echo changed >"$2"
         test "$(cat "$2")" = changed
         {} --exact kvm_runs_ring_0_natively --ignored >"$1/kvm" 2>&1
+        "$3" run --here -- sh -c 'exit 7' || test $? = 7
         echo to standard error >&2
         exit 42"#,
         kvm.get_program().display()
@@ -45,6 +46,7 @@ fn streams_files_and_exit_code_are_exact_and_kvm_is_native() -> TestResult {
         .arg(&shared)
         .args(["--", "sh", "-c", &script, "sh"])
         .args([&shared, &below])
+        .arg(LAB)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -214,8 +214,9 @@ impl Running {
         if hypervisor.is_running() && daemons.iter_mut().all(Daemon::is_running) {
             return Ok(());
         }
-        let panic = panic_in(&self.parts.console.text());
-        if let Some(reason) = panic {
+        // Its last words may still be on the way.
+        let console = self.parts.console.finish();
+        if let Some(reason) = panic_in(&console) {
             let evidence = self.console_tail();
             return Err(Error::Panicked { reason, evidence });
         }
