@@ -95,6 +95,17 @@ impl NetNamespace {
         Ok(namespace)
     }
 
+    /// The namespace that a process is in.
+    ///
+    /// # Errors
+    /// When the process has ended or is out of reach.
+    pub fn of_process(pid: u32) -> Result<Self, Error> {
+        let handle = File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from);
+        Ok(Self {
+            handle: handle.map_err(Error::os("open the process's network namespace"))?,
+        })
+    }
+
     /// Runs `work` on a thread in the namespace; processes that it starts are in there too.
     ///
     /// # Errors

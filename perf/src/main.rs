@@ -11,12 +11,14 @@ use ringside_perf::interrupt::Interrupt;
 use ringside_perf::options::{Options, Scenario};
 use ringside_perf::scenario::blk::{self, BlkOptions};
 use ringside_perf::scenario::fs::{self, FsOptions};
+use ringside_perf::scenario::net::{self, NetOptions};
 use serde::Serialize;
 
 fn main() -> ExitCode {
     let outcome = match Options::parse().scenario {
         Scenario::Blk(options) => run_blk(options),
         Scenario::Fs(options) => run_fs(options),
+        Scenario::Net(options) => run_net(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,6 +47,17 @@ fn run_fs(options: FsOptions) -> anyhow::Result<()> {
     let report = fs::run(&config, &interrupt)?;
     json.write(&report)?;
     print!("{}", fs::render(&report));
+    anyhow::ensure!(report.complete, "interrupted: the report is not complete");
+    Ok(())
+}
+
+fn run_net(options: NetOptions) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate()?;
+    let json = JsonFile::create(config.run.json.as_deref())?;
+    let report = net::run(&config, &interrupt)?;
+    json.write(&report)?;
+    print!("{}", net::render(&report));
     anyhow::ensure!(report.complete, "interrupted: the report is not complete");
     Ok(())
 }

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
 use crate::scenario::fs::FsOptions;
+use crate::scenario::net::NetOptions;
 
 /// Measures Ringside's daemons and what people use today, alternating in one run
 #[derive(Debug, Parser)]
@@ -21,4 +22,6 @@ pub enum Scenario {
     Blk(BlkOptions),
     /// File system daemons: any virtio-fs socket, mounted on the host's own kernel
     Fs(FsOptions),
+    /// Network daemons: any vhost-user-net socket on a tap, driven at native speed
+    Net(NetOptions),
 }

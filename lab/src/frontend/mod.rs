@@ -17,6 +17,7 @@
 //! ```
 
 pub mod blk;
+pub mod burst;
 mod channel;
 mod connect;
 mod error;

@@ -43,18 +43,26 @@ impl<T: Clone + ValueEnum> FromStr for ExternalPeer<T> {
     fn from_str(text: &str) -> Result<Self, ParsePeerError> {
         let (name, place) = text.split_once('=').ok_or(ParsePeerError::Form)?;
         let (socket, pid) = place.rsplit_once(':').ok_or(ParsePeerError::Form)?;
-        let (name, target) = name.split_once('@').unwrap_or((name, "tmpfs"));
+        let (name, target) = match name.split_once('@') {
+            Some((name, target)) => (name, Some(target)),
+            None => (name, None),
+        };
         if name.is_empty() || socket.is_empty() {
             return Err(ParsePeerError::Form);
         }
         let wrong_pid = |_| ParsePeerError::Pid(pid.to_owned());
-        let wrong_target = |_| ParsePeerError::Target {
-            given: target.to_owned(),
+        let wrong_target = || ParsePeerError::Target {
+            given: target.unwrap_or_default().to_owned(),
             known: names::<T>(),
+        };
+        // Without a name, the first.
+        let target_of = |target: Option<&str>| match target {
+            Some(target) => T::from_str(target, true).ok(),
+            None => T::value_variants().first().cloned(),
         };
         Ok(Self {
             name: name.to_owned(),
-            target: T::from_str(target, true).map_err(wrong_target)?,
+            target: target_of(target).ok_or_else(wrong_target)?,
             socket: PathBuf::from(socket),
             pid: pid.parse().map_err(wrong_pid)?,
         })

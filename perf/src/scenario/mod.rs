@@ -5,6 +5,7 @@ use std::path::Path;
 
 pub mod blk;
 pub mod fs;
+pub mod net;
 mod pattern;
 mod quiet;
 mod role;

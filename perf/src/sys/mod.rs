@@ -7,3 +7,4 @@
 pub(crate) mod block_queue;
 pub(crate) mod cpu_clock;
 pub(crate) mod keep_awake;
+pub(crate) mod packet_socket;
