@@ -32,11 +32,6 @@ impl<P: Port> NetDevice<P> {
             metrics,
         }
     }
-
-    fn lane(&self, pair: usize) -> io::Result<Arc<P::Lane>> {
-        let lane = self.station.port().lane(pair);
-        lane.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
 }
 
 impl<P: Port> Device for NetDevice<P> {
@@ -79,13 +74,15 @@ impl<P: Port> Device for NetDevice<P> {
         let metrics = |direction| FrameMetrics::new(&self.metrics, index, direction);
         Ok(match layout::role(index, station.port().lanes(), agreed) {
             Role::Receive(pair) => {
-                let (lane, metrics) = (self.lane(pair)?, metrics(Direction::Receive));
-                NetWorker::Receive(Receive::new(station, lane, pair, agreed, metrics)?)
+                let source = station.port().source(pair)?;
+                let metrics = metrics(Direction::Receive);
+                NetWorker::Receive(Receive::new(station, source, pair, agreed, metrics)?)
             }
             Role::Transmit(pair) => NetWorker::Transmit(Transmit {
-                lane: self.lane(pair)?,
+                sink: station.port().sink(pair)?,
                 header_len: agreed.header_len().bytes(),
                 metrics: metrics(Direction::Transmit),
+                batch: Vec::new(),
                 station,
             }),
             Role::Control => NetWorker::Control(Control { station }),

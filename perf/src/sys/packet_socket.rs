@@ -1,4 +1,4 @@
-//! A packet socket that sends one frame again and again, many at a time; and a tap's header length.
+//! A packet socket that sends one frame again and again, many at a time; and how a tap is prepared.
 
 use std::io;
 use std::mem::zeroed;
@@ -66,10 +66,15 @@ impl Generator {
     }
 }
 
-/// `TUNSETVNETHDRSZ`.
-pub(crate) fn set_header_len(tap: &OwnedFd, len: libc::c_int) -> io::Result<()> {
+/// Gives a tap headers of 12 bytes, and lets it hand out frames that are to be cut by TSO.
+pub(crate) fn prepare_tap(tap: &OwnedFd) -> io::Result<()> {
+    let len: libc::c_int = 12;
     // SAFETY: the request takes a pointer to one int, which lives across the call.
-    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETVNETHDRSZ, &raw const len) }).map(drop)
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETVNETHDRSZ, &raw const len) })?;
+    let offloads = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    let offloads = libc::c_ulong::from(offloads);
+    // SAFETY: the request takes its argument by value.
+    checked(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) }).map(drop)
 }
 
 fn set_option(socket: &OwnedFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

@@ -260,6 +260,49 @@ impl Buffers {
         done
     }
 
+    /// Copies `bytes` to `offset` without consuming anything; returns how many found room.
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> usize {
+        self.parts_from(offset, bytes.len(), |part, done| {
+            volatile(part).copy_from(&bytes[done..done + part.iov_len]);
+        })
+    }
+
+    /// Copies from `offset` into `out` without consuming anything; returns how many bytes there were.
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> usize {
+        self.parts_from(offset, out.len(), |part, done| {
+            volatile(part).copy_to(&mut out[done..done + part.iov_len]);
+        })
+    }
+
+    /// Gives the parts of up to `count` bytes from `offset` on, each with the count of those before it;
+    /// returns how many bytes there were.
+    fn parts_from(
+        &self,
+        offset: usize,
+        count: usize,
+        mut each: impl FnMut(&libc::iovec, usize),
+    ) -> usize {
+        let (mut skip, mut done) = (offset, 0);
+        for iovec in &self.iovecs {
+            if done == count {
+                break;
+            }
+            if skip >= iovec.iov_len {
+                skip -= iovec.iov_len;
+                continue;
+            }
+            let part = libc::iovec {
+                // `skip` is less than the range's length, so the new base is inside it.
+                iov_base: iovec.iov_base.wrapping_byte_add(skip),
+                iov_len: (iovec.iov_len - skip).min(count - done),
+            };
+            each(&part, done);
+            done += part.iov_len;
+            skip = 0;
+        }
+        done
+    }
+
     /// Sets the first `count` bytes to zero without consuming them.
     pub fn zero_front(&mut self, count: usize) {
         const ZEROES: [u8; 4096] = [0; 4096];

@@ -28,7 +28,8 @@ pub trait QueueWorker: Sized {
         Ok(())
     }
 
-    /// Takes what the guest made available, up to [`Context::BATCH`] requests; returns how many.
+    /// Takes what the guest made available, [`Context::BATCH`] requests or so; returns how many. As many
+    /// or more mean that there may be more at once.
     /// The default pops each one and hands it to [`request`](Self::request). A device that needs
     /// more than a request to go on (a frame to receive) pops by itself here.
     fn turn(&mut self, cx: &mut Context<Self::Tag>) -> usize {

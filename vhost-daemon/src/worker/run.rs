@@ -106,7 +106,7 @@ fn serve<W: QueueWorker>(
         {
             poll.work_came_after(cx.queue.now().saturating_duration_since(since));
         }
-        if taken == Context::<W::Tag>::BATCH {
+        if taken >= Context::<W::Tag>::BATCH {
             cx.reactor.submit()?;
             continue;
         }

@@ -7,7 +7,6 @@ mod tap;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 
 use thiserror::Error;
 use vhost_daemon::sys::Buffers;
@@ -18,7 +17,7 @@ use crate::sys::Scatter;
 pub use interface::{InterfaceName, NotAnInterfaceName};
 pub use offloads::Offloads;
 pub use open::{TapError, TapSource};
-pub use tap::{Tap, TapQueue};
+pub use tap::{Tap, TapFrames, TapSink};
 
 /// Why a frame did not go, or none came.
 #[derive(Debug, Error)]
@@ -40,40 +39,51 @@ pub enum PortError {
     Io(io::Error),
 }
 
-/// Gives frames for one receive queue.
+/// Gives frames for one receive queue, to the thread that made it.
 pub trait FrameSource {
-    /// Receives one frame behind its header, without waiting; returns the length of both.
+    /// Receives frames, each behind its header, in order and without waiting, one into each place at
+    /// most. `each` learns the place's number and the length of both. Returns whether more may wait.
     ///
     /// # Errors
-    /// [`PortError::Again`] when no frame waits.
-    fn receive(&self, into: &mut Scatter<'_>) -> Result<usize, PortError>;
+    /// When the port fails; what came before stands.
+    fn receive(
+        &mut self,
+        places: &mut [Scatter<'_>],
+        each: &mut dyn FnMut(usize, usize),
+    ) -> Result<bool, PortError>;
 
     /// Readable when frames wait.
     fn readable(&self) -> BorrowedFd<'_>;
-
-    /// Throws away the frames that wait.
-    fn discard(&self);
 }
 
-/// Takes frames of one transmit queue.
+/// Takes frames of one transmit queue, from the thread that made it.
 pub trait FrameSink {
-    /// Sends one frame behind its header, without waiting.
-    ///
-    /// # Errors
-    /// See [`PortError`]; the frame is lost then.
-    fn send(&self, frame: &Buffers) -> Result<(), PortError>;
+    /// Sends frames, each behind its header, in order and without waiting. `each` learns of every one
+    /// what became of it; with an error it is lost.
+    fn send(&mut self, frames: &[&Buffers], each: &mut dyn FnMut(usize, Result<(), PortError>));
 }
 
 /// A connection to a network, with a lane for each queue pair.
 pub trait Port: Send + Sync + 'static {
-    /// What serves one queue pair.
-    type Lane: FrameSource + FrameSink + Send + Sync + 'static;
+    /// What serves a receive queue.
+    type Source: FrameSource;
+    /// What serves a transmit queue.
+    type Sink: FrameSink;
 
     /// How many lanes there are, at least one.
     fn lanes(&self) -> usize;
 
-    /// One of them.
-    fn lane(&self, index: usize) -> Option<Arc<Self::Lane>>;
+    /// The source of one of them, for the calling thread.
+    ///
+    /// # Errors
+    /// When there is no such lane, or the process is out of something.
+    fn source(&self, lane: usize) -> io::Result<Self::Source>;
+
+    /// The sink of one of them, for the calling thread.
+    ///
+    /// # Errors
+    /// When there is no such lane, or the process is out of something.
+    fn sink(&self, lane: usize) -> io::Result<Self::Sink>;
 
     /// All that frames may leave undone, in either direction.
     fn offloads(&self) -> Offloads;

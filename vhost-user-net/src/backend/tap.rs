@@ -1,7 +1,7 @@
 //! A tap interface of the kernel.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vhost_daemon::sys::Buffers;
@@ -10,7 +10,7 @@ use super::interface::Interface;
 use super::open::{self, Opened};
 use super::{FrameSink, FrameSource, Offloads, Port, PortError, TapError, TapSource};
 use crate::header::HeaderLen;
-use crate::sys::{self, Scatter};
+use crate::sys::{self, FrameBatch, Scatter};
 
 /// A tap with one queue for each lane.
 pub struct Tap {
@@ -52,6 +52,11 @@ impl Tap {
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    fn queue(&self, lane: usize) -> io::Result<Arc<TapQueue>> {
+        let queue = self.queues.get(lane).cloned();
+        queue.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Until a guest listens, frames are not spread over queues that nobody reads.
@@ -104,14 +109,23 @@ fn agree_on_mtu(
 }
 
 impl Port for Tap {
-    type Lane = TapQueue;
+    type Source = TapFrames;
+    type Sink = TapSink;
 
     fn lanes(&self) -> usize {
         self.queues.len()
     }
 
-    fn lane(&self, index: usize) -> Option<Arc<TapQueue>> {
-        self.queues.get(index).cloned()
+    fn source(&self, lane: usize) -> io::Result<TapFrames> {
+        let queue = self.queue(lane)?;
+        let batch = FrameBatch::new(queue.fd.as_fd())?;
+        Ok(TapFrames { queue, batch })
+    }
+
+    fn sink(&self, lane: usize) -> io::Result<TapSink> {
+        let queue = self.queue(lane)?;
+        let batch = FrameBatch::new(queue.fd.as_fd())?;
+        Ok(TapSink { queue, batch })
     }
 
     fn offloads(&self) -> Offloads {
@@ -161,19 +175,12 @@ impl Port for Tap {
 }
 
 /// One queue of a tap.
-pub struct TapQueue {
+struct TapQueue {
     fd: OwnedFd,
 }
 
-impl FrameSource for TapQueue {
-    fn receive(&self, into: &mut Scatter<'_>) -> Result<usize, PortError> {
-        sys::read_frame(self.fd.as_fd(), into).map_err(port_error)
-    }
-
-    fn readable(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
+impl TapQueue {
+    /// Throws away the frames that wait.
     fn discard(&self) {
         // A tap whose other end keeps sending must not hold us: its queue is no longer than this.
         const MOST: usize = 10_000;
@@ -187,17 +194,51 @@ impl FrameSource for TapQueue {
     }
 }
 
-impl FrameSink for TapQueue {
-    fn send(&self, frame: &Buffers) -> Result<(), PortError> {
-        sys::write_frame(self.fd.as_fd(), frame)
-            .map(drop)
-            .map_err(port_error)
+/// Frames from one queue of a tap.
+pub struct TapFrames {
+    queue: Arc<TapQueue>,
+    batch: FrameBatch,
+}
+
+impl FrameSource for TapFrames {
+    fn receive(
+        &mut self,
+        places: &mut [Scatter<'_>],
+        each: &mut dyn FnMut(usize, usize),
+    ) -> Result<bool, PortError> {
+        let mut end = Ok(true);
+        self.batch.read(
+            self.queue.fd.as_fd(),
+            places,
+            |index, result| match result {
+                Ok(len) => each(index, len),
+                Err(error) => match port_error(error) {
+                    PortError::Again if end.is_ok() => end = Ok(false),
+                    PortError::Again => {}
+                    error => end = Err(error),
+                },
+            },
+        );
+        end
+    }
+
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.queue.fd.as_fd()
     }
 }
 
-impl AsRawFd for TapQueue {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+/// Frames to one queue of a tap.
+pub struct TapSink {
+    queue: Arc<TapQueue>,
+    batch: FrameBatch,
+}
+
+impl FrameSink for TapSink {
+    fn send(&mut self, frames: &[&Buffers], each: &mut dyn FnMut(usize, Result<(), PortError>)) {
+        self.batch
+            .write(self.queue.fd.as_fd(), frames, |index, result| {
+                each(index, result.map(drop).map_err(port_error));
+            });
     }
 }
 

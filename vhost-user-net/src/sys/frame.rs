@@ -1,7 +1,6 @@
 //! Frames between guest memory and a descriptor, without a copy of ours.
 
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, iovec};
@@ -14,32 +13,24 @@ const MAX_RANGES: usize = 1024;
 /// Where one frame with its header lands: guest buffers, and after them memory of our own that
 /// catches what the guest's buffers do not hold.
 pub struct Scatter<'a> {
-    ranges: SmallVec<[iovec; 64]>,
+    guest: SmallVec<[&'a Buffers; 2]>,
+    spill: &'a mut [u8],
     guest_len: usize,
-    /// The ranges point into these.
-    borrowed: PhantomData<(&'a Buffers, &'a mut [u8])>,
 }
 
 impl<'a> Scatter<'a> {
-    /// `guest` buffers in order, then `spill`.
+    /// `guest` buffers in order, then `spill`. Buffers beyond what one system call takes are left out.
     pub fn new(guest: impl IntoIterator<Item = &'a Buffers>, spill: &'a mut [u8]) -> Self {
-        let mut ranges = SmallVec::new();
-        let mut guest_len = 0;
-        for range in guest.into_iter().flat_map(Buffers::iovecs) {
-            if ranges.len() == MAX_RANGES - 1 {
-                break;
-            }
-            guest_len += range.iov_len;
-            ranges.push(*range);
-        }
-        ranges.push(iovec {
-            iov_base: spill.as_mut_ptr().cast(),
-            iov_len: spill.len(),
-        });
+        let mut ranges = 0;
+        let fits = |buffers: &&Buffers| {
+            ranges += buffers.iovecs().len();
+            ranges < MAX_RANGES
+        };
+        let guest: SmallVec<[&Buffers; 2]> = guest.into_iter().take_while(fits).collect();
         Self {
-            ranges,
-            guest_len,
-            borrowed: PhantomData,
+            guest_len: guest.iter().map(|buffers| buffers.len()).sum(),
+            guest,
+            spill,
         }
     }
 
@@ -47,18 +38,59 @@ impl<'a> Scatter<'a> {
     pub fn guest_len(&self) -> usize {
         self.guest_len
     }
+
+    /// Copies a frame in, made of `parts` one behind the other; what fits nowhere is left out. Returns
+    /// its length.
+    pub fn fill(&mut self, parts: &[&[u8]]) -> usize {
+        let mut at = 0;
+        for part in parts {
+            self.copy_to(at, part);
+            at += part.len();
+        }
+        at
+    }
+
+    fn copy_to(&mut self, mut at: usize, mut bytes: &[u8]) {
+        for buffers in &self.guest {
+            if at < buffers.len() {
+                let done = buffers.write_at(at, bytes);
+                bytes = bytes.get(done..).unwrap_or_default();
+                at += done;
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            at -= buffers.len();
+        }
+        if let Some(room) = self.spill.get_mut(at..) {
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+        }
+    }
+
+    /// Appends all of it as a system call takes it.
+    pub(super) fn ranges_into(&mut self, ranges: &mut Vec<iovec>) {
+        for buffers in &self.guest {
+            ranges.extend_from_slice(buffers.iovecs());
+        }
+        ranges.push(iovec {
+            iov_base: self.spill.as_mut_ptr().cast(),
+            iov_len: self.spill.len(),
+        });
+    }
 }
 
 /// Reads one frame (readv(2)): bytes read.
 ///
 /// # Errors
 /// readv(2)'s.
-pub fn read_frame(fd: BorrowedFd<'_>, into: &mut Scatter<'_>) -> io::Result<usize> {
-    let count = count(&into.ranges);
+pub(super) fn read_frame(fd: BorrowedFd<'_>, into: &mut Scatter<'_>) -> io::Result<usize> {
+    let mut ranges = Vec::with_capacity(8);
+    into.ranges_into(&mut ranges);
     // SAFETY: each range lies in guest memory that borrowed `Buffers` keep mapped, or is the
     // exclusively borrowed spill; `into` holds both borrows across the call. `count` is the
     // array's length.
-    let read = unsafe { libc::readv(fd.as_raw_fd(), into.ranges.as_ptr(), count) };
+    let read = unsafe { libc::readv(fd.as_raw_fd(), ranges.as_ptr(), count(&ranges)) };
     usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
@@ -66,7 +98,7 @@ pub fn read_frame(fd: BorrowedFd<'_>, into: &mut Scatter<'_>) -> io::Result<usiz
 ///
 /// # Errors
 /// writev(2)'s; `EINVAL` too when the frame lies in more than 1024 pieces.
-pub fn write_frame(fd: BorrowedFd<'_>, frame: &Buffers) -> io::Result<usize> {
+pub(super) fn write_frame(fd: BorrowedFd<'_>, frame: &Buffers) -> io::Result<usize> {
     let ranges = frame.iovecs();
     // SAFETY: the ranges lie in guest memory that `frame` keeps mapped across the call; the
     // kernel only reads them. `count` is the array's length.

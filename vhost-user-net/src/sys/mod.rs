@@ -5,11 +5,13 @@
               module is safe"
 )]
 
+mod batch;
 mod frame;
 mod interface;
 mod tun;
 
-pub use frame::{Scatter, read_frame, write_frame};
+pub use batch::FrameBatch;
+pub use frame::Scatter;
 pub(crate) use interface::{interface_mtu, set_interface_mtu};
 pub(crate) use tun::{
     attach_interface, detach_queue, interface_of, netns_of, reattach_queue, set_header_len,

@@ -17,8 +17,19 @@ pub struct Control<P: Port> {
 }
 
 impl<P: Port> Control<P> {
+    /// Carries out what the guest made available; returns how many commands.
+    pub(super) fn turn(&self, cx: &mut Context<()>) -> usize {
+        for done in 0..Context::<()>::BATCH {
+            match cx.pop() {
+                Some((token, chain)) => self.answer(cx, token, chain),
+                None => return done,
+            }
+        }
+        Context::<()>::BATCH
+    }
+
     /// Carries one command out and writes the ack byte (virtio 1.2, 5.1.6.5).
-    pub(super) fn answer(&self, cx: &mut Context<()>, token: Token, mut chain: Chain) {
+    fn answer(&self, cx: &mut Context<()>, token: Token, mut chain: Chain) {
         if chain.writable.is_empty() {
             cx.guest_fault(&"a control command without room for its answer");
             return cx.complete(token, 0);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use smallvec::SmallVec;
 use vhost_daemon::queue::Token;
 use vhost_daemon::sys::Buffers;
 
@@ -9,13 +10,14 @@ use vhost_daemon::sys::Buffers;
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) buffers: Buffers,
-    /// Bytes in it when it was popped.
-    pub(super) len: usize,
     /// Index of the available entry behind its own.
     pub(super) next_avail: u16,
 }
 
-/// All of them, in the order in which the guest made them available.
+/// Those that one frame may fill.
+pub(super) type Allotment = SmallVec<[Held; 1]>;
+
+/// All that no frame has been given, in the order in which the guest made them available.
 #[derive(Default)]
 pub(super) struct HeldBuffers {
     queue: VecDeque<Held>,
@@ -32,48 +34,48 @@ impl HeldBuffers {
         self.queue.is_empty()
     }
 
-    /// Adds one that was popped just now, so that the ring goes on at `next_avail`.
-    pub(super) fn push(&mut self, token: Token, buffers: Buffers, next_avail: u16) {
-        let len = buffers.len();
-        self.bytes += len;
-        self.queue.push_back(Held {
-            token,
-            buffers,
-            len,
-            next_avail,
-        });
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
-    /// The oldest, to be filled.
-    pub(super) fn take_oldest(&mut self) -> Option<Held> {
-        self.take(VecDeque::pop_front)
+    /// Adds one that was popped just now.
+    pub(super) fn push(&mut self, held: Held) {
+        self.bytes += held.buffers.len();
+        self.queue.push_back(held);
     }
 
-    /// The newest, to be given back.
+    /// The oldest ones with `bytes` between them, or just the oldest without mergeable buffers. Fewer
+    /// bytes where there are no more.
+    pub(super) fn allot(&mut self, bytes: usize, mergeable: bool) -> Allotment {
+        let mut allotment = Allotment::new();
+        let mut room = 0;
+        while room < bytes && (mergeable || allotment.is_empty()) {
+            let Some(held) = self.take(VecDeque::pop_front) else {
+                break;
+            };
+            room += held.buffers.len();
+            allotment.push(held);
+        }
+        allotment
+    }
+
+    /// The newest, to be given back to the guest.
     pub(super) fn take_newest(&mut self) -> Option<Held> {
         self.take(VecDeque::pop_back)
     }
 
+    /// Takes one back that no frame has filled.
+    pub(super) fn put_back(&mut self, held: Held) {
+        // Sixteen-bit indices that wrap: the ring is far shorter than half of that.
+        let older = |other: &Held| other.next_avail.wrapping_sub(held.next_avail) > u16::MAX / 2;
+        let at = self.queue.iter().take_while(|other| older(other)).count();
+        self.bytes += held.buffers.len();
+        self.queue.insert(at, held);
+    }
+
     fn take(&mut self, end: fn(&mut VecDeque<Held>) -> Option<Held>) -> Option<Held> {
         let held = end(&mut self.queue)?;
-        self.bytes -= held.len;
+        self.bytes -= held.buffers.len();
         Some(held)
-    }
-
-    /// Where a frame may go: into all of them, or into the first alone.
-    pub(super) fn space(&self, mergeable: bool) -> impl Iterator<Item = &Buffers> {
-        let count = if mergeable { self.queue.len() } else { 1 };
-        self.queue.iter().take(count).map(|held| &held.buffers)
-    }
-
-    /// How many of them a frame of `len` bytes fills.
-    pub(super) fn count_for(&self, len: usize) -> usize {
-        let mut room = 0;
-        let filled = self.queue.iter().take_while(|held| {
-            let before = room;
-            room += held.len;
-            before < len
-        });
-        filled.count()
     }
 }

@@ -1,7 +1,9 @@
 //! The work on one queue: the only place that knows both the ring and the network.
 
 mod control;
+mod depth;
 mod held;
+mod landed;
 mod patience;
 mod receive;
 mod transmit;
@@ -39,25 +41,16 @@ impl<P: Port> QueueWorker for NetWorker<P> {
     }
 
     fn turn(&mut self, cx: &mut Context<()>) -> usize {
-        if let Self::Receive(queue) = self {
-            return queue.turn(cx);
+        match self {
+            Self::Receive(queue) => queue.turn(cx),
+            Self::Transmit(queue) => queue.turn(cx),
+            Self::Control(queue) => queue.turn(cx),
         }
-        for done in 0..Context::<()>::BATCH {
-            match cx.pop() {
-                Some((token, chain)) => self.request(cx, token, chain),
-                None => return done,
-            }
-        }
-        Context::<()>::BATCH
     }
 
-    fn request(&mut self, cx: &mut Context<()>, token: Token, chain: Chain) {
-        match self {
-            Self::Transmit(queue) => queue.send(cx, token, &chain),
-            Self::Control(queue) => queue.answer(cx, token, chain),
-            // `turn` pops receive buffers by itself.
-            Self::Receive(_) => cx.complete(token, 0),
-        }
+    // `turn` pops by itself.
+    fn request(&mut self, cx: &mut Context<()>, token: Token, _: Chain) {
+        cx.complete(token, 0);
     }
 
     fn completed(&mut self, _: &mut Context<()>, (): (), _: Io, _: io::Result<u32>) {}

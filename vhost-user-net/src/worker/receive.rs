@@ -1,54 +1,54 @@
 //! Network → guest.
 
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
+use smallvec::SmallVec;
 use vhost_daemon::queue::Chain;
 use vhost_daemon::sys::Buffers;
 use vhost_daemon::worker::{Context, WatchId};
 
 use crate::backend::{FrameSource, Port, PortError};
 use crate::features::Negotiated;
-use crate::header::{FLAGS_OFFSET, HeaderLen, MAX_FRAME, NUM_BUFFERS_OFFSET};
+use crate::header::{HeaderLen, MAX_FRAME};
 use crate::metrics::{DropCause, FrameMetrics};
 use crate::station::Station;
-use crate::sys::Scatter;
+use crate::sys::{FrameBatch, Scatter};
 
-use super::held::HeldBuffers;
+use super::depth::Depth;
+use super::held::{Allotment, Held, HeldBuffers};
+use super::landed::Landed;
 use super::patience::Patience;
 
-/// The worker of a receive queue: each frame is read straight into guest memory.
+/// Room for what the guest's buffers do not hold of one frame.
+const SPILL: usize = HeaderLen::Modern.bytes() + MAX_FRAME;
+
+/// The worker of a receive queue: frames are read straight into guest memory, many at a time.
 ///
-/// Buffers are popped ahead, enough for the longest frame, and kept from frame to frame. What
-/// they cannot hold lands in memory of our own and is copied as soon as the guest offers more; a
-/// guest that does not loses the frame, and the next long ones at once.
+/// Buffers are popped ahead, and each frame of a batch is given as many as frames of late have needed.
+/// What they cannot hold lands in memory of our own and is copied into further buffers; a guest that
+/// offers none for too long loses the frame, and the next long ones at once.
 pub struct Receive<P: Port> {
     station: Arc<Station<P>>,
-    lane: Arc<P::Lane>,
+    source: P::Source,
     pair: usize,
     agreed: Negotiated,
     metrics: FrameMetrics,
-    /// Buffers popped and not yet filled, oldest first.
+    /// Buffers popped and not given to a frame.
     held: HeldBuffers,
-    largest: usize,
+    depth: Depth,
     spill: Box<[u8]>,
-    /// A frame that was read and waits for more buffers.
-    landed: Option<Landed>,
+    /// Frames that were read, oldest first.
+    landed: VecDeque<Landed>,
     patience: Patience,
     /// The last wait for buffers was in vain, and none has come since.
     in_vain: bool,
+    /// The oldest frame waits for more buffers.
+    waiting: bool,
     watch: Option<WatchId>,
     /// Frames may wait at the port.
     expecting: bool,
-}
-
-/// A frame with its header: its first `in_guest` bytes lie in held buffers, the rest is spilled.
-#[derive(Clone, Copy)]
-struct Landed {
-    len: usize,
-    in_guest: usize,
-    since: Instant,
 }
 
 impl<P: Port> Receive<P> {
@@ -58,31 +58,33 @@ impl<P: Port> Receive<P> {
     /// When the process is out of descriptors.
     pub(crate) fn new(
         station: Arc<Station<P>>,
-        lane: Arc<P::Lane>,
+        source: P::Source,
         pair: usize,
         agreed: Negotiated,
         metrics: FrameMetrics,
     ) -> io::Result<Self> {
+        let largest = agreed.largest_received(station.port().mtu());
         Ok(Self {
-            largest: agreed.largest_received(station.port().mtu()),
+            depth: Depth::new(largest),
             station,
-            lane,
+            source,
             pair,
             agreed,
             metrics,
             held: HeldBuffers::default(),
-            spill: vec![0; HeaderLen::Modern.bytes() + MAX_FRAME].into_boxed_slice(),
-            landed: None,
+            spill: vec![0; SPILL * FrameBatch::MOST].into_boxed_slice(),
+            landed: VecDeque::new(),
             patience: Patience::new()?,
             in_vain: false,
+            waiting: false,
             watch: None,
             expecting: true,
         })
     }
 
     pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
-        self.watch = Some(cx.watch(&self.lane.readable())?);
-        // Its end only has to wake the thread: `finish` looks at the clock.
+        self.watch = Some(cx.watch(&self.source.readable())?);
+        // Its end only has to wake the thread: `deliver` looks at the clock.
         cx.watch(&self.patience)?;
         self.station.set_receiving(self.pair, true);
         Ok(())
@@ -94,16 +96,18 @@ impl<P: Port> Receive<P> {
 
     /// While no frame waits, buffers are of no use.
     pub(super) fn wants_buffers(&self) -> bool {
-        self.expecting && (self.held.is_empty() || self.landed.is_some())
+        self.waiting || (self.expecting && self.held.is_empty())
     }
 
-    /// Delivers up to a batch of frames; returns how many came.
+    /// Delivers a batch of frames or more; returns how many.
     pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
         let mut frames = 0;
-        while self.expecting && frames < Context::<()>::BATCH && self.next_frame(cx) {
-            frames += 1;
+        loop {
+            frames += self.deliver(cx);
+            if frames >= FrameBatch::MOST || !self.landed.is_empty() || !self.receive(cx) {
+                return frames;
+            }
         }
-        frames
     }
 
     /// Gives the buffers back to the available ring, newest first. Behind a faulty one that was
@@ -111,8 +115,9 @@ impl<P: Port> Receive<P> {
     /// once more: they are completed with nothing in them.
     pub(super) fn stop(&mut self, cx: &mut Context<()>) {
         self.station.set_receiving(self.pair, false);
-        if self.landed.take().is_some() {
+        for landed in std::mem::take(&mut self.landed) {
             self.metrics.dropped(DropCause::Stopped);
+            self.take_back(landed.buffers);
         }
         while let Some(held) = self.held.take_newest() {
             if held.next_avail == cx.queue().next_avail() {
@@ -123,127 +128,161 @@ impl<P: Port> Receive<P> {
         }
     }
 
-    /// Takes one frame from the port, or ends the wait of the one that landed. `false` when there
-    /// is no more to do for now.
-    fn next_frame(&mut self, cx: &mut Context<()>) -> bool {
-        self.gather(cx);
-        if let Some(landed) = self.landed {
-            return self.finish(cx, landed);
+    /// Takes a batch of frames from the port. `false` when none came.
+    fn receive(&mut self, cx: &mut Context<()>) -> bool {
+        if !self.expecting {
+            return false;
         }
-        if self.held.is_empty() {
+        self.gather(cx);
+        let mut allotments = self.allot();
+        if allotments.is_empty() {
             // The frames wait in the port's own queue until it is full.
             return false;
         }
-        // Without mergeable buffers a frame has the first chain to itself.
-        let guest = self.held.space(self.agreed.mergeable());
-        let mut space = Scatter::new(guest, &mut self.spill);
-        let in_guest = space.guest_len();
-        match self.lane.receive(&mut space) {
-            Ok(len) => self.land(cx, len, in_guest),
-            Err(error) => {
-                self.nothing_came(cx, &error);
-                false
+        let mut lengths: SmallVec<[usize; FrameBatch::MOST]> = SmallVec::new();
+        lengths.resize(allotments.len(), 0);
+        let spills = self.spill.chunks_mut(SPILL);
+        let places = allotments.iter().zip(spills);
+        let mut places: SmallVec<[Scatter<'_>; 16]> = places
+            .map(|(allotment, spill)| {
+                Scatter::new(allotment.iter().map(|held| &held.buffers), spill)
+            })
+            .collect();
+        let more = self.source.receive(&mut places, &mut |index, len| {
+            if let Some(place) = lengths.get_mut(index) {
+                *place = len;
             }
-        }
-    }
-
-    /// Pops buffers until the longest frame fits or the guest has no more.
-    fn gather(&mut self, cx: &mut Context<()>) {
-        let wanted = self
-            .landed
-            .map_or(self.largest, |frame| frame.len.max(self.largest));
-        while self.held.bytes() < wanted {
-            if !self.held.is_empty() && !self.agreed.mergeable() {
-                break;
-            }
-            let Some((token, chain)) = cx.pop() else {
-                break;
-            };
-            match self.check(chain) {
-                Ok(buffers) => {
-                    self.in_vain = false;
-                    self.held.push(token, buffers, cx.queue().next_avail());
-                }
-                Err(fault) => {
-                    cx.guest_fault(&fault);
-                    cx.complete(token, 0);
-                }
-            }
-        }
-    }
-
-    fn check(&self, chain: Chain) -> Result<Buffers, &'static str> {
-        if !chain.readable.is_empty() {
-            Err("a receive buffer that the device is to read")
-        } else if chain.writable.len() < self.agreed.header_len().bytes() {
-            // virtio 1.2, 5.1.6.3.1: each buffer holds at least the header.
-            Err("a receive buffer shorter than a frame's header")
-        } else {
-            Ok(chain.writable)
-        }
-    }
-
-    fn land(&mut self, cx: &mut Context<()>, len: usize, in_guest: usize) -> bool {
+        });
+        let in_guest: SmallVec<[usize; FrameBatch::MOST]> =
+            places.iter().map(Scatter::guest_len).collect();
+        drop(places);
+        let came = lengths.iter().filter(|len| **len > 0).count();
+        self.depth.came(came, lengths.len());
         let since = cx.queue().now();
-        let landed = Landed {
-            len,
-            in_guest,
-            since,
-        };
-        if len <= in_guest {
-            self.deliver(cx, landed);
-        } else if !self.agreed.mergeable() || len > in_guest + self.spill.len() {
-            self.metrics.dropped(DropCause::TooLong);
-        } else if self.in_vain || self.patience.start().is_err() {
-            self.metrics.dropped(DropCause::NoBuffers);
-        } else {
-            self.landed = Some(landed);
+        for (index, buffers) in allotments.drain(..).enumerate() {
+            let len = lengths.get(index).copied().unwrap_or_default();
+            if len == 0 {
+                self.take_back(buffers);
+                continue;
+            }
+            self.depth.saw(len);
+            self.landed.push_back(Landed {
+                buffers,
+                in_guest: in_guest.get(index).copied().unwrap_or_default(),
+                len,
+                spill: index,
+                since,
+            });
         }
-        true
+        match more {
+            Ok(more) => self.expecting = more,
+            Err(error) => self.nothing_came(cx, &error),
+        }
+        came > 0
     }
 
-    fn finish(&mut self, cx: &mut Context<()>, landed: Landed) -> bool {
-        if landed.len <= self.held.bytes() {
-            self.landed = None;
-            self.deliver(cx, landed);
-        } else if cx.queue().now().duration_since(landed.since) >= Patience::LIMIT {
-            self.landed = None;
-            self.in_vain = true;
-            self.metrics.dropped(DropCause::NoBuffers);
-        } else {
-            return false;
+    /// Pops buffers for a batch of frames, as far as the guest has them.
+    fn gather(&mut self, cx: &mut Context<()>) {
+        let frames = self.depth.frames();
+        let enough = |held: &HeldBuffers| match self.agreed.mergeable() {
+            true => held.bytes() >= frames * self.depth.bytes(),
+            false => held.len() >= frames,
+        };
+        while !enough(&self.held) {
+            if !pop_buffer(cx, self.agreed, &mut self.held) {
+                return;
+            }
+            self.in_vain = false;
         }
-        true
+    }
+
+    fn allot(&mut self) -> SmallVec<[Allotment; 16]> {
+        let mut allotments = SmallVec::new();
+        while allotments.len() < self.depth.frames() {
+            let allotment = self.held.allot(self.depth.bytes(), self.agreed.mergeable());
+            if allotment.is_empty() {
+                break;
+            }
+            allotments.push(allotment);
+        }
+        allotments
+    }
+
+    /// Gives landed frames to the guest, oldest first, until one lacks buffers; returns how many.
+    fn deliver(&mut self, cx: &mut Context<()>) -> usize {
+        let mut frames = 0;
+        self.waiting = false;
+        while let Some(mut frame) = self.landed.pop_front() {
+            match self.try_deliver(cx, &mut frame) {
+                Outcome::Delivered => self.complete(cx, frame),
+                Outcome::Dropped(cause) => {
+                    self.metrics.dropped(cause);
+                    self.take_back(frame.buffers);
+                }
+                Outcome::Waits => {
+                    self.waiting = true;
+                    self.landed.push_front(frame);
+                    break;
+                }
+            }
+            frames += 1;
+        }
+        frames
+    }
+
+    fn try_deliver(&mut self, cx: &mut Context<()>, frame: &mut Landed) -> Outcome {
+        if frame.len > frame.in_guest {
+            if !self.agreed.mergeable() || frame.len > frame.in_guest + SPILL {
+                return Outcome::Dropped(DropCause::TooLong);
+            }
+            let mut room = frame.room();
+            while room < frame.len {
+                if self.held.is_empty() {
+                    if !pop_buffer(cx, self.agreed, &mut self.held) {
+                        return self.lacks_buffers(cx, frame);
+                    }
+                    self.in_vain = false;
+                }
+                let more = self.held.allot(frame.len - room, true);
+                room += more.iter().map(|held| held.buffers.len()).sum::<usize>();
+                frame.buffers.extend(more);
+            }
+        }
+        Outcome::Delivered
+    }
+
+    fn lacks_buffers(&mut self, cx: &mut Context<()>, frame: &Landed) -> Outcome {
+        let over = cx.queue().now().saturating_duration_since(frame.since) >= Patience::LIMIT;
+        if over || self.in_vain || self.patience.start().is_err() {
+            self.in_vain = true;
+            return Outcome::Dropped(DropCause::NoBuffers);
+        }
+        Outcome::Waits
     }
 
     /// Completes the buffers that the frame fills, the first one with the patched header.
-    fn deliver(&mut self, cx: &mut Context<()>, frame: Landed) {
-        let header_len = self.agreed.header_len().bytes();
-        let spilled = frame.len.saturating_sub(frame.in_guest);
-        let mut tail = self.spill.get(..spilled).unwrap_or_default();
-        let count = self.held.count_for(frame.len);
-        let mut at = 0;
-        for index in 0..count {
-            let Some(mut held) = self.held.take_oldest() else {
-                break;
-            };
-            let used = held.len.min(frame.len - at);
-            let mut skip = frame.in_guest.saturating_sub(at);
-            if index == 0 {
-                patch_header(&mut held.buffers, self.agreed, count);
-                skip = skip.saturating_sub(header_len);
+    fn complete(&mut self, cx: &mut Context<()>, mut frame: Landed) {
+        let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
+        let count = frame.settle(spill, self.agreed);
+        let mut left = frame.len;
+        for (index, held) in frame.buffers.drain(..).enumerate() {
+            if index < count {
+                let used = held.buffers.len().min(left);
+                left -= used;
+                cx.complete(held.token, u32::try_from(used).unwrap_or(u32::MAX));
+            } else {
+                self.held.put_back(held);
             }
-            if !tail.is_empty() && at + used > frame.in_guest {
-                held.buffers.advance(skip);
-                let copied = held.buffers.write(tail).unwrap_or_default();
-                tail = tail.get(copied..).unwrap_or_default();
-            }
-            at += used;
-            cx.complete(held.token, u32::try_from(used).unwrap_or(u32::MAX));
         }
-        let frame_len = frame.len.saturating_sub(header_len);
+        let frame_len = frame.len.saturating_sub(self.agreed.header_len().bytes());
         self.metrics.passed(frame_len);
         cx.queue().metrics().bytes_in.add(frame_len as u64);
+    }
+
+    fn take_back(&mut self, buffers: Allotment) {
+        buffers
+            .into_iter()
+            .for_each(|held| self.held.put_back(held));
     }
 
     fn nothing_came(&mut self, cx: &mut Context<()>, error: &PortError) {
@@ -259,21 +298,42 @@ impl<P: Port> Receive<P> {
     }
 }
 
-/// Sets what the port leaves open: `num_buffers`, and `flags` for a driver that did not agree on
-/// checksum offload (virtio 1.2, 5.1.6.4.1). Consumes the header.
-fn patch_header(buffers: &mut Buffers, agreed: Negotiated, count: usize) {
-    let header_len = agreed.header_len();
-    let Some(mut header) = buffers.split_front(header_len.bytes()) else {
-        return;
-    };
-    let mut at = FLAGS_OFFSET;
-    if !agreed.checksum() {
-        header.write_obj(&0_u8);
-        at += 1;
+/// What became of a frame.
+enum Outcome {
+    Delivered,
+    Dropped(DropCause),
+    Waits,
+}
+
+/// Pops one sound buffer; `false` if the guest has none.
+fn pop_buffer(cx: &mut Context<()>, agreed: Negotiated, held: &mut HeldBuffers) -> bool {
+    while let Some((token, chain)) = cx.pop() {
+        match check(agreed, chain) {
+            Ok(buffers) => {
+                let next_avail = cx.queue().next_avail();
+                held.push(Held {
+                    token,
+                    buffers,
+                    next_avail,
+                });
+                return true;
+            }
+            Err(fault) => {
+                cx.guest_fault(&fault);
+                cx.complete(token, 0);
+            }
+        }
     }
-    if header_len == HeaderLen::Modern {
-        header.advance(NUM_BUFFERS_OFFSET - at);
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        header.write_obj(&count.to_le());
+    false
+}
+
+fn check(agreed: Negotiated, chain: Chain) -> Result<Buffers, &'static str> {
+    if !chain.readable.is_empty() {
+        Err("a receive buffer that the device is to read")
+    } else if chain.writable.len() < agreed.header_len().bytes() {
+        // virtio 1.2, 5.1.6.3.1: each buffer holds at least the header.
+        Err("a receive buffer shorter than a frame's header")
+    } else {
+        Ok(chain.writable)
     }
 }

@@ -6,7 +6,7 @@ use lab::netns::{NetNamespace, Tap};
 
 use super::error::Error;
 use super::frame::{GUEST_MAC, TAP_MAC, address};
-use crate::sys::packet_socket::{Generator, set_header_len};
+use crate::sys::packet_socket::{Generator, prepare_tap};
 
 /// A network namespace without a way out. It goes with the value and the last daemon in it.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ impl Ground {
             .map_err(Error::Generator)
     }
 
-    /// The tap itself, with headers of 12 bytes.
+    /// The tap itself, with headers of 12 bytes and frames of any size.
     pub(super) fn open_tap(&self, name: &str) -> Result<OwnedFd, Error> {
         let tap = self.namespace.open_tap(name, false)?;
-        set_header_len(&tap, 12).map_err(Error::Generator)?;
+        prepare_tap(&tap).map_err(Error::Generator)?;
         Ok(tap)
     }
 }

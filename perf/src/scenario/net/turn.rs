@@ -56,7 +56,10 @@ impl Turns<'_> {
                         let generator = self.ground.generator(&place.name, &frame)?;
                         bare::receive(tap, &generator, time, self.interrupt)?
                     }
-                    _ => bare::send(tap, &frame, time, self.interrupt)?,
+                    _ => {
+                        let frames: Vec<_> = (0..256).map(frames(self.workload, place.number)).collect();
+                        bare::send(tap, &frames, time, self.interrupt)?
+                    }
                 };
                 Ok(sample(
                     self.workload,
