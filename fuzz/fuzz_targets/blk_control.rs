@@ -1,16 +1,23 @@
 //! A line on the block daemon's control socket, and the text of `--disk`.
 #![no_main]
 
+use std::sync::Arc;
+
 use libfuzzer_sys::fuzz_target;
 use vhost_daemon::listen::Endpoint;
-use vhost_user_blk::control::{Answer, Command, Controlled, DiskStats, Refusal, answer};
+use vhost_daemon::control::{Answer, Controlled, Done, answer};
+use vhost_user_blk::control::{Command, DiskStats, Refusal};
 use vhost_user_blk::options::DiskSpec;
 
 /// Checks what would be carried out.
 struct Checker;
 
 impl Controlled for Checker {
-    fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal> {
+    type Command = Command;
+    type Report = Vec<DiskStats>;
+    type Refusal = Refusal;
+
+    fn carry_out(self: &Arc<Self>, command: Command) -> Result<Done<Vec<DiskStats>>, Refusal> {
         let written = serde_json::to_string(&command).unwrap();
         let again: Command = serde_json::from_str(&written).unwrap();
         assert_eq!(command, again, "{written}");
@@ -35,7 +42,7 @@ fn check(disk: DiskSpec) {
 }
 
 fuzz_target!(|text: &str| {
-    assert!(matches!(answer(&Checker, text), Answer::Error(_)));
+    assert!(matches!(answer(&Arc::new(Checker), text).0, Answer::Error(_)));
     if let Ok(disk) = text.parse::<DiskSpec>() {
         check(disk);
     }

@@ -8,13 +8,16 @@
 //! One thread owns one queue from start to stop. Control code ([`session`]) only starts, pauses
 //! and stops workers; it never touches a running ring.
 
+pub mod control;
 pub mod daemon;
+pub mod key_values;
 pub mod listen;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod queue;
+pub mod rate;
 pub mod sandbox;
 pub mod session;
 pub mod shutdown;

@@ -114,6 +114,8 @@ pub enum Endpoint {
     Path(PathBuf),
     /// The same, bound already; the file may be somebody else's to remove.
     Bound(UnixListener, Option<SocketFile>),
+    /// The front end's own socket, on which it listens: we connect, again after each disconnect.
+    FrontEnd(PathBuf),
     /// A socket that the parent process made: listening, or connected to the one front end.
     Inherited(OwnedFd),
 }
@@ -143,7 +145,7 @@ impl Endpoint {
     /// Where a socket of our own is.
     pub fn path(&self) -> Option<PathBuf> {
         match self {
-            Self::Path(path) => Some(path.clone()),
+            Self::Path(path) | Self::FrontEnd(path) => Some(path.clone()),
             Self::Bound(listener, _) => {
                 let address = listener.local_addr().ok()?;
                 address.as_pathname().map(Path::to_owned)

@@ -17,6 +17,10 @@ pub struct CommonOptions {
     #[arg(long, value_name = "PATH", conflicts_with = "fd")]
     pub socket_path: Option<PathBuf>,
 
+    /// The front end listens on --socket-path: connect to it, again whenever it goes
+    #[arg(long, requires = "socket_path")]
+    pub client: bool,
+
     /// Inherited socket to use instead: listening, or connected to a front end
     #[arg(long, value_name = "FD")]
     pub fd: Option<i32>,
@@ -105,6 +109,7 @@ impl CommonOptions {
         self,
     ) -> Result<(Option<Endpoint>, SharedConfig), OptionsError> {
         let endpoint = match (self.socket_path, self.fd) {
+            (Some(path), None) if self.client => Some(Endpoint::FrontEnd(path)),
             (Some(path), None) => Some(Endpoint::Path(path)),
             (_, Some(fd)) => Some(inherited(fd)?),
             (None, None) => None,

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use vhost_user_backend::ShutdownHandle;
 
 use crate::wakeup::Wakeup;
@@ -64,6 +65,16 @@ impl Shutdown {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return other.map(drop).map_err(Into::into),
             }
+        }
+    }
+
+    /// Waits that long, or until the request; whether it was made.
+    pub(crate) fn requested_within(&self, time: Duration) -> io::Result<bool> {
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
+        let mut waiting = [PollFd::new(&self.event, PollFlags::IN)];
+        match rustix::event::poll(&mut waiting, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(self.requested()),
+            Err(error) => Err(error.into()),
         }
     }
 

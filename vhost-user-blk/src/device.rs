@@ -9,6 +9,7 @@ use thiserror::Error;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::queue::{InFlightFile, InFlightLog, LogError};
+use vhost_daemon::rate::Limits;
 use vhost_daemon::session::FrontEnd;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -18,7 +19,7 @@ use virtio_bindings::virtio_blk::{
 
 use crate::config_space::{Contents, Geometry, WRITEBACK_OFFSET};
 use crate::control::{DiskState, Operations};
-use crate::limits::{Limits, Rates};
+use crate::limits::Rates;
 use crate::request::{Disk, Serial};
 use crate::storage::Storage;
 use crate::worker::{BlockWorker, OperationCounts};
@@ -149,14 +150,14 @@ impl<S: Storage> ControlledDisk for BlockDevice<S> {
             read_only: self.disk.read_only,
             queues: self.queues,
             write_cache: self.write_cache.is_on(),
-            limits: self.limits.rates(),
+            limits: self.limits.rates().into(),
             operations: self.counts.iter().map(Operations::from).sum(),
         }
     }
 
     fn limit(&self, rates: Rates) {
         tracing::info!(?rates, "limits set");
-        self.limits.set(rates);
+        self.limits.set(rates.into());
     }
 
     fn resize(&self) -> Result<(), ResizeError> {

@@ -1,10 +1,7 @@
-//! Rate limits of a disk, shared by its queues and changed while they run.
-
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+//! Rate limits of a disk, as a client names them.
 
 use serde::{Deserialize, Serialize};
+use vhost_daemon::rate;
 
 /// How much a disk may do; zero means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,185 +16,24 @@ pub struct Rates {
     pub bytes_burst: u64,
 }
 
-/// The limits of one disk.
-#[derive(Debug, Default)]
-pub struct Limits {
-    /// Whether there is any: without, nothing below is touched.
-    limited: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    rates: Rates,
-    requests: Bucket,
-    bytes: Bucket,
-}
-
-/// A token bucket that may go into debt: a request larger than the burst passes, and what comes
-/// next waits the longer.
-#[derive(Debug, Default)]
-struct Bucket {
-    rate: f64,
-    burst: f64,
-    level: f64,
-    updated: Option<Instant>,
-}
-
-impl Bucket {
-    fn new(rate: u64, burst: u64) -> Self {
-        let burst = if burst == 0 {
-            (rate / 10).max(1)
-        } else {
-            burst
-        };
-        // Beyond 2^53 a second a rounded rate is no different.
-        let (rate, burst) = (rate as f64, burst as f64);
+impl From<Rates> for rate::Rates {
+    fn from(rates: Rates) -> Self {
         Self {
-            rate,
-            burst,
-            level: burst,
-            updated: None,
+            units: rates.iops,
+            units_burst: rates.iops_burst,
+            bytes: rates.bytes,
+            bytes_burst: rates.bytes_burst,
         }
-    }
-
-    fn is_limited(&self) -> bool {
-        self.rate > 0.0
-    }
-
-    fn refill(&mut self, now: Instant) {
-        if let Some(updated) = self.updated.replace(now) {
-            let seconds = now.saturating_duration_since(updated).as_secs_f64();
-            self.level = (self.level + seconds * self.rate).min(self.burst);
-        }
-    }
-
-    /// How long until something may pass.
-    fn wait(&self) -> Duration {
-        if !self.is_limited() || self.level > 0.0 {
-            return Duration::ZERO;
-        }
-        // One token beyond the debt. A rate of one in an hour must not overflow the clock.
-        Duration::from_secs_f64(((1.0 - self.level) / self.rate).min(3600.0))
     }
 }
 
-impl Limits {
-    /// Sets new rates; they hold from the next request on.
-    pub fn set(&self, rates: Rates) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State {
-            rates,
-            requests: Bucket::new(rates.iops, rates.iops_burst),
-            bytes: Bucket::new(rates.bytes, rates.bytes_burst),
-        };
-        let limited = state.requests.is_limited() || state.bytes.is_limited();
-        self.limited.store(limited, Ordering::Release);
-    }
-
-    /// The rates as set.
-    pub fn rates(&self) -> Rates {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rates
-    }
-
-    /// Whether there is any limit.
-    pub fn is_limited(&self) -> bool {
-        self.limited.load(Ordering::Acquire)
-    }
-
-    /// How long the next request has to wait; `None` if it may pass now.
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.requests.refill(now);
-        state.bytes.refill(now);
-        let wait = state.requests.wait().max(state.bytes.wait());
-        (!wait.is_zero()).then_some(wait)
-    }
-
-    /// A request of `bytes` passed.
-    pub fn take(&self, bytes: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.requests.level -= 1.0;
-        state.bytes.level -= bytes as f64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Requests of `bytes` that pass in `seconds`, asked for every millisecond as often as allowed.
-    fn passed(limits: &Limits, bytes: usize, seconds: u64) -> u64 {
-        let start = Instant::now();
-        let mut count = 0;
-        for millisecond in 0..seconds * 1000 {
-            let now = start + Duration::from_millis(millisecond);
-            while limits.wait(now).is_none() {
-                limits.take(bytes);
-                count += 1;
-                assert!(count < 1_000_000, "no limit holds");
-            }
+impl From<rate::Rates> for Rates {
+    fn from(rates: rate::Rates) -> Self {
+        Self {
+            iops: rates.units,
+            iops_burst: rates.units_burst,
+            bytes: rates.bytes,
+            bytes_burst: rates.bytes_burst,
         }
-        count
-    }
-
-    #[test]
-    fn rates_hold_over_time() {
-        let limits = Limits::default();
-        limits.set(Rates {
-            iops: 1000,
-            ..Rates::default()
-        });
-        let count = passed(&limits, 4096, 10);
-        assert!((10_000..=10_200).contains(&count), "{count}");
-        limits.set(Rates {
-            bytes: 1 << 20,
-            ..Rates::default()
-        });
-        let count = passed(&limits, 4096, 10);
-        assert!((2560..=2620).contains(&count), "{count}");
-    }
-
-    #[test]
-    fn a_burst_passes_at_once_and_a_giant_is_paid_for() {
-        let limits = Limits::default();
-        limits.set(Rates {
-            iops: 10,
-            iops_burst: 50,
-            ..Rates::default()
-        });
-        let now = Instant::now();
-        let mut count = 0;
-        while limits.wait(now).is_none() {
-            limits.take(1);
-            count += 1;
-        }
-        assert_eq!(count, 50);
-        limits.set(Rates {
-            bytes: 1000,
-            bytes_burst: 100,
-            ..Rates::default()
-        });
-        assert!(limits.wait(now).is_none());
-        limits.take(10_000);
-        let wait = limits.wait(now).unwrap();
-        assert!((9.8..=10.0).contains(&wait.as_secs_f64()), "{wait:?}");
-    }
-
-    #[test]
-    fn no_limit_and_tiny_limits_are_no_trouble() {
-        let limits = Limits::default();
-        limits.set(Rates::default());
-        assert!(!limits.is_limited() && limits.wait(Instant::now()).is_none());
-        limits.set(Rates {
-            iops: 1,
-            bytes: u64::MAX,
-            ..Rates::default()
-        });
-        limits.take(usize::MAX);
-        assert!(limits.wait(Instant::now()).unwrap() <= Duration::from_secs(3600));
     }
 }

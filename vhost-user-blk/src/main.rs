@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use clap::Parser;
 use thiserror::Error;
+use vhost_daemon::control::{self, ControlError, ControlServer};
 use vhost_daemon::daemon::{self, DaemonError, Prepared};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Registry;
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Enclosure, Files, SandboxError, close_inherited};
-use vhost_user_blk::control::{self, Command, ControlError, ControlServer};
+use vhost_user_blk::control::{Command, DiskStats};
 use vhost_user_blk::disks::{AddError, Common, Disks};
 use vhost_user_blk::options::{Action, CAPABILITIES, Config, Options, OptionsError};
 use vhost_user_blk::system_calls::CALLS;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn control(socket: &Path, command: &Command) -> Result<(), Error> {
-    for disk in control::send(socket, command)? {
+    for disk in control::send::<Vec<DiskStats>>(socket, command)? {
         println!("{}", serde_json::to_string(&disk)?);
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -160,6 +161,8 @@ enum Source {
         _file: Option<SocketFile>,
         limiter: Limiter,
     },
+    /// The front end listens.
+    Connecting(PathBuf),
     /// There is one front end and will be no other.
     Connected(Option<OwnedFd>),
 }
@@ -177,6 +180,10 @@ impl Source {
                 _file,
                 limiter: Limiter::default(),
             }),
+            Endpoint::FrontEnd(path) => {
+                tracing::info!(socket = %path.display(), "connecting to the front end");
+                Ok(Self::Connecting(path))
+            }
             Endpoint::Inherited(fd) => {
                 if socket_acceptconn(&fd).map_err(|e| ServeError::Inherited(e.into()))? {
                     Ok(Self::Listening {
@@ -195,6 +202,7 @@ impl Source {
     fn next(&mut self, shutdown: &Shutdown) -> Result<Option<OwnedFd>, ServeError> {
         match self {
             Self::Connected(front_end) => Ok(front_end.take()),
+            Self::Connecting(path) => connect(path, shutdown),
             Self::Listening {
                 listener, limiter, ..
             } => loop {
@@ -220,6 +228,22 @@ impl Source {
                     }
                 }
             },
+        }
+    }
+}
+
+/// Connects to a front end, however long it takes to come.
+fn connect(path: &Path, shutdown: &Shutdown) -> Result<Option<OwnedFd>, ServeError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        // A front end may accept and hang up at once, again and again: never without a pause.
+        let over = shutdown.requested_within(PAUSE);
+        if over.map_err(ServeError::Accept)? {
+            return Ok(None);
+        }
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(Some(stream.into())),
+            Err(error) => tracing::debug!(%error, "the front end does not listen yet"),
         }
     }
 }

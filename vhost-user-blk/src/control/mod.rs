@@ -1,14 +1,5 @@
-//! Commands to a running daemon: one JSON object a line, answered by one.
-//!
-//! ```text
-//! → {"command":"stats"}
-//! ← {"ok":[{"disk":"root","source":"/images/root.img","capacity":1073741824, ...}]}
-//! → {"command":"resize","disk":"root"}
-//! ← {"error":"the image has shrunk to 512 bytes; a disk can only grow"}
-//! ```
+//! The commands of the control socket ([`vhost_daemon::control`]).
 
-mod client;
-mod server;
 mod stats;
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +10,6 @@ use crate::disks::AddError;
 use crate::limits::Rates;
 use crate::options::{DiskSpec, OptionsError};
 
-pub use client::{ControlError, send};
-pub use server::ControlServer;
 pub use stats::{DiskState, DiskStats, Operations};
 
 /// What a daemon can be asked. Where a disk's name is left out, the only disk is meant.
@@ -87,16 +76,6 @@ impl Limit {
     }
 }
 
-/// The answer to a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// It was done; these are the disks it was about.
-    Ok(Vec<DiskStats>),
-    /// It was not done, and why.
-    Error(String),
-}
-
 /// Why a command was not carried out.
 #[derive(Debug, Error)]
 pub enum Refusal {
@@ -120,32 +99,12 @@ pub enum Refusal {
     Resize(#[from] ResizeError),
 }
 
-/// What carries commands out.
-pub trait Controlled: Send + Sync + 'static {
-    /// Does what is asked and tells how the disks concerned are then.
-    ///
-    /// # Errors
-    /// One sentence for whoever asked.
-    fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal>;
-}
-
-/// Carries out one line.
-pub fn answer(controlled: &dyn Controlled, line: &str) -> Answer {
-    let command = match serde_json::from_str::<Command>(line) {
-        Ok(command) => command,
-        Err(error) => return Answer::Error(format!("not a command: {error}")),
-    };
-    match controlled.carry_out(command) {
-        Ok(disks) => Answer::Ok(disks),
-        Err(refusal) => Answer::Error(vhost_daemon::daemon::sentence(&refusal)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use proptest::prelude::*;
+    use vhost_daemon::control::{Controlled, Done, answer};
 
     use super::*;
 
@@ -153,7 +112,11 @@ mod tests {
     struct Recorder(Mutex<Option<Command>>);
 
     impl Controlled for Recorder {
-        fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal> {
+        type Command = Command;
+        type Report = Vec<DiskStats>;
+        type Refusal = Refusal;
+
+        fn carry_out(self: &Arc<Self>, command: Command) -> Result<Done<Vec<DiskStats>>, Refusal> {
             *self.0.lock().unwrap() = Some(command);
             Err(Refusal::NoDisk)
         }
@@ -161,9 +124,9 @@ mod tests {
 
     /// The command that a line is taken for.
     fn heard(line: &str) -> Option<Command> {
-        let recorder = Recorder::default();
+        let recorder = Arc::new(Recorder::default());
         answer(&recorder, line);
-        recorder.0.into_inner().unwrap()
+        recorder.0.lock().unwrap().take()
     }
 
     #[test]
@@ -210,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_answered(line in ".{0,200}") {
-            let _ = answer(&Recorder::default(), &line);
+            let _ = answer(&Arc::new(Recorder::default()), &line);
         }
     }
 }

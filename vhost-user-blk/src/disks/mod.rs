@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vhost_daemon::control::{Controlled, Done};
 use vhost_daemon::metrics::{Metrics, Registry};
 use vhost_daemon::sandbox::seccomp::ThreadFilters;
 use vhost_daemon::session::{ServeError, Serving};
 use vhost_daemon::shutdown::Shutdown;
 use vhost_daemon::worker::PollPolicy;
 
-use crate::control::{Command, Controlled, DiskStats, Refusal};
+use crate::control::{Command, DiskStats, Refusal};
 use crate::device::ControlledDisk;
 use crate::options::{DiskConfig, OptionsError};
 pub use open::AddError;
@@ -220,8 +221,8 @@ impl Served {
     }
 }
 
-impl Controlled for Arc<Disks> {
-    fn carry_out(&self, command: Command) -> Result<Vec<DiskStats>, Refusal> {
+impl Disks {
+    fn obey(self: &Arc<Self>, command: Command) -> Result<Vec<DiskStats>, Refusal> {
         match command {
             Command::Stats { disk: None } => {
                 let table = self.table();
@@ -246,5 +247,15 @@ impl Controlled for Arc<Disks> {
             }
             Command::Remove { disk } => self.remove(disk.as_deref()).map(|()| Vec::new()),
         }
+    }
+}
+
+impl Controlled for Disks {
+    type Command = Command;
+    type Report = Vec<DiskStats>;
+    type Refusal = Refusal;
+
+    fn carry_out(self: &Arc<Self>, command: Command) -> Result<Done<Vec<DiskStats>>, Refusal> {
+        self.obey(command).map(Done::from)
     }
 }

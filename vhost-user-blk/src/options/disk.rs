@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use thiserror::Error;
+use vhost_daemon::key_values::{self, KeyValueError, Keys};
 use vhost_daemon::listen::Endpoint;
 use vhost_daemon::options::inherited;
 
@@ -47,71 +46,22 @@ pub struct DiskSpec {
 }
 
 /// `key=value,...` that is no disk.
-#[derive(Debug, Error)]
-pub enum NotADisk {
-    /// A key without a value.
-    #[error("'{0}' is not of the form key=value")]
-    NoValue(String),
-    /// A key given twice.
-    #[error("'{0}' is given twice")]
-    Twice(String),
-    /// Neither on nor off.
-    #[error("{0} is 'on' or 'off'")]
-    NotASwitch(String),
-    /// Not a number.
-    #[error("{0} is a number")]
-    NotANumber(String),
-    /// An unknown key, or a value out of range.
-    #[error(transparent)]
-    Unknown(#[from] serde_json::Error),
-}
+pub type NotADisk = KeyValueError;
 
 /// The disk that `--disk` names: a comma within a value is written twice.
 impl FromStr for DiskSpec {
     type Err = NotADisk;
 
     fn from_str(text: &str) -> Result<Self, NotADisk> {
-        let mut fields = Map::new();
-        for part in split_at_single_commas(text) {
-            let Some((key, value)) = part.split_once('=') else {
-                return Err(NotADisk::NoValue(part));
-            };
-            let value = typed(key, value)?;
-            if fields.insert(key.to_owned(), value).is_some() {
-                return Err(NotADisk::Twice(key.to_owned()));
-            }
-        }
-        Ok(serde_json::from_value(Value::Object(fields))?)
+        key_values::parse(
+            text,
+            Keys {
+                switches: &["read-only", "direct", "discard"],
+                numbers: &["null", "fd", "queues", "block-size"],
+                number_lists: &[],
+            },
+        )
     }
-}
-
-fn typed(key: &str, value: &str) -> Result<Value, NotADisk> {
-    match key {
-        "read-only" | "direct" | "discard" => match value {
-            "on" => Ok(true.into()),
-            "off" => Ok(false.into()),
-            _ => Err(NotADisk::NotASwitch(key.to_owned())),
-        },
-        "null" | "fd" | "queues" | "block-size" => match value.parse::<u64>() {
-            Ok(number) => Ok(number.into()),
-            Err(_) => Err(NotADisk::NotANumber(key.to_owned())),
-        },
-        _ => Ok(value.into()),
-    }
-}
-
-/// The parts between single commas, `,,` standing for one comma.
-fn split_at_single_commas(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter == ',' && letters.next_if_eq(&',').is_none() {
-            parts.push(String::new());
-        } else if let Some(part) = parts.last_mut() {
-            part.push(letter);
-        }
-    }
-    parts
 }
 
 /// A disk as validated.

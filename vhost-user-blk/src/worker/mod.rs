@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vhost_daemon::queue::{Chain, Token};
+use vhost_daemon::rate::Limits;
 use vhost_daemon::worker::{Context, Io, QueueWorker, Submission, WatchId};
 
-use crate::limits::Limits;
 use crate::request::{Disk, Request, Serial, Status, StatusByte, parse};
 use crate::storage::{Operation, Storage};
 use crate::tasks::Tasks;

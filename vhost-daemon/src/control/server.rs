@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vhost_daemon::listen::{self, ListenError};
-use vhost_daemon::sandbox::seccomp::{Role, ThreadFilters};
-
 use super::{Answer, Controlled, answer};
+use crate::listen::{self, ListenError};
+use crate::sandbox::seccomp::{Role, ThreadFilters};
 
 /// No command is longer.
 const MAX_LINE: u64 = 65536;
@@ -39,18 +38,17 @@ impl ControlServer {
         })
     }
 
-    /// Starts serving commands, each client from a thread of its own: one that waits for a disk to drain
-    /// holds up nobody else.
+    /// Starts serving commands, each client from a thread of its own: one that waits for a device to
+    /// drain holds up nobody else.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(
+    pub fn start<C: Controlled>(
         &self,
-        controlled: impl Controlled,
+        controlled: Arc<C>,
         filters: &Arc<ThreadFilters>,
     ) -> io::Result<()> {
         let (listener, filters) = (self.listener.clone(), filters.clone());
-        let controlled: Arc<dyn Controlled> = Arc::new(controlled);
         thread::Builder::new()
             .name("control".to_owned())
             .spawn(move || serve(&listener, &controlled, &filters))
@@ -64,7 +62,11 @@ impl Drop for ControlServer {
     }
 }
 
-fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>, filters: &Arc<ThreadFilters>) {
+fn serve<C: Controlled>(
+    listener: &UnixListener,
+    controlled: &Arc<C>,
+    filters: &Arc<ThreadFilters>,
+) {
     enter_role(filters);
     // A client's thread holds one clone.
     let clients = Arc::new(());
@@ -80,7 +82,7 @@ fn serve(listener: &UnixListener, controlled: &Arc<dyn Controlled>, filters: &Ar
                 .name("control client".to_owned())
                 .spawn(move || {
                     enter_role(&filters);
-                    if let Err(error) = converse(&stream, &*controlled) {
+                    if let Err(error) = converse(&stream, &controlled) {
                         tracing::debug!(%error, "a control client went away");
                     }
                     drop(client);
@@ -99,7 +101,7 @@ fn enter_role(filters: &ThreadFilters) {
     let _ = filters.enter(Role::Control);
 }
 
-fn converse(stream: &UnixStream, controlled: &dyn Controlled) -> io::Result<()> {
+fn converse<C: Controlled>(stream: &UnixStream, controlled: &Arc<C>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = BufReader::new(stream);
@@ -113,21 +115,25 @@ fn converse(stream: &UnixStream, controlled: &dyn Controlled) -> io::Result<()> 
         {
             return Ok(());
         }
-        let (reply, last) = match String::from_utf8(line) {
+        let (reply, follow) = match String::from_utf8(line) {
             Ok(line) if line.ends_with('\n') || (line.len() as u64) < MAX_LINE => {
-                (answer(controlled, &line), false)
+                answer(controlled, &line)
             }
-            Ok(_) => (
-                Answer::Error(format!("a command of more than {MAX_LINE} bytes")),
-                true,
-            ),
-            Err(_) => (Answer::Error("not UTF-8".to_owned()), false),
+            Ok(_) => {
+                let why = format!("a command of more than {MAX_LINE} bytes");
+                return say::<C>(stream, &Answer::Error(why));
+            }
+            Err(_) => (Answer::Error("not UTF-8".to_owned()), None),
         };
-        let mut text = serde_json::to_string(&reply)?;
-        text.push('\n');
-        (&mut &*stream).write_all(text.as_bytes())?;
-        if last {
-            return Ok(());
+        say::<C>(stream, &reply)?;
+        if let Some(follow) = follow {
+            return follow(stream);
         }
     }
+}
+
+fn say<C: Controlled>(mut stream: &UnixStream, reply: &Answer<C::Report>) -> io::Result<()> {
+    let mut text = serde_json::to_string(reply)?;
+    text.push('\n');
+    stream.write_all(text.as_bytes())
 }
