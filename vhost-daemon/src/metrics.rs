@@ -114,6 +114,14 @@ impl Metrics {
         metrics
     }
 
+    /// A further number `name`, summed over all of its series whose labels contain `label`.
+    pub fn total(&self, name: &str, label: &str) -> u64 {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = series.iter().filter(|series| series.name == name);
+        let series = series.filter(|series| series.labels.contains(label));
+        series.map(|series| series.counter.get()).sum()
+    }
+
     /// A number of the queues, summed over all of them.
     pub fn sum(&self, read: fn(&QueueMetrics) -> u64) -> u64 {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,25 +2,30 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
+use vhost_daemon::rate::Rates;
 use vhost_daemon::session::FrontEnd;
 
 use crate::backend::Port;
+use crate::capture::Capture;
+use crate::commands::{LinkState, PortState};
 use crate::config::Mac;
 use crate::features::{self, Negotiated};
 use crate::layout::{self, Role};
 use crate::metrics::{Direction, FrameMetrics};
 use crate::station::Station;
-use crate::worker::{Control, NetWorker, Receive, Transmit};
+use crate::worker::{Control, NetWorker, Receive, Throttle, Transmit};
 
 /// A network device at a port.
 pub struct NetDevice<P> {
     station: Arc<Station<P>>,
     has_mac: bool,
     metrics: Arc<Metrics>,
+    connected: AtomicBool,
 }
 
 impl<P: Port> NetDevice<P> {
@@ -30,7 +35,55 @@ impl<P: Port> NetDevice<P> {
             station: Arc::new(Station::new(port, mac)),
             has_mac: mac.is_some(),
             metrics,
+            connected: AtomicBool::new(false),
         }
+    }
+}
+
+/// What can be asked of a device while it runs.
+pub trait ControlledPort: Send + Sync {
+    /// How it is.
+    fn state(&self) -> PortState;
+
+    /// Sets the rate limits of one direction.
+    fn limit(&self, direction: Direction, rates: Rates);
+
+    /// Takes the link up or down.
+    fn plug(&self, state: LinkState);
+
+    /// Begins a capture of the first `snap` bytes of each frame; `None` if there are enough already.
+    fn capture(&self, snap: usize) -> Option<Capture>;
+}
+
+impl<P: Port> ControlledPort for NetDevice<P> {
+    fn state(&self) -> PortState {
+        let station = &self.station;
+        let config = station.config();
+        let rates = |direction| station.limits(direction).rates().into();
+        PortState {
+            connected: self.connected.load(Ordering::Relaxed),
+            link: match config.link_up {
+                true => LinkState::Up,
+                false => LinkState::Down,
+            },
+            mac: station.mac().map(|mac| mac.to_string()),
+            mtu: station.port().mtu(),
+            queue_pairs: [station.port().lanes(), station.pairs_in_use()],
+            receive_limit: rates(Direction::Receive),
+            transmit_limit: rates(Direction::Transmit),
+        }
+    }
+
+    fn limit(&self, direction: Direction, rates: Rates) {
+        self.station.limits(direction).set(rates);
+    }
+
+    fn plug(&self, state: LinkState) {
+        self.station.plug(state == LinkState::Up);
+    }
+
+    fn capture(&self, snap: usize) -> Option<Capture> {
+        self.station.taps().open(snap)
     }
 }
 
@@ -61,10 +114,12 @@ impl<P: Port> Device for NetDevice<P> {
     }
 
     fn connected(&self, front_end: &FrontEnd) {
+        self.connected.store(true, Ordering::Relaxed);
         self.station.connected(front_end);
     }
 
     fn disconnected(&self) {
+        self.connected.store(false, Ordering::Relaxed);
         self.station.disconnected();
     }
 
@@ -83,6 +138,7 @@ impl<P: Port> Device for NetDevice<P> {
                 header_len: agreed.header_len().bytes(),
                 metrics: metrics(Direction::Transmit),
                 batch: Vec::new(),
+                throttle: Throttle::new(Direction::Transmit),
                 station,
             }),
             Role::Control => NetWorker::Control(Control { station }),

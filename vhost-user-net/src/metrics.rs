@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vhost_daemon::metrics::{Counter, Metrics};
 
 use crate::backend::PortError;
@@ -21,6 +22,10 @@ pub enum DropCause {
     Down,
     /// The interface has been deleted.
     Gone,
+    /// Whoever runs the daemon has taken the link down.
+    Unplugged,
+    /// The driver's filters do not let it through.
+    Unwanted,
     /// The queue stopped with the frame half delivered.
     Stopped,
     /// Any other error.
@@ -28,13 +33,15 @@ pub enum DropCause {
 }
 
 impl DropCause {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Malformed, "malformed"),
         (Self::TooLong, "too_long"),
         (Self::NoBuffers, "no_buffers"),
         (Self::Full, "full"),
         (Self::Down, "down"),
         (Self::Gone, "gone"),
+        (Self::Unplugged, "unplugged"),
+        (Self::Unwanted, "unwanted"),
         (Self::Stopped, "stopped"),
         (Self::Error, "error"),
     ];
@@ -53,12 +60,23 @@ impl From<&PortError> for DropCause {
 }
 
 /// Which way frames go, seen from the guest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// To the guest.
     Receive,
     /// From the guest.
     Transmit,
+}
+
+impl Direction {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Transmit => "transmit",
+        }
+    }
 }
 
 /// The counters of one data queue.
@@ -71,10 +89,7 @@ pub struct FrameMetrics {
 impl FrameMetrics {
     /// Those of queue `index`; the same ones at each call.
     pub fn new(metrics: &Metrics, index: usize, direction: Direction) -> Self {
-        let direction = match direction {
-            Direction::Receive => "receive",
-            Direction::Transmit => "transmit",
-        };
+        let direction = direction.name();
         let labels = format!("queue=\"{index}\",direction=\"{direction}\"");
         let counter = |name, help| metrics.counter(name, help, &labels);
         let drop = |(_, cause): (DropCause, &str)| {
@@ -96,9 +111,14 @@ impl FrameMetrics {
 
     /// A frame was lost.
     pub fn dropped(&self, cause: DropCause) {
+        self.dropped_many(cause, 1);
+    }
+
+    /// So many frames were lost.
+    pub fn dropped_many(&self, cause: DropCause, count: usize) {
         let position = DropCause::ALL.iter().position(|(known, _)| *known == cause);
         if let Some(counter) = position.and_then(|position| self.drops.get(position)) {
-            counter.add(1);
+            counter.add(count as u64);
         }
     }
 }

@@ -1,18 +1,22 @@
 //! What the queues of one device share: its address, its link, its active queue pairs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost_daemon::log::Limiter;
+use vhost_daemon::rate::Limits;
 use vhost_daemon::session::FrontEnd;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
 };
 
 use crate::backend::{Offloads, Port};
+use crate::capture::Taps;
 use crate::config::{ConfigSpace, Mac};
 use crate::control::Command;
 use crate::features::Negotiated;
+use crate::filter::{Filter, Wishes};
+use crate::metrics::Direction;
 
 /// `VHOST_F_LOG_ALL`, which is the front end's and not the driver's (vhost-user, "Migration").
 const LOG_ALL: u64 = 1 << 26;
@@ -28,6 +32,13 @@ pub struct Station<P> {
     announce: AtomicBool,
     pairs: Mutex<Pairs>,
     front_end: Mutex<FrontEnd>,
+    /// Whoever runs the daemon has taken the link down.
+    unplugged: AtomicBool,
+    /// What the driver wants to receive.
+    filter: Filter,
+    /// For frames to the guest and from it.
+    limits: [Limits; 2],
+    taps: Arc<Taps>,
     /// For lines that a guest can cause: about what the port refuses, and about drivers.
     refusals: Limiter,
     drivers: Limiter,
@@ -54,6 +65,10 @@ impl<P: Port> Station<P> {
                 receiving: vec![false; lanes],
             }),
             front_end: Mutex::default(),
+            unplugged: AtomicBool::new(false),
+            filter: Filter::new(Wishes::new(mac, false)),
+            limits: Default::default(),
+            taps: Arc::default(),
             refusals: Limiter::default(),
             drivers: Limiter::default(),
         }
@@ -85,6 +100,10 @@ impl<P: Port> Station<P> {
         let agreed = self.negotiated();
         let offloads = agreed.guest_offloads() & self.port.offloads();
         self.set_offloads(offloads);
+        let filters_vlans = agreed.has(VIRTIO_NET_F_CTRL_VLAN);
+        let mac = self.mac();
+        self.filter
+            .change(|wishes| *wishes = Wishes::new(mac, filters_vlans));
         // With a control queue the driver says how many pairs it uses, and starts with one
         // (virtio 1.2, 5.1.5). Without, the front end enables the rings of those in use.
         let told = agreed.has(VIRTIO_NET_F_CTRL_VQ);
@@ -135,7 +154,7 @@ impl<P: Port> Station<P> {
             && self.announce.load(Ordering::Relaxed);
         ConfigSpace {
             mac: self.mac().unwrap_or_default(),
-            link_up: !self.link_lost.load(Ordering::Relaxed),
+            link_up: !self.link_lost.load(Ordering::Relaxed) && !self.is_unplugged(),
             announce,
             max_pairs: u16::try_from(self.port.lanes()).unwrap_or(u16::MAX),
             mtu: self.port.mtu().unwrap_or_default(),
@@ -166,12 +185,14 @@ impl<P: Port> Station<P> {
             return false;
         }
         match command {
-            // The filters are best effort (virtio 1.2, 5.1.6.5): a tap delivers what its side of
-            // the network sends to it, and the driver drops what it does not want.
-            Command::ReceiveMode { .. } | Command::MacTable { .. } | Command::Vlan { .. } => true,
+            Command::ReceiveMode { mode, on } => self.wish(|wishes| wishes.set_mode(*mode, *on)),
+            Command::MacTable { unicast, multicast } => {
+                self.wish(|wishes| wishes.set_table(unicast, multicast))
+            }
+            Command::Vlan { wanted, id } => self.wish(|wishes| wishes.set_vlan(*id, *wanted)),
             Command::MacAddress(mac) => {
                 *self.mac.lock().unwrap_or_else(PoisonError::into_inner) = Some(*mac);
-                true
+                self.wish(|wishes| wishes.set_own(*mac))
             }
             Command::AnnounceAck => {
                 self.announce.store(false, Ordering::Relaxed);
@@ -189,6 +210,53 @@ impl<P: Port> Station<P> {
                 .chosen_offloads(*wanted)
                 .is_some_and(|offloads| self.set_offloads(offloads & self.port.offloads())),
         }
+    }
+
+    fn wish(&self, change: impl FnOnce(&mut Wishes)) -> bool {
+        self.filter.change(change);
+        true
+    }
+
+    /// What the driver wants to receive.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// The rate limits of one direction.
+    pub fn limits(&self, direction: Direction) -> &Limits {
+        let [receive, transmit] = &self.limits;
+        match direction {
+            Direction::Receive => receive,
+            Direction::Transmit => transmit,
+        }
+    }
+
+    /// Who wants copies of frames.
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.taps
+    }
+
+    /// Whether the link has been taken down.
+    pub fn is_unplugged(&self) -> bool {
+        self.unplugged.load(Ordering::Relaxed)
+    }
+
+    /// Queue pairs that get frames.
+    pub fn pairs_in_use(&self) -> usize {
+        let pairs = self.pairs();
+        let receiving = pairs.receiving.iter().take(pairs.active);
+        receiving.filter(|receiving| **receiving).count()
+    }
+
+    /// Takes the link down, or up again: the guest is told, and asked to announce itself.
+    pub fn plug(&self, up: bool) {
+        if self.unplugged.swap(!up, Ordering::Relaxed) == !up {
+            return;
+        }
+        if up {
+            self.announce.store(true, Ordering::Relaxed);
+        }
+        self.tell_of_change();
     }
 
     fn set_offloads(&self, offloads: Offloads) -> bool {

@@ -1,4 +1,4 @@
-//! What a tap takes beyond the system calls of every daemon.
+//! What networks take beyond the system calls of every daemon.
 
 use vhost_daemon::sandbox::seccomp::{Arguments, Call, Calls};
 
@@ -6,7 +6,7 @@ use vhost_daemon::sandbox::seccomp::{Arguments, Call, Calls};
 pub const CALLS: Calls = Calls {
     queue: FRAMES,
     session: TERMS,
-    control: &[],
+    control: CLIENTS,
 };
 
 /// Frames, and a driver's commands about them.
@@ -24,7 +24,20 @@ const FRAMES: &[Call] = &[
     SET_OFFLOADS,
     SET_HEADER,
     SET_QUEUE,
+    Call::only(
+        libc::SYS_socket,
+        Arguments::Is(0, libc::AF_UNIX as u32),
+        "passt, when it is back",
+    ),
+    Call::any(libc::SYS_connect, "passt, when it is back"),
+    ioctl(libc::FIONBIO, "passt's socket is not waited for"),
 ];
+
+/// Commands to the running daemon.
+const CLIENTS: &[Call] = &[Call::any(
+    libc::SYS_setsockopt,
+    "a slow client's time limit",
+)];
 
 /// The session's thread agrees with the tap on what it agreed on with the driver.
 const TERMS: &[Call] = &[SET_OFFLOADS, SET_HEADER, SET_QUEUE];

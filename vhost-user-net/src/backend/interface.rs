@@ -1,13 +1,17 @@
 //! Names of network interfaces, and the interface behind a tap descriptor.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::sys;
@@ -46,6 +50,65 @@ impl InterfaceName {
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for InterfaceName {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(text)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A network namespace, by its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkNamespace(PathBuf);
+
+/// Text that cannot name a network namespace.
+#[derive(Debug, Error)]
+#[error("'{0}' names no network namespace: give a name of 'ip netns' or a path")]
+pub struct NotANamespace(String);
+
+impl FromStr for NetworkNamespace {
+    type Err = NotANamespace;
+
+    /// A name as ip-netns(8) makes them, or the path of a namespace's file.
+    fn from_str(text: &str) -> Result<Self, NotANamespace> {
+        match text {
+            "" | "." | ".." => Err(NotANamespace(text.to_owned())),
+            path if path.contains('/') => Ok(Self(path.into())),
+            name => Ok(Self(Path::new("/run/netns").join(name))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NetworkNamespace {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(text)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl fmt::Display for NetworkNamespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl NetworkNamespace {
+    /// Does `work` on a thread inside.
+    ///
+    /// # Errors
+    /// When there is no such namespace, or this process may not enter it.
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let file = File::open(&self.0)?;
+        let visit = || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        };
+        // A thread that changed its namespace must not do anything else afterwards.
+        let visited = thread::scope(|scope| scope.spawn(visit).join());
+        visited.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     }
 }
 

@@ -3,6 +3,8 @@
 mod interface;
 mod offloads;
 mod open;
+mod passt;
+pub mod switch;
 mod tap;
 
 use std::io;
@@ -14,9 +16,10 @@ use vhost_daemon::sys::Buffers;
 use crate::header::HeaderLen;
 use crate::sys::Scatter;
 
-pub use interface::{InterfaceName, NotAnInterfaceName};
+pub use interface::{InterfaceName, NetworkNamespace, NotANamespace, NotAnInterfaceName};
 pub use offloads::Offloads;
 pub use open::{TapError, TapSource};
+pub use passt::{Passt, PasstError};
 pub use tap::{Tap, TapFrames, TapSink};
 
 /// Why a frame did not go, or none came.

@@ -41,6 +41,11 @@ impl Offloads {
         (Self::USO6, "uso6"),
     ];
 
+    /// As [`bits`](Self::bits) gave them.
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// Whether all of `other` are in the set.
     pub fn contains(self, other: Self) -> bool {
         self & other == other

@@ -9,7 +9,7 @@ use libc::c_int;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
-use super::InterfaceName;
+use super::{InterfaceName, NetworkNamespace};
 use crate::sys;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
@@ -18,7 +18,12 @@ const CLONE_DEVICE: &str = "/dev/net/tun";
 #[derive(Debug)]
 pub enum TapSource {
     /// The interface of this name; made if there is none.
-    Name(InterfaceName),
+    Name {
+        /// Its name.
+        name: InterfaceName,
+        /// Where it is, if not in this process's own namespace.
+        netns: Option<NetworkNamespace>,
+    },
     /// Descriptors that the parent process opened, one for each queue pair.
     Inherited(Vec<OwnedFd>),
 }
@@ -29,6 +34,14 @@ pub enum TapError {
     /// /dev/net/tun cannot be opened.
     #[error("cannot open {CLONE_DEVICE} (is the kernel's module 'tun' loaded?)")]
     CloneDevice(#[source] io::Error),
+    /// The namespace.
+    #[error("cannot enter network namespace {netns}")]
+    Namespace {
+        /// Its file.
+        netns: NetworkNamespace,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// No permission.
     #[error(
         "not permitted to use or make tap '{0}': run with CAP_NET_ADMIN, or make it beforehand \

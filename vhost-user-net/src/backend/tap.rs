@@ -27,10 +27,23 @@ impl Tap {
     /// # Errors
     /// See [`TapError`].
     pub fn open(source: TapSource, lanes: usize, mtu: Option<u16>) -> Result<Self, TapError> {
-        let Opened { name, queues } = match source {
-            TapSource::Name(name) => open::by_name(&name, lanes)?,
-            TapSource::Inherited(queues) => open::inherited(queues)?,
-        };
+        match source {
+            TapSource::Name { name, netns: None } => {
+                Self::set_up(open::by_name(&name, lanes)?, mtu)
+            }
+            TapSource::Name {
+                name,
+                netns: Some(netns),
+            } => {
+                let opened = netns.run(|| Self::set_up(open::by_name(&name, lanes)?, mtu));
+                opened.map_err(|source| TapError::Namespace { netns, source })?
+            }
+            TapSource::Inherited(queues) => Self::set_up(open::inherited(queues)?, mtu),
+        }
+    }
+
+    fn set_up(opened: Opened, mtu: Option<u16>) -> Result<Self, TapError> {
+        let Opened { name, queues } = opened;
         let first = queues.first().ok_or(TapError::NotATap(-1))?;
         let offloads = prepare(first.as_fd()).map_err(|source| TapError::SetUp {
             name: name.clone(),

@@ -109,3 +109,48 @@ pub(super) fn write_frame(fd: BorrowedFd<'_>, frame: &Buffers) -> io::Result<usi
 fn count(ranges: &[iovec]) -> c_int {
     c_int::try_from(ranges.len()).unwrap_or(c_int::MAX)
 }
+
+/// Writes frames without their headers of `header` bytes, each behind its length in 32 bits in network
+/// order, as many as one writev(2) takes: bytes written, and of how many frames they are a part.
+pub fn write_prefixed(
+    fd: BorrowedFd<'_>,
+    frames: &[&Buffers],
+    header: usize,
+) -> (io::Result<usize>, usize) {
+    let fits = |count: &mut usize, frame: &&Buffers| {
+        *count += 1 + frame.iovecs().len();
+        (*count <= MAX_RANGES).then_some(frame.len())
+    };
+    let lengths = frames.iter().scan(0, |count, frame| fits(count, frame));
+    let prefixes: SmallVec<[[u8; 4]; 64]> = lengths
+        .map(|len| {
+            u32::try_from(len - header.min(len))
+                .unwrap_or(0)
+                .to_be_bytes()
+        })
+        .collect();
+    let mut ranges: SmallVec<[iovec; 128]> = SmallVec::new();
+    for (prefix, frame) in prefixes.iter().zip(frames) {
+        ranges.push(iovec {
+            iov_base: prefix.as_ptr().cast_mut().cast(),
+            iov_len: prefix.len(),
+        });
+        let mut skip = header;
+        for range in frame.iovecs() {
+            let cut = skip.min(range.iov_len);
+            skip -= cut;
+            if cut < range.iov_len {
+                ranges.push(iovec {
+                    // `cut` is less than the range's length, so the new base is inside it.
+                    iov_base: range.iov_base.wrapping_byte_add(cut),
+                    iov_len: range.iov_len - cut,
+                });
+            }
+        }
+    }
+    // SAFETY: the ranges lie in `prefixes` or in guest memory that `frames` keep mapped across the
+    // call; the kernel only reads them. `count` is the array's length.
+    let written = unsafe { libc::writev(fd.as_raw_fd(), ranges.as_ptr(), count(&ranges)) };
+    let written = usize::try_from(written).map_err(|_| io::Error::last_os_error());
+    (written, prefixes.len())
+}

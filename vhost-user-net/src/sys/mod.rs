@@ -11,7 +11,7 @@ mod interface;
 mod tun;
 
 pub use batch::FrameBatch;
-pub use frame::Scatter;
+pub use frame::{Scatter, write_prefixed};
 pub(crate) use interface::{interface_mtu, set_interface_mtu};
 pub(crate) use tun::{
     attach_interface, detach_queue, interface_of, netns_of, reattach_queue, set_header_len,

@@ -6,6 +6,7 @@ mod held;
 mod landed;
 mod patience;
 mod receive;
+mod throttle;
 mod transmit;
 
 use std::io;
@@ -17,6 +18,7 @@ use crate::backend::Port;
 
 pub use control::Control;
 pub use receive::Receive;
+pub(crate) use throttle::Throttle;
 pub use transmit::Transmit;
 
 /// The worker of a queue of any role.
@@ -64,7 +66,8 @@ impl<P: Port> QueueWorker for NetWorker<P> {
     fn wants_requests(&self) -> bool {
         match self {
             Self::Receive(queue) => queue.wants_buffers(),
-            Self::Transmit(_) | Self::Control(_) => true,
+            Self::Transmit(queue) => !queue.throttle.holds_back(),
+            Self::Control(_) => true,
         }
     }
 

@@ -11,8 +11,9 @@ use vhost_daemon::worker::{Context, WatchId};
 
 use crate::backend::{FrameSource, Port, PortError};
 use crate::features::Negotiated;
+use crate::filter::{FRONT, FilterView};
 use crate::header::{HeaderLen, MAX_FRAME};
-use crate::metrics::{DropCause, FrameMetrics};
+use crate::metrics::{Direction, DropCause, FrameMetrics};
 use crate::station::Station;
 use crate::sys::{FrameBatch, Scatter};
 
@@ -20,6 +21,7 @@ use super::depth::Depth;
 use super::held::{Allotment, Held, HeldBuffers};
 use super::landed::Landed;
 use super::patience::Patience;
+use super::throttle::Throttle;
 
 /// Room for what the guest's buffers do not hold of one frame.
 const SPILL: usize = HeaderLen::Modern.bytes() + MAX_FRAME;
@@ -49,6 +51,8 @@ pub struct Receive<P: Port> {
     watch: Option<WatchId>,
     /// Frames may wait at the port.
     expecting: bool,
+    throttle: Throttle,
+    wishes: FilterView,
 }
 
 impl<P: Port> Receive<P> {
@@ -64,6 +68,7 @@ impl<P: Port> Receive<P> {
         metrics: FrameMetrics,
     ) -> io::Result<Self> {
         let largest = agreed.largest_received(station.port().mtu());
+        let wishes = station.filter().view();
         Ok(Self {
             depth: Depth::new(largest),
             station,
@@ -79,6 +84,8 @@ impl<P: Port> Receive<P> {
             waiting: false,
             watch: None,
             expecting: true,
+            throttle: Throttle::new(Direction::Receive),
+            wishes,
         })
     }
 
@@ -96,7 +103,7 @@ impl<P: Port> Receive<P> {
 
     /// While no frame waits, buffers are of no use.
     pub(super) fn wants_buffers(&self) -> bool {
-        self.waiting || (self.expecting && self.held.is_empty())
+        self.waiting || (self.expecting && self.held.is_empty() && !self.throttle.holds_back())
     }
 
     /// Delivers a batch of frames or more; returns how many.
@@ -133,8 +140,14 @@ impl<P: Port> Receive<P> {
         if !self.expecting {
             return false;
         }
+        let most = self
+            .throttle
+            .allowance(cx, &self.station, self.depth.frames());
+        if most == 0 {
+            return false;
+        }
         self.gather(cx);
-        let mut allotments = self.allot();
+        let mut allotments = self.allot(most);
         if allotments.is_empty() {
             // The frames wait in the port's own queue until it is full.
             return false;
@@ -196,9 +209,9 @@ impl<P: Port> Receive<P> {
         }
     }
 
-    fn allot(&mut self) -> SmallVec<[Allotment; 16]> {
+    fn allot(&mut self, most: usize) -> SmallVec<[Allotment; 16]> {
         let mut allotments = SmallVec::new();
-        while allotments.len() < self.depth.frames() {
+        while allotments.len() < most {
             let allotment = self.held.allot(self.depth.bytes(), self.agreed.mergeable());
             if allotment.is_empty() {
                 break;
@@ -213,6 +226,11 @@ impl<P: Port> Receive<P> {
         let mut frames = 0;
         self.waiting = false;
         while let Some(mut frame) = self.landed.pop_front() {
+            frames += 1;
+            if !self.is_wanted(&frame) {
+                self.take_back(frame.buffers);
+                continue;
+            }
             match self.try_deliver(cx, &mut frame) {
                 Outcome::Delivered => self.complete(cx, frame),
                 Outcome::Dropped(cause) => {
@@ -222,12 +240,48 @@ impl<P: Port> Receive<P> {
                 Outcome::Waits => {
                     self.waiting = true;
                     self.landed.push_front(frame);
-                    break;
+                    return frames - 1;
                 }
             }
-            frames += 1;
         }
         frames
+    }
+
+    /// Whether the link is up and the driver wants the frame; if not, it is counted.
+    fn is_wanted(&mut self, frame: &Landed) -> bool {
+        if self.station.is_unplugged() {
+            self.metrics.dropped(DropCause::Unplugged);
+            return false;
+        }
+        let wishes = self.wishes.current(self.station.filter());
+        if wishes.want_all() {
+            return true;
+        }
+        let header_len = self.agreed.header_len().bytes();
+        let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
+        let mut front = [0; HeaderLen::Modern.bytes() + FRONT];
+        frame.front(&mut front, spill);
+        let wanted = front
+            .get(header_len..)
+            .and_then(<[u8]>::first_chunk)
+            .is_some_and(|front| wishes.want(front));
+        if !wanted {
+            self.metrics.dropped(DropCause::Unwanted);
+        }
+        wanted
+    }
+
+    /// Gives a copy to whoever wants one.
+    fn copy(&self, frame: &Landed, header_len: usize) {
+        let taps = self.station.taps();
+        if !taps.is_active() {
+            return;
+        }
+        let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
+        let mut copy = vec![0; header_len + taps.snap()];
+        let count = frame.front(&mut copy, spill);
+        let copy = copy.get(header_len..count).unwrap_or_default();
+        taps.passed(copy, frame.len.saturating_sub(header_len));
     }
 
     fn try_deliver(&mut self, cx: &mut Context<()>, frame: &mut Landed) -> Outcome {
@@ -262,6 +316,8 @@ impl<P: Port> Receive<P> {
 
     /// Completes the buffers that the frame fills, the first one with the patched header.
     fn complete(&mut self, cx: &mut Context<()>, mut frame: Landed) {
+        let header_len = self.agreed.header_len().bytes();
+        self.copy(&frame, header_len);
         let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
         let count = frame.settle(spill, self.agreed);
         let mut left = frame.len;
@@ -274,7 +330,8 @@ impl<P: Port> Receive<P> {
                 self.held.put_back(held);
             }
         }
-        let frame_len = frame.len.saturating_sub(self.agreed.header_len().bytes());
+        let frame_len = frame.len.saturating_sub(header_len);
+        self.throttle.passed(&self.station, 1, frame_len);
         self.metrics.passed(frame_len);
         cx.queue().metrics().bytes_in.add(frame_len as u64);
     }

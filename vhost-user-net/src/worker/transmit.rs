@@ -13,6 +13,8 @@ use crate::metrics::{DropCause, FrameMetrics};
 use crate::station::Station;
 use crate::sys::FrameBatch;
 
+use super::throttle::Throttle;
+
 /// The worker of a transmit queue: frames go straight from guest memory to the port, many at a time.
 pub struct Transmit<P: Port> {
     pub(crate) station: Arc<Station<P>>,
@@ -21,13 +23,15 @@ pub struct Transmit<P: Port> {
     pub(crate) metrics: FrameMetrics,
     /// Frames popped, to be sent with one call.
     pub(crate) batch: Vec<(Token, Buffers)>,
+    pub(crate) throttle: Throttle,
 }
 
 impl<P: Port> Transmit<P> {
     /// Sends what the guest made available, a batch at most; returns how many frames.
     pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
         let mut taken = 0;
-        while taken < FrameBatch::MOST
+        let most = self.throttle.allowance(cx, &self.station, FrameBatch::MOST);
+        while taken < most
             && let Some((token, chain)) = cx.pop()
         {
             taken += 1;
@@ -54,23 +58,51 @@ impl<P: Port> Transmit<P> {
         if self.batch.is_empty() {
             return;
         }
+        let mut batch = std::mem::take(&mut self.batch);
         let frames: SmallVec<[&Buffers; FrameBatch::MOST]> =
-            self.batch.iter().map(|(_, frame)| frame).collect();
-        let (station, metrics, header_len) = (&self.station, &self.metrics, self.header_len);
-        self.sink
-            .send(&frames, &mut |index, outcome| match outcome {
-                Ok(()) => {
-                    let len = frames.get(index).map_or(0, |frame| frame.len());
-                    let len = len.saturating_sub(header_len);
-                    metrics.passed(len);
-                    cx.queue().metrics().bytes_out.add(len as u64);
-                }
-                Err(error) => lose(cx, station, metrics, &error),
-            });
+            batch.iter().map(|(_, frame)| frame).collect();
+        if self.station.is_unplugged() {
+            let lost = frames.len();
+            self.metrics.dropped_many(DropCause::Unplugged, lost);
+        } else {
+            let bytes: usize = frames.iter().map(|it| it.len() - self.header_len).sum();
+            self.throttle.passed(&self.station, frames.len(), bytes);
+            self.copy(&frames);
+            self.send(cx, &frames);
+        }
         drop(frames);
-        for (token, _) in self.batch.drain(..) {
+        for (token, _) in batch.drain(..) {
             cx.complete(token, 0);
         }
+        self.batch = batch;
+    }
+
+    /// Gives copies to whoever wants them.
+    fn copy(&self, frames: &[&Buffers]) {
+        let taps = self.station.taps();
+        if !taps.is_active() {
+            return;
+        }
+        let mut copy = vec![0; taps.snap()];
+        for frame in frames {
+            let len = frame.len() - self.header_len;
+            let most = len.min(copy.len());
+            let count = frame.read_at(self.header_len, &mut copy[..most]);
+            taps.passed(&copy[..count], len);
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<()>, frames: &[&Buffers]) {
+        let (station, metrics, header_len) = (&self.station, &self.metrics, self.header_len);
+        self.sink.send(frames, &mut |index, outcome| match outcome {
+            Ok(()) => {
+                let len = frames.get(index).map_or(0, |frame| frame.len());
+                let len = len.saturating_sub(header_len);
+                metrics.passed(len);
+                cx.queue().metrics().bytes_out.add(len as u64);
+            }
+            Err(error) => lose(cx, station, metrics, &error),
+        });
     }
 
     /// What the header says is the network's to check: the kernel copies it once and refuses one that
