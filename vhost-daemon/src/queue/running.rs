@@ -101,6 +101,7 @@ impl RunningQueue {
     ///
     /// # Errors
     /// When the ring itself is broken: nothing more can be taken from it.
+    #[inline(always)]
     pub fn pop(&mut self) -> Result<Option<Popped>, QueueError> {
         if let Some(head) = self.left_over.pop() {
             self.popped_left_over = true;
@@ -124,6 +125,7 @@ impl RunningQueue {
         Ok(Some(taken))
     }
 
+    #[inline(always)]
     fn take(&mut self, head: u16) -> Result<Popped, QueueError> {
         match self.in_flight.get_mut(usize::from(head)) {
             None => {

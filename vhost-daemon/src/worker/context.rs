@@ -47,6 +47,7 @@ impl<T> Context<T> {
     ///
     /// `None` also after a batch of broken chains: a guest that keeps making more must not keep the
     /// worker from anything else.
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<(Token, Chain)> {
         for _ in 0..Self::BATCH {
             if self.broken {

@@ -14,26 +14,32 @@ pub(super) struct Held {
     pub(super) next_avail: u16,
 }
 
-/// Those that one frame may fill.
-pub(super) type Allotment = SmallVec<[Held; 1]>;
+/// Places of the buffers that one frame may fill.
+pub(super) type Allotment = SmallVec<[u16; 12]>;
 
-/// All that no frame has been given, in the order in which the guest made them available.
+/// All of them. Each stays in its place until it is filled or given back: only numbers move.
 #[derive(Default)]
 pub(super) struct HeldBuffers {
-    queue: VecDeque<Held>,
+    places: Vec<Option<Held>>,
+    vacant: Vec<u16>,
+    /// Those that no frame has been given, in the order in which the guest made them available.
+    queue: VecDeque<u16>,
+    /// Bytes in these.
     bytes: usize,
 }
 
 impl HeldBuffers {
-    /// Bytes in all of them.
+    /// Bytes in all that no frame has been given.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// Whether frames have been given all there are.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
+    /// How many no frame has been given.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -41,7 +47,27 @@ impl HeldBuffers {
     /// Adds one that was popped just now.
     pub(super) fn push(&mut self, held: Held) {
         self.bytes += held.buffers.len();
-        self.queue.push_back(held);
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            // No more than a queue has entries.
+            u16::try_from(self.places.len() - 1).unwrap_or(u16::MAX)
+        });
+        if let Some(vacant) = self.places.get_mut(usize::from(place)) {
+            *vacant = Some(held);
+        }
+        self.queue.push_back(place);
+    }
+
+    /// The buffers in a place.
+    pub(super) fn buffers(&self, place: u16) -> Option<&Buffers> {
+        let held = self.places.get(usize::from(place))?.as_ref()?;
+        Some(&held.buffers)
+    }
+
+    /// Bytes in some of them.
+    pub(super) fn room(&self, places: &[u16]) -> usize {
+        let buffers = places.iter().filter_map(|place| self.buffers(*place));
+        buffers.map(Buffers::len).sum()
     }
 
     /// The oldest ones with `bytes` between them, or just the oldest without mergeable buffers. Fewer
@@ -50,32 +76,53 @@ impl HeldBuffers {
         let mut allotment = Allotment::new();
         let mut room = 0;
         while room < bytes && (mergeable || allotment.is_empty()) {
-            let Some(held) = self.take(VecDeque::pop_front) else {
+            let Some(place) = self.queue.pop_front() else {
                 break;
             };
-            room += held.buffers.len();
-            allotment.push(held);
+            room += self.buffers(place).map_or(0, Buffers::len);
+            allotment.push(place);
         }
+        self.bytes -= room;
         allotment
     }
 
-    /// The newest, to be given back to the guest.
+    /// Takes a filled one out: what to complete it with.
+    pub(super) fn fill(&mut self, place: u16) -> Option<Token> {
+        self.take(place).map(|held| held.token)
+    }
+
+    /// The newest that no frame has been given, to be given back to the guest.
     pub(super) fn take_newest(&mut self) -> Option<Held> {
-        self.take(VecDeque::pop_back)
-    }
-
-    /// Takes one back that no frame has filled.
-    pub(super) fn put_back(&mut self, held: Held) {
-        // Sixteen-bit indices that wrap: the ring is far shorter than half of that.
-        let older = |other: &Held| other.next_avail.wrapping_sub(held.next_avail) > u16::MAX / 2;
-        let at = self.queue.iter().take_while(|other| older(other)).count();
-        self.bytes += held.buffers.len();
-        self.queue.insert(at, held);
-    }
-
-    fn take(&mut self, end: fn(&mut VecDeque<Held>) -> Option<Held>) -> Option<Held> {
-        let held = end(&mut self.queue)?;
+        let place = self.queue.pop_back()?;
+        let held = self.take(place)?;
         self.bytes -= held.buffers.len();
+        Some(held)
+    }
+
+    /// No frame has filled these after all.
+    pub(super) fn put_back(&mut self, places: &[u16]) {
+        for &place in places {
+            let at = self.order_of(place);
+            self.bytes += self.buffers(place).map_or(0, Buffers::len);
+            self.queue.insert(at, place);
+        }
+    }
+
+    fn order_of(&self, place: u16) -> usize {
+        let index = |place: u16| {
+            let held = self.places.get(usize::from(place));
+            held.and_then(Option::as_ref)
+                .map_or(0, |held| held.next_avail)
+        };
+        let own = index(place);
+        // Sixteen-bit indices that wrap: the ring is far shorter than half of that.
+        let older = |other: &&u16| index(**other).wrapping_sub(own) > u16::MAX / 2;
+        self.queue.iter().take_while(older).count()
+    }
+
+    fn take(&mut self, place: u16) -> Option<Held> {
+        let held = self.places.get_mut(usize::from(place))?.take()?;
+        self.vacant.push(place);
         Some(held)
     }
 }

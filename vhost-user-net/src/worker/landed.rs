@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use vhost_daemon::sys::Buffers;
 
-use super::held::{Allotment, Held};
+use super::held::{Allotment, HeldBuffers};
 use crate::features::Negotiated;
 use crate::header::{FLAGS_OFFSET, HeaderLen, NUM_BUFFERS_OFFSET};
 
@@ -21,21 +21,18 @@ pub(super) struct Landed {
 }
 
 impl Landed {
-    /// Bytes of the buffers that it has by now.
-    pub(super) fn room(&self) -> usize {
-        self.buffers.iter().map(|held| held.buffers.len()).sum()
-    }
-
     /// Copies its first bytes, header included; returns how many there are.
-    pub(super) fn front(&self, out: &mut [u8], spill: &[u8]) -> usize {
+    pub(super) fn front(&self, held: &HeldBuffers, spill: &[u8], out: &mut [u8]) -> usize {
         let wanted = out.len().min(self.len);
         let mut done = 0;
-        for held in &self.buffers {
+        for place in &self.buffers {
             let end = wanted.min(self.in_guest);
             if done >= end {
                 break;
             }
-            done += held.buffers.read_at(0, &mut out[done..end]);
+            if let Some(buffers) = held.buffers(*place) {
+                done += buffers.read_at(0, &mut out[done..end]);
+            }
         }
         if done < wanted && done == self.in_guest.min(wanted) {
             let count = (wanted - done).min(spill.len());
@@ -47,12 +44,12 @@ impl Landed {
 
     /// Copies what spilled into the buffers behind what they hold, and patches the header. Returns how
     /// many of the buffers the frame fills.
-    pub(super) fn settle(&self, spill: &[u8], agreed: Negotiated) -> usize {
+    pub(super) fn settle(&self, held: &HeldBuffers, spill: &[u8], agreed: Negotiated) -> usize {
         let mut tail = spill
             .get(..self.len.saturating_sub(self.in_guest))
             .unwrap_or_default();
         let (mut at, mut count) = (0, 0);
-        for Held { buffers, .. } in &self.buffers {
+        for buffers in self.buffers.iter().filter_map(|place| held.buffers(*place)) {
             if at >= self.len {
                 break;
             }
@@ -64,8 +61,9 @@ impl Landed {
             }
             at += buffers.len();
         }
-        if let Some(first) = self.buffers.first() {
-            patch_header(&first.buffers, agreed, count);
+        let first = self.buffers.first().and_then(|place| held.buffers(*place));
+        if let Some(first) = first {
+            patch_header(first, agreed, count);
         }
         count
     }

@@ -124,7 +124,7 @@ impl<P: Port> Receive<P> {
         self.station.set_receiving(self.pair, false);
         for landed in std::mem::take(&mut self.landed) {
             self.metrics.dropped(DropCause::Stopped);
-            self.take_back(landed.buffers);
+            self.held.put_back(&landed.buffers);
         }
         while let Some(held) = self.held.take_newest() {
             if held.next_avail == cx.queue().next_avail() {
@@ -147,7 +147,7 @@ impl<P: Port> Receive<P> {
             return false;
         }
         self.gather(cx);
-        let mut allotments = self.allot(most);
+        let allotments = self.allot(most);
         if allotments.is_empty() {
             // The frames wait in the port's own queue until it is full.
             return false;
@@ -158,7 +158,10 @@ impl<P: Port> Receive<P> {
         let places = allotments.iter().zip(spills);
         let mut places: SmallVec<[Scatter<'_>; 16]> = places
             .map(|(allotment, spill)| {
-                Scatter::new(allotment.iter().map(|held| &held.buffers), spill)
+                let buffers = allotment
+                    .iter()
+                    .filter_map(|place| self.held.buffers(*place));
+                Scatter::new(buffers, spill)
             })
             .collect();
         let more = self.source.receive(&mut places, &mut |index, len| {
@@ -172,10 +175,10 @@ impl<P: Port> Receive<P> {
         let came = lengths.iter().filter(|len| **len > 0).count();
         self.depth.came(came, lengths.len());
         let since = cx.queue().now();
-        for (index, buffers) in allotments.drain(..).enumerate() {
+        for (index, buffers) in allotments.into_iter().enumerate() {
             let len = lengths.get(index).copied().unwrap_or_default();
             if len == 0 {
-                self.take_back(buffers);
+                self.held.put_back(&buffers);
                 continue;
             }
             self.depth.saw(len);
@@ -209,7 +212,7 @@ impl<P: Port> Receive<P> {
         }
     }
 
-    fn allot(&mut self, most: usize) -> SmallVec<[Allotment; 16]> {
+    fn allot(&mut self, most: usize) -> SmallVec<[Allotment; FrameBatch::MOST]> {
         let mut allotments = SmallVec::new();
         while allotments.len() < most {
             let allotment = self.held.allot(self.depth.bytes(), self.agreed.mergeable());
@@ -228,14 +231,14 @@ impl<P: Port> Receive<P> {
         while let Some(mut frame) = self.landed.pop_front() {
             frames += 1;
             if !self.is_wanted(&frame) {
-                self.take_back(frame.buffers);
+                self.held.put_back(&frame.buffers);
                 continue;
             }
             match self.try_deliver(cx, &mut frame) {
                 Outcome::Delivered => self.complete(cx, frame),
                 Outcome::Dropped(cause) => {
                     self.metrics.dropped(cause);
-                    self.take_back(frame.buffers);
+                    self.held.put_back(&frame.buffers);
                 }
                 Outcome::Waits => {
                     self.waiting = true;
@@ -260,7 +263,7 @@ impl<P: Port> Receive<P> {
         let header_len = self.agreed.header_len().bytes();
         let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
         let mut front = [0; HeaderLen::Modern.bytes() + FRONT];
-        frame.front(&mut front, spill);
+        frame.front(&self.held, spill, &mut front);
         let wanted = front
             .get(header_len..)
             .and_then(<[u8]>::first_chunk)
@@ -279,7 +282,7 @@ impl<P: Port> Receive<P> {
         }
         let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
         let mut copy = vec![0; header_len + taps.snap()];
-        let count = frame.front(&mut copy, spill);
+        let count = frame.front(&self.held, spill, &mut copy);
         let copy = copy.get(header_len..count).unwrap_or_default();
         taps.passed(copy, frame.len.saturating_sub(header_len));
     }
@@ -289,7 +292,7 @@ impl<P: Port> Receive<P> {
             if !self.agreed.mergeable() || frame.len > frame.in_guest + SPILL {
                 return Outcome::Dropped(DropCause::TooLong);
             }
-            let mut room = frame.room();
+            let mut room = self.held.room(&frame.buffers);
             while room < frame.len {
                 if self.held.is_empty() {
                     if !pop_buffer(cx, self.agreed, &mut self.held) {
@@ -298,7 +301,7 @@ impl<P: Port> Receive<P> {
                     self.in_vain = false;
                 }
                 let more = self.held.allot(frame.len - room, true);
-                room += more.iter().map(|held| held.buffers.len()).sum::<usize>();
+                room += self.held.room(&more);
                 frame.buffers.extend(more);
             }
         }
@@ -315,31 +318,25 @@ impl<P: Port> Receive<P> {
     }
 
     /// Completes the buffers that the frame fills, the first one with the patched header.
-    fn complete(&mut self, cx: &mut Context<()>, mut frame: Landed) {
+    fn complete(&mut self, cx: &mut Context<()>, frame: Landed) {
         let header_len = self.agreed.header_len().bytes();
         self.copy(&frame, header_len);
         let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
-        let count = frame.settle(spill, self.agreed);
+        let count = frame.settle(&self.held, spill, self.agreed);
         let mut left = frame.len;
-        for (index, held) in frame.buffers.drain(..).enumerate() {
-            if index < count {
-                let used = held.buffers.len().min(left);
-                left -= used;
-                cx.complete(held.token, u32::try_from(used).unwrap_or(u32::MAX));
-            } else {
-                self.held.put_back(held);
+        let (filled, rest) = frame.buffers.split_at(count.min(frame.buffers.len()));
+        for &place in filled {
+            let used = self.held.room(&[place]).min(left);
+            left -= used;
+            if let Some(token) = self.held.fill(place) {
+                cx.complete(token, u32::try_from(used).unwrap_or(u32::MAX));
             }
         }
+        self.held.put_back(rest);
         let frame_len = frame.len.saturating_sub(header_len);
         self.throttle.passed(&self.station, 1, frame_len);
         self.metrics.passed(frame_len);
         cx.queue().metrics().bytes_in.add(frame_len as u64);
-    }
-
-    fn take_back(&mut self, buffers: Allotment) {
-        buffers
-            .into_iter()
-            .for_each(|held| self.held.put_back(held));
     }
 
     fn nothing_came(&mut self, cx: &mut Context<()>, error: &PortError) {
