@@ -44,7 +44,7 @@ fn wrong_options_are_refused_in_one_sentence() {
         let arguments = [&["--socket-path", socket], more].concat();
         says(&namespace, &arguments, what);
     };
-    at_socket(&[], "give --tap NAME or --tap-fd FD");
+    at_socket(&[], "give --tap NAME, --tap-fd FD");
     at_socket(&["--tap", "x", "--tap-fd", "9"], "cannot be used with");
     at_socket(&["--tap-fd", "77"], "77 is not an open descriptor");
     at_socket(&["--tap-fd", "0"], "0 is not an open descriptor");

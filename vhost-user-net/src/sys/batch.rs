@@ -124,6 +124,15 @@ impl FrameBatch {
     }
 }
 
+impl Drop for FrameBatch {
+    /// The kernel takes a ring apart some time after it is closed: the tap must not wait for that.
+    fn drop(&mut self) {
+        if let Some(ring) = &self.ring {
+            let _ = ring.submitter().unregister_files();
+        }
+    }
+}
+
 fn write_entry(ranges: &[iovec], flags: i32) -> squeue::Entry {
     if let [one] = ranges
         && let Ok(len) = u32::try_from(one.iov_len)

@@ -1,0 +1,214 @@
+//! A port on passt's stream socket. The other side is a stand-in that speaks passt's protocol; passt
+//! itself has a test of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
+
+mod network;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use lab::frontend::net::{Receive, Transmit};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::process::Daemon;
+use lab::scratch::Scratch;
+use network::{ALL, PROGRAM, SOON, next_udp, packet};
+
+struct Site {
+    daemon: Daemon,
+    listener: UnixListener,
+    stream: UnixStream,
+    scratch: Scratch,
+}
+
+impl Site {
+    fn start(test: &str) -> Self {
+        let scratch = Scratch::new(test).unwrap();
+        let listener = UnixListener::bind(scratch.join("passt")).unwrap();
+        let mut daemon = Daemon::builder(PROGRAM)
+            .arg("--passt")
+            .arg(scratch.join("passt"))
+            .arg("--socket-path")
+            .arg(scratch.join("net.sock"))
+            .spawn()
+            .unwrap();
+        let stream = accept(&listener);
+        daemon
+            .wait_listening(&scratch.join("net.sock"), SOON)
+            .unwrap();
+        Self {
+            daemon,
+            listener,
+            stream,
+            scratch,
+        }
+    }
+
+    fn guest(&self) -> (FrontEnd, Receive, Transmit) {
+        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let mut front_end = FrontEnd::connect(&self.scratch.join("net.sock"), SOON).unwrap();
+        let protocol =
+            ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+        let agreed = front_end
+            .handshake(ALL | features::VERSION_1, protocol)
+            .unwrap();
+        assert_eq!(agreed.features & 0b11, 0, "no checksum offload with passt");
+        front_end.set_mem_table(&memory).unwrap();
+        let mut receive = Receive::new(front_end.set_up_queue(0, 256).unwrap(), 2048);
+        receive.post(128).unwrap();
+        let transmit = Transmit::new(front_end.set_up_queue(1, 256).unwrap());
+        (front_end, receive, transmit)
+    }
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+fn framed(frame: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(frame.len()).unwrap();
+    [&len.to_be_bytes()[..], frame].concat()
+}
+
+fn next(stream: &mut UnixStream) -> Vec<u8> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len).unwrap();
+    let mut frame = vec![0; u32::from_be_bytes(len) as usize];
+    stream.read_exact(&mut frame).unwrap();
+    frame
+}
+
+#[test]
+fn frames_of_any_size_go_both_ways_however_they_are_cut() {
+    let mut site = Site::start("passt-frames");
+    let (_front_end, mut receive, mut transmit) = site.guest();
+    for len in [1, 100, 1472, 9000, 60_000] {
+        let frame = packet::udp(1, &lab::pattern(len as u64, len));
+        transmit.send(packet::PLAIN, &frame).unwrap();
+        assert_eq!(next(&mut site.stream), frame);
+        let bytes = framed(&packet::udp(2, &lab::pattern(len as u64, len)));
+        // In three pieces: within the length, and within the frame.
+        for piece in [
+            &bytes[..2],
+            &bytes[2..bytes.len() / 2],
+            &bytes[bytes.len() / 2..],
+        ] {
+            site.stream.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let frame = next_udp(&mut receive, 2, SOON).unwrap();
+        assert_eq!(
+            packet::udp_payload(&frame.frame),
+            lab::pattern(len as u64, len)
+        );
+    }
+    let many: Vec<u8> = (0..100_u8)
+        .flat_map(|n| framed(&packet::udp(3, &[n; 300])))
+        .collect();
+    site.stream.write_all(&many).unwrap();
+    let mut number = 0;
+    while number < 100 {
+        for frame in receive.receive(SOON).unwrap() {
+            assert_eq!(packet::udp_payload(&frame.frame), [number; 300]);
+            number += 1;
+        }
+    }
+}
+
+#[test]
+fn a_partner_that_does_not_read_costs_frames_and_no_frame_is_torn() {
+    let mut site = Site::start("passt-full");
+    let (_front_end, _receive, mut transmit) = site.guest();
+    let frame = packet::udp(1, &lab::pattern(1, 30_000));
+    for _ in 0..200 {
+        transmit.send(packet::PLAIN, &frame).unwrap();
+    }
+    // What arrived is whole, and what is sent afterwards comes behind it.
+    let last = packet::udp(9, b"the last one");
+    let mut whole = 0;
+    let deadline = Instant::now() + SOON;
+    loop {
+        assert!(Instant::now() < deadline);
+        if whole >= 2 {
+            transmit.send(packet::PLAIN, &last).unwrap();
+        }
+        let got = next(&mut site.stream);
+        if got == last {
+            break;
+        }
+        assert_eq!(got, frame);
+        whole += 1;
+    }
+    assert!(whole < 200, "nothing was lost");
+}
+
+#[test]
+fn passt_may_go_and_come_back() {
+    let mut site = Site::start("passt-back");
+    let (_front_end, mut receive, mut transmit) = site.guest();
+    for _ in 0..2 {
+        site.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        site.listener.set_nonblocking(true).unwrap();
+        let frame = packet::udp(1, b"lost or not");
+        let deadline = Instant::now() + SOON;
+        let stream = loop {
+            assert!(Instant::now() < deadline, "the daemon does not come back");
+            transmit.send(packet::PLAIN, &frame).unwrap();
+            if let Ok((stream, _)) = site.listener.accept() {
+                break stream;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        site.stream = stream;
+        assert_eq!(next(&mut site.stream), frame);
+        site.stream
+            .write_all(&framed(&packet::udp(2, b"back")))
+            .unwrap();
+        assert!(next_udp(&mut receive, 2, SOON).is_some());
+    }
+    let stderr = site.daemon.stderr();
+    assert_eq!(stderr.matches("passt has gone").count(), 2, "{stderr}");
+}
+
+#[test]
+fn nonsense_from_the_other_side_ends_its_connection_only() {
+    let mut site = Site::start("passt-nonsense");
+    let (_front_end, _receive, mut transmit) = site.guest();
+    site.stream.write_all(&[0xff; 64]).unwrap();
+    let mut rest = Vec::new();
+    site.stream.read_to_end(&mut rest).unwrap();
+    let frame = packet::udp(1, b"again");
+    let deadline = Instant::now() + SOON;
+    site.listener.set_nonblocking(true).unwrap();
+    while site.listener.accept().is_err() {
+        assert!(Instant::now() < deadline);
+        transmit.send(packet::PLAIN, &frame).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(site.daemon.is_running());
+}
+
+#[test]
+fn nobody_at_the_socket_is_said_in_one_sentence() {
+    let mut daemon = Daemon::builder(PROGRAM)
+        .args(["--passt", "/nowhere", "--socket-path", "/tmp/never.sock"])
+        .spawn()
+        .unwrap();
+    let exit = daemon.wait_exit(SOON).unwrap();
+    assert!(!exit.status.success());
+    assert!(
+        exit.stderr
+            .contains("cannot connect to passt's socket /nowhere"),
+        "{}",
+        exit.stderr
+    );
+}

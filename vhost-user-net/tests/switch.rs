@@ -1,0 +1,244 @@
+//! Guests on one switch.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure ends the test"
+)]
+
+mod network;
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use lab::frontend::net::{Header, Receive, Received, Transmit};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::process::Daemon;
+use lab::scratch::Scratch;
+use network::{ALL, PROGRAM, SOON, packet};
+
+/// Long enough for a frame that should not come.
+const MOMENT: Duration = Duration::from_millis(50);
+const BROADCAST: [u8; 6] = [0xff; 6];
+/// `VIRTIO_NET_F_MRG_RXBUF` alone: whatever is left undone has to be done by the switch.
+const PLAIN_GUEST: u64 = 1 << 15;
+
+struct Switch {
+    daemon: Daemon,
+    scratch: Scratch,
+}
+
+impl Switch {
+    fn start(test: &str, ports: usize) -> Self {
+        let scratch = Scratch::new(test).unwrap();
+        let socket = |port: usize| scratch.join(&format!("{port}.sock"));
+        let mut builder = Daemon::builder(PROGRAM)
+            .arg("--switch")
+            .arg("--metrics-socket")
+            .arg(scratch.join("metrics"));
+        for port in 0..ports {
+            builder = builder.arg(format!(
+                "--port=name=p{port},socket={}",
+                socket(port).display()
+            ));
+        }
+        let mut daemon = builder.spawn().unwrap();
+        for port in 0..ports {
+            daemon.wait_listening(&socket(port), SOON).unwrap();
+        }
+        Self { daemon, scratch }
+    }
+
+    fn guest(&self, port: usize, wanted: u64, buffers: usize) -> Guest {
+        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let socket = self.scratch.join(&format!("{port}.sock"));
+        let mut front_end = FrontEnd::connect(&socket, SOON).unwrap();
+        let protocol =
+            ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+        front_end
+            .handshake(wanted | features::VERSION_1, protocol)
+            .unwrap();
+        front_end.set_mem_table(&memory).unwrap();
+        let mut receive = Receive::new(front_end.set_up_queue(0, 256).unwrap(), 2048);
+        receive.post(buffers).unwrap();
+        let transmit = Transmit::new(front_end.set_up_queue(1, 256).unwrap());
+        let number = u8::try_from(port).unwrap();
+        Guest {
+            mac: [2, 0, 0, 0, 0, number],
+            receive,
+            transmit,
+            front_end,
+        }
+    }
+
+    fn metric(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        let mut socket = UnixStream::connect(self.scratch.join("metrics")).unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        let lines = text.lines().filter(|line| line.contains(series));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+}
+
+struct Guest {
+    mac: [u8; 6],
+    receive: Receive,
+    transmit: Transmit,
+    front_end: FrontEnd,
+}
+
+impl Guest {
+    fn send(&mut self, to: [u8; 6], header: Header, frame: &[u8]) {
+        let mut frame = frame.to_vec();
+        frame[..6].copy_from_slice(&to);
+        frame[6..12].copy_from_slice(&self.mac);
+        self.transmit.send(header, &frame).unwrap();
+    }
+
+    fn received(&mut self) -> Vec<Received> {
+        self.receive.receive(SOON).unwrap()
+    }
+
+    fn hears_nothing(&mut self) {
+        assert_eq!(self.receive.receive(MOMENT).unwrap(), []);
+    }
+
+    fn hears(&mut self, payload: &[u8]) {
+        let frames = self.received();
+        let [frame] = &frames[..] else {
+            panic!("{} frames", frames.len());
+        };
+        assert_eq!(packet::udp_payload(&frame.frame), payload);
+        assert_eq!(frame.header.num_buffers, 1);
+    }
+}
+
+#[test]
+fn frames_find_the_station_that_was_heard_and_others_go_to_all() {
+    let switch = Switch::start("switch-learn", 3);
+    let [mut a, mut b, mut c] = [0, 1, 2].map(|port| switch.guest(port, ALL, 64));
+    let (to_a, to_b) = (a.mac, b.mac);
+    a.send(to_b, packet::PLAIN, &packet::udp(1, b"who is b?"));
+    b.hears(b"who is b?");
+    c.hears(b"who is b?");
+    b.send(to_a, packet::PLAIN, &packet::udp(1, b"me"));
+    a.hears(b"me");
+    c.hears_nothing();
+    a.send(to_b, packet::PLAIN, &packet::udp(1, b"hello"));
+    b.hears(b"hello");
+    c.hears_nothing();
+    a.send(BROADCAST, packet::PLAIN, &packet::udp(1, b"all"));
+    b.hears(b"all");
+    c.hears(b"all");
+    a.hears_nothing();
+    assert!(!switch.daemon.stderr().contains("panicked"));
+}
+
+#[test]
+fn what_a_guest_does_not_take_is_finished_for_it() {
+    let switch = Switch::start("switch-offloads", 3);
+    let mut a = switch.guest(0, ALL, 64);
+    let mut whole = switch.guest(1, ALL, 128);
+    let mut plain = switch.guest(2, PLAIN_GUEST, 128);
+    let payload = lab::pattern(5, 30_000);
+    let (header, frame) = packet::tcp_unsegmented(7, 1400, &payload);
+    a.send(BROADCAST, header, &frame);
+    let frames = whole.received();
+    assert_eq!(frames.len(), 1);
+    assert_eq!(
+        packet::tcp_payload(&frames[0].frame, 7),
+        Some((0, &payload[..]))
+    );
+    assert_eq!(frames[0].header.gso_size, 1400);
+    let mut stream: Vec<u8> = Vec::new();
+    while stream.len() < payload.len() {
+        for Received { header, frame } in plain.received() {
+            assert_eq!((header.flags, header.gso_type), (0, 0));
+            assert!(packet::checksum_holds(&frame));
+            let (offset, part) = packet::tcp_payload(&frame, 7).unwrap();
+            assert_eq!(offset, stream.len());
+            assert!(part.len() <= 1400);
+            stream.extend(part);
+        }
+    }
+    assert_eq!(stream, payload);
+    let (header, frame) = packet::udp_unfinished(9, b"unfinished");
+    a.send(BROADCAST, header, &frame);
+    let received = &plain.received()[0];
+    assert!(packet::checksum_holds(&received.frame));
+    assert_eq!(received.header.flags, 0);
+}
+
+#[test]
+fn a_guest_without_buffers_loses_frames_and_nobody_waits() {
+    let switch = Switch::start("switch-full", 2);
+    let mut a = switch.guest(0, ALL, 64);
+    let mut b = switch.guest(1, ALL, 0);
+    let to_b = b.mac;
+    let frame = packet::udp(3, &[7; 100]);
+    for _ in 0..3000 {
+        a.send(to_b, packet::PLAIN, &frame);
+    }
+    let full = switch.metric("cause=\"full\"");
+    assert!(
+        full == 0,
+        "a flooded frame is not the sender's loss: {full}"
+    );
+    b.send(a.mac, packet::PLAIN, &frame);
+    a.received();
+    for _ in 0..3000 {
+        a.send(to_b, packet::PLAIN, &frame);
+    }
+    assert!(switch.metric("cause=\"full\"") >= 1000);
+    b.receive.post(128).unwrap();
+    let mut count = 0;
+    while count < 1000 {
+        count += b.received().len();
+    }
+}
+
+#[test]
+fn a_header_that_contradicts_its_frame_is_dropped() {
+    let switch = Switch::start("switch-hostile", 2);
+    let mut a = switch.guest(0, ALL, 64);
+    let mut b = switch.guest(1, PLAIN_GUEST, 64);
+    let (good, frame) = packet::tcp_unsegmented(2, 1400, &lab::pattern(1, 4000));
+    let mut bad = [good; 6];
+    bad[0].gso_type = 0x7f;
+    bad[1].csum_start = 60_000;
+    bad[2].gso_size = 0;
+    bad[3].csum_start = 4;
+    bad[4].gso_type = 4;
+    bad[5].flags = 0;
+    b.send(a.mac, packet::PLAIN, &packet::udp(2, b"here"));
+    a.received();
+    let to_b = b.mac;
+    for header in bad {
+        a.send(to_b, header, &frame);
+    }
+    b.hears_nothing();
+    assert_eq!(switch.metric("cause=\"malformed\""), 6);
+    a.send(to_b, packet::PLAIN, &packet::udp(2, b"still there"));
+    b.hears(b"still there");
+}
+
+#[test]
+fn a_guest_that_comes_back_is_found_again() {
+    let switch = Switch::start("switch-reconnect", 2);
+    let mut a = switch.guest(0, ALL, 64);
+    for round in 0..3_u8 {
+        let mut b = switch.guest(1, ALL, 64);
+        let to_b = b.mac;
+        b.send(a.mac, packet::PLAIN, &packet::udp(2, &[round]));
+        a.hears(&[round]);
+        a.send(to_b, packet::PLAIN, &packet::udp(2, &[round]));
+        b.hears(&[round]);
+        b.front_end.stop_queue(0).unwrap();
+        // Nobody listens: lost as on a wire that is not plugged in.
+        a.send(to_b, packet::PLAIN, &packet::udp(2, b"lost"));
+    }
+    assert_eq!(switch.metric("cause=\"down\""), 3);
+}
