@@ -57,7 +57,8 @@ impl Turns<'_> {
                         bare::receive(tap, &generator, time, self.interrupt)?
                     }
                     _ => {
-                        let frames: Vec<_> = (0..256).map(frames(self.workload, place.number)).collect();
+                        let frames: Vec<_> =
+                            (0..256).map(frames(self.workload, place.number)).collect();
                         bare::send(tap, &frames, time, self.interrupt)?
                     }
                 };
