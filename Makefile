@@ -14,7 +14,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo"
 PACKAGES := \
 	acl attr apache2-utils build-essential busybox-static ca-certificates cpio curl dpkg-dev \
 	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
-	pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
+	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
 
 .PHONY: help setup build agent release demo lint test bench bench-peers walk fuzz clean
@@ -76,6 +76,7 @@ bench-peers: ## Install the Rust virtiofsd to measure against
 bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=1 for a short run
 	target/release/ringside-perf blk $(if $(QUICK),--quick)
 	target/release/ringside-perf fs --keep-awake $(if $(QUICK),--quick)
+	target/release/ringside-perf net --keep-awake $(if $(QUICK),--quick)
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
 	cargo bench --quiet -p virtiofsd --bench walk

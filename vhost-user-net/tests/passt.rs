@@ -10,11 +10,13 @@
 mod network;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use lab::frontend::net::{Receive, Transmit};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::netns::NetNamespace;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
 use network::{ALL, PROGRAM, SOON, next_udp, packet};
@@ -211,4 +213,63 @@ fn nobody_at_the_socket_is_said_in_one_sentence() {
         "{}",
         exit.stderr
     );
+}
+
+#[test]
+fn passt_itself_answers_for_the_gateway() {
+    lab::need::program("passt").unwrap();
+    let scratch = Scratch::new("passt-itself").unwrap();
+    let namespace = NetNamespace::new().unwrap();
+    for arguments in [
+        "link add out type veth peer name far",
+        "link set out up",
+        "link set far up",
+        "addr add 192.0.2.10/24 dev out",
+        "route add default via 192.0.2.1",
+    ] {
+        namespace.ip(arguments).unwrap();
+    }
+    // It gives root up and makes its socket as somebody else.
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(scratch.path(), open).unwrap();
+    let socket = scratch.join("passt");
+    let passt = Daemon::builder("passt").args(["--foreground", "--socket"]);
+    let mut passt = namespace.spawn(passt.arg(&socket)).unwrap();
+    passt.wait_listening(&socket, SOON).unwrap();
+    let mut daemon = Daemon::builder(PROGRAM)
+        .arg("--passt")
+        .arg(&socket)
+        .arg("--socket-path")
+        .arg(scratch.join("net.sock"))
+        .spawn()
+        .unwrap();
+    daemon
+        .wait_listening(&scratch.join("net.sock"), SOON)
+        .unwrap();
+    let memory = GuestMemory::with_size(16 << 20).unwrap();
+    let mut front_end = FrontEnd::connect(&scratch.join("net.sock"), SOON).unwrap();
+    let protocol = ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+    front_end
+        .handshake(ALL | features::VERSION_1, protocol)
+        .unwrap();
+    front_end.set_mem_table(&memory).unwrap();
+    let mut receive = Receive::new(front_end.set_up_queue(0, 64).unwrap(), 2048);
+    receive.post(32).unwrap();
+    let mut transmit = Transmit::new(front_end.set_up_queue(1, 64).unwrap());
+    // Who has 192.0.2.1? Tell 192.0.2.10 (RFC 826).
+    let own = [2, 0, 0, 0, 0, 7];
+    let mut question = [&[0xff; 6][..], &own, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &own].concat();
+    question.extend([192, 0, 2, 10, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
+    transmit.send(packet::PLAIN, &question).unwrap();
+    let deadline = Instant::now() + SOON;
+    loop {
+        assert!(Instant::now() < deadline, "no answer");
+        let frames = receive.receive(SOON).unwrap();
+        let answered = frames.iter().any(|it| {
+            it.frame.get(12..14) == Some(&[8, 6]) && it.frame.get(28..32) == Some(&[192, 0, 2, 1])
+        });
+        if answered {
+            break;
+        }
+    }
 }
