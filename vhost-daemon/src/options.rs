@@ -37,8 +37,9 @@ pub struct CommonOptions {
     #[arg(long, value_name = "PATH")]
     pub metrics_socket: Option<PathBuf>,
 
-    /// How long a queue's thread polls before it sleeps: auto, or microseconds (0: never)
-    #[arg(long, value_name = "auto|US", default_value = "auto")]
+    /// How long a queue's thread polls before it sleeps: auto (:PERCENT: and polls in vain no more than
+    /// so much of the time), or microseconds (0: never)
+    #[arg(long, value_name = "auto[:PERCENT]|US", default_value = "auto")]
     pub poll_us: PollPolicy,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as vhost_daemon=debug,info

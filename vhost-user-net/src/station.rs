@@ -250,7 +250,7 @@ impl<P: Port> Station<P> {
 
     /// Takes the link down, or up again: the guest is told, and asked to announce itself.
     pub fn plug(&self, up: bool) {
-        if self.unplugged.swap(!up, Ordering::Relaxed) == !up {
+        if self.unplugged.swap(!up, Ordering::Relaxed) != up {
             return;
         }
         if up {

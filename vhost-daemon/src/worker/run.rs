@@ -84,6 +84,8 @@ fn serve<W: QueueWorker>(
 ) -> io::Result<()> {
     let mut poll = PollWindow::new(policy);
     let mut idle_since: Option<Instant> = None;
+    // Since then, the thread has not only polled.
+    let mut slept = false;
     // What an earlier process left is taken even when the ring stops at once: the index that the
     // stop answers with lies behind it.
     while !stop.is_raised() || (cx.queue.left_over() > 0 && !cx.broken) {
@@ -104,7 +106,12 @@ fn serve<W: QueueWorker>(
         if reaped + taken > 0
             && let Some(since) = idle_since.take()
         {
-            poll.work_came_after(cx.queue.now().saturating_duration_since(since));
+            let idle = cx.queue.now().saturating_duration_since(since);
+            if !slept {
+                poll.polled(idle, cx.queue.now());
+            }
+            poll.work_came_after(idle);
+            slept = false;
         }
         if taken >= Context::<W::Tag>::BATCH {
             cx.reactor.submit()?;
@@ -121,6 +128,10 @@ fn serve<W: QueueWorker>(
         if since.elapsed() < poll.window() && worker.wants_requests() {
             poll_briefly(cx)?;
             continue;
+        }
+        if !slept {
+            poll.polled(since.elapsed(), Instant::now());
+            slept = true;
         }
         sleep(worker, cx)?;
     }

@@ -87,6 +87,7 @@ impl Network {
         let protocol = ProtocolFeatures::CONFIG
             | ProtocolFeatures::MQ
             | ProtocolFeatures::REPLY_ACK
+            | ProtocolFeatures::LOG_SHMFD
             | ProtocolFeatures::BACKEND_REQ;
         front_end
             .handshake(wanted | features::VERSION_1, protocol)
