@@ -63,14 +63,13 @@ fn every_page_that_a_frame_changed_is_in_the_log() {
     let after = memory.read(GuestAddress(0), MEMORY).unwrap();
     let mut logged = vec![0; bytes];
     log.read_exact_at(&mut logged, 0).unwrap();
-    // The driver writes its own part of the ring: only the buffers are the device's alone.
+    // The driver writes its own part of the ring: the buffers are the device's alone.
+    let ring = receive.queue_mut().addresses();
+    let rings = [ring.desc, ring.avail, ring.used].map(|at| usize::try_from(at.0).unwrap() / PAGE);
     let mut changed = 0;
-    for page in 0..MEMORY / PAGE {
-        let range = page * PAGE..(page + 1) * PAGE;
-        let posted = after[range.clone()]
-            .windows(4)
-            .any(|it| it == &lab::pattern(1, 60_000)[..4]);
-        if posted && before[range.clone()] != after[range] {
+    let pages = before.chunks(PAGE).zip(after.chunks(PAGE)).enumerate();
+    for (page, _) in pages.filter(|(_, (before, after))| before != after) {
+        if !rings.contains(&page) {
             changed += 1;
             assert!(
                 logged[page / 8] & 1 << (page % 8) != 0,
@@ -80,5 +79,5 @@ fn every_page_that_a_frame_changed_is_in_the_log() {
     }
     assert!(changed > 0, "no page was looked at");
     let marked: u32 = logged.iter().map(|byte| byte.count_ones()).sum();
-    assert!((50..200).contains(&marked), "{marked} pages are marked");
+    assert!((40..60).contains(&marked), "{marked} pages are marked");
 }
