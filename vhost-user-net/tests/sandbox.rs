@@ -55,7 +55,7 @@ fn every_thread_that_serves_has_a_list_of_its_own() {
     let threads = Process::serving(&network.daemon).threads("Seccomp_filters");
     for (name, filters) in &threads {
         let own_list = match name.as_str() {
-            "vhost-user-net" | "vring_worker" => false,
+            "vhost-user-net" | "device" | "control" | "vring_worker" => false,
             "session" | "relay-in" | "relay-out" | "signals" | "metrics" => true,
             "queue0" | "queue1" => true,
             name if name.starts_with("iou-") => continue,
