@@ -24,6 +24,13 @@ pub enum Event<T> {
 const WATCH_BIT: u64 = 1 << 63;
 const TIMER: u64 = WATCH_BIT - 1;
 
+/// A descriptor that is watched always, or when asked for.
+#[derive(Clone, Copy)]
+struct Watch {
+    fd: RawFd,
+    on_demand: bool,
+}
+
 /// An io_uring that one thread submits to and reaps, with the table of what is in flight.
 ///
 /// `T` is the submitter's tag for an operation. Dropping the reactor waits until every operation
@@ -33,7 +40,7 @@ pub struct Reactor<T> {
     // Boxed: the kernel may read the iovec arrays until completion, so entries must not move.
     slots: Vec<Box<Option<(T, Io)>>>,
     free: Vec<u32>,
-    watches: Vec<RawFd>,
+    watches: Vec<Watch>,
     in_flight: usize,
     /// Boxed: the kernel reads it when the operation is handed over.
     timer: Box<Timespec>,
@@ -85,9 +92,32 @@ impl<T> Reactor<T> {
     /// # Errors
     /// When the submission queue is full and the kernel does not take it.
     pub fn watch(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
-        let id = u32::try_from(self.watches.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.watches.push(fd.as_raw_fd());
+        let id = self.add_watch(fd, false)?;
         self.arm(id)?;
+        Ok(id)
+    }
+
+    /// Watches `fd` only from each [`await_input`](Self::await_input) to the one event that follows: in
+    /// between, input costs its sender nothing. The caller keeps it open.
+    ///
+    /// # Errors
+    /// Never, below 2^32 watches.
+    pub fn watch_on_demand(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
+        self.add_watch(fd, true)
+    }
+
+    /// [`Event::Ready`] follows once there is input, at once if there is already.
+    ///
+    /// # Errors
+    /// When the submission queue is full and the kernel does not take it.
+    pub fn await_input(&mut self, id: WatchId) -> io::Result<()> {
+        self.arm(id)
+    }
+
+    fn add_watch(&mut self, fd: &impl AsRawFd, on_demand: bool) -> io::Result<WatchId> {
+        let id = u32::try_from(self.watches.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let fd = fd.as_raw_fd();
+        self.watches.push(Watch { fd, on_demand });
         Ok(id)
     }
 
@@ -202,7 +232,10 @@ impl<T> Reactor<T> {
             }
             if data & WATCH_BIT != 0 {
                 let id = u32::try_from(data & !WATCH_BIT).unwrap_or(u32::MAX);
-                if !cqueue::more(completion.flags()) && self.arm(id).is_err() {
+                let watch = self.watches.get(id as usize);
+                let over = !cqueue::more(completion.flags());
+                let renew = over && watch.is_some_and(|watch| !watch.on_demand);
+                if renew && self.arm(id).is_err() {
                     tracing::error!(
                         watch = id,
                         "a watched descriptor could not be watched again"
@@ -226,13 +259,10 @@ impl<T> Reactor<T> {
     }
 
     fn arm(&mut self, id: WatchId) -> io::Result<()> {
-        let fd = self
-            .watches
-            .get(id as usize)
-            .copied()
-            .ok_or(io::ErrorKind::NotFound)?;
+        let watch = self.watches.get(id as usize).copied();
+        let Watch { fd, on_demand } = watch.ok_or(io::ErrorKind::NotFound)?;
         let entry = opcode::PollAdd::new(Fd(fd), u32::from(libc::POLLIN.unsigned_abs()))
-            .multi(true)
+            .multi(!on_demand)
             .build()
             .user_data(WATCH_BIT | u64::from(id));
         self.push_entry(&entry)

@@ -100,6 +100,23 @@ impl<T> Context<T> {
         self.reactor.watch(fd)
     }
 
+    /// Watches a descriptor for input only from each [`await_input`](Self::await_input) to the one
+    /// [`ready`](super::QueueWorker::ready) that follows.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn watch_on_demand(&mut self, fd: &impl AsRawFd) -> io::Result<WatchId> {
+        self.reactor.watch_on_demand(fd)
+    }
+
+    /// [`ready`](super::QueueWorker::ready) follows once there is input, at once if there is already.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn await_input(&mut self, watch: WatchId) -> io::Result<()> {
+        self.reactor.await_input(watch)
+    }
+
     /// Has the next turn come after `delay` at the latest.
     pub fn wake_after(&mut self, delay: Duration) {
         if let Err(error) = self.reactor.wake_after(delay) {

@@ -49,8 +49,9 @@ pub struct Receive<P: Port> {
     /// The oldest frame waits for more buffers.
     waiting: bool,
     watch: Option<WatchId>,
-    /// Frames may wait at the port.
+    /// Frames may wait at the port; if not, it is watched, has failed or has gone.
     expecting: bool,
+    failed: bool,
     throttle: Throttle,
     wishes: FilterView,
 }
@@ -84,21 +85,23 @@ impl<P: Port> Receive<P> {
             waiting: false,
             watch: None,
             expecting: true,
+            failed: false,
             throttle: Throttle::new(Direction::Receive),
             wishes,
         })
     }
 
     pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
-        self.watch = Some(cx.watch(&self.source.readable())?);
-        // Its end only has to wake the thread: `deliver` looks at the clock.
+        self.watch = Some(cx.watch_on_demand(&self.source.readable())?);
+        // Its end only has to wake the thread: `deliver` looks at the clock, and `ready` tries a port
+        // that failed once more.
         cx.watch(&self.patience)?;
         self.station.set_receiving(self.pair, true);
         Ok(())
     }
 
     pub(super) fn ready(&mut self, watch: WatchId) {
-        self.expecting |= self.watch == Some(watch);
+        self.expecting |= self.watch == Some(watch) || std::mem::take(&mut self.failed);
     }
 
     /// While no frame waits, buffers are of no use.
@@ -191,7 +194,8 @@ impl<P: Port> Receive<P> {
             });
         }
         match more {
-            Ok(more) => self.expecting = more,
+            Ok(true) => {}
+            Ok(false) => self.await_frames(cx),
             Err(error) => self.nothing_came(cx, &error),
         }
         came > 0
@@ -339,12 +343,20 @@ impl<P: Port> Receive<P> {
         cx.queue().metrics().bytes_in.add(frame_len as u64);
     }
 
+    /// While frames come one behind the other nobody has to be told of them.
+    fn await_frames(&mut self, cx: &mut Context<()>) {
+        self.expecting = false;
+        let awaited = self.watch.map(|watch| cx.await_input(watch));
+        self.failed = !matches!(awaited, Some(Ok(()))) && self.patience.start().is_ok();
+    }
+
     fn nothing_came(&mut self, cx: &mut Context<()>, error: &PortError) {
         self.expecting = false;
         match error {
-            PortError::Again => {}
+            PortError::Again => self.await_frames(cx),
             PortError::Gone => self.station.lose_link(),
             error => {
+                self.failed = self.patience.start().is_ok();
                 let error = io::Error::other(error.to_string());
                 cx.backend_error("no frame can be received", &error);
             }

@@ -103,6 +103,10 @@ impl Mailbox {
         if collected {
             return true;
         }
+        // Whoever woke us left the wakeup readable.
+        if !self.asleep.load(Ordering::SeqCst) {
+            self.wakeup.clear();
+        }
         self.asleep.store(true, Ordering::SeqCst);
         // A sender may have come by before it could see that we are asleep.
         let collected = self.swap(emptied);
