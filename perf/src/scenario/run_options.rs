@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// The options as typed. Each scenario adds a `--size`.
+/// The options as typed. Scenarios on files add a `--size`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
     /// Our daemon; the one next to this program by default
@@ -52,7 +52,7 @@ pub struct RunOptions {
     pub quick: bool,
 
     /// 1 round of 0.1 s on little data: shows that the harness works, measures nothing
-    #[arg(long, conflicts_with_all = ["rounds", "seconds", "size"])]
+    #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub smoke: bool,
 
     /// Directory of the disk target's files, on a file system with O_DIRECT

@@ -32,7 +32,12 @@ pub struct BlkOptions {
     pub modes: Vec<Mode>,
 
     /// Size of the disk in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 1024,
+        conflicts_with = "smoke"
+    )]
     pub size: u64,
 }
 

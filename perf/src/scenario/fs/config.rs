@@ -41,7 +41,12 @@ pub struct FsOptions {
     pub queues: u16,
 
     /// Size of the data in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 2048,
+        conflicts_with = "smoke"
+    )]
     pub size: u64,
 
     /// Files of the metadata workloads, and half as many in the tree of find and git status; a
