@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vhost_daemon::wakeup::Wakeup;
+use vhost_daemon::worker::WatchId;
 
 use super::{Cx, Taken, finish, refuse, serve_again};
 use crate::file_system::GuestFileSystem;
@@ -29,6 +30,8 @@ const WAITING_SHARE: usize = 4;
 /// The waiting requests of one queue.
 pub(super) struct Away {
     inbox: Arc<Inbox>,
+    /// The watch of the inbox.
+    watch: Option<WatchId>,
     /// With a helper, by number.
     sent: HashMap<u64, (Taken, Arc<Interrupt>)>,
     next: u64,
@@ -98,14 +101,21 @@ impl Away {
                 arrived: Condvar::new(),
                 wakeup: Wakeup::new()?,
             }),
+            watch: None,
             sent: HashMap::new(),
             next: 0,
             waiting: Vec::new(),
         })
     }
 
-    pub(super) fn watch(&self, cx: &mut Cx) -> io::Result<()> {
-        cx.watch(&self.inbox.wakeup).map(drop)
+    pub(super) fn watch(&mut self, cx: &mut Cx) -> io::Result<()> {
+        self.watch = Some(cx.watch(&self.inbox.wakeup)?);
+        Ok(())
+    }
+
+    /// Whether `watch` is what tells of replies, rather than of kicks.
+    pub(super) fn is_told_by(&self, watch: WatchId) -> bool {
+        self.watch == Some(watch)
     }
 
     fn interrupt(&self) -> Arc<Interrupt> {

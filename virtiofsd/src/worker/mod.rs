@@ -215,8 +215,10 @@ impl<F: GuestFileSystem> QueueWorker for FsWorker<F> {
         tag.finish(cx, result);
     }
 
-    fn ready(&mut self, cx: &mut Cx, _watch: WatchId) {
-        self.away.woken(cx, &self.server);
+    fn ready(&mut self, cx: &mut Cx, watch: WatchId) {
+        if self.away.is_told_by(watch) {
+            self.away.woken(cx, &self.server);
+        }
     }
 
     fn stop(&mut self, cx: &mut Cx) {
