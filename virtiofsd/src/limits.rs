@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -40,6 +41,19 @@ pub fn raise_open_files(asked: Option<u64>) -> Result<u64, LimitError> {
         result => result.map(|()| wanted),
     }
     .map_err(refused(wanted))
+}
+
+/// A table for so many descriptors takes 130 KiB of the kernel's memory.
+const ROOM: u64 = 16384;
+
+/// Has the kernel make the process' table of descriptors large at once, of which `open_files` may be
+/// used. It would grow by doubling, and each time a thread has to wait until all processors have let go of
+/// the old table (`synchronize_rcu` in fs/file.c): some 10 ms, several times during a guest's first look
+/// at a tree. While there is one thread, nobody waits.
+pub fn make_room_for_descriptors(any: impl AsFd, open_files: u64) {
+    // Less than there is room for: no error matters, the table then grows as it did.
+    let last = i32::try_from(open_files.min(ROOM).saturating_sub(1)).unwrap_or(0);
+    drop(rustix::io::fcntl_dupfd_cloexec(any, last));
 }
 
 fn refused(limit: u64) -> impl FnOnce(Errno) -> LimitError {

@@ -14,7 +14,7 @@ use vhost_daemon::sandbox::{Sandbox, SandboxError, capabilities, close_inherited
 use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::FsDevice;
 use virtiofsd::helpers::Helpers;
-use virtiofsd::limits::{LimitError, raise_open_files};
+use virtiofsd::limits::{LimitError, make_room_for_descriptors, raise_open_files};
 use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
 use virtiofsd::system_calls::CALLS;
@@ -79,6 +79,7 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
         capabilities: config.sandbox.capabilities,
     };
     let inside = sandbox.enter(files.into_iter().flatten().collect())?;
+    make_room_for_descriptors(&inside.descriptors, open_files);
     let directory = config.passthrough.shared_directory.clone();
     let mut passthrough = config.passthrough;
     passthrough.shared_directory = inside.directory;
