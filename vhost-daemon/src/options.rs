@@ -38,9 +38,9 @@ pub struct CommonOptions {
     pub metrics_socket: Option<PathBuf>,
 
     /// How long a queue's thread polls before it sleeps: auto (:PERCENT: and polls in vain no more than
-    /// so much of the time), or microseconds (0: never)
-    #[arg(long, value_name = "auto[:PERCENT]|US", default_value = "auto")]
-    pub poll_us: PollPolicy,
+    /// so much of the time), or microseconds (0: never); auto by default, 0 in virtiofsd
+    #[arg(long, value_name = "auto[:PERCENT]|US")]
+    pub poll_us: Option<PollPolicy>,
 
     /// What to log: error, warn, info, debug, trace, or a filter such as vhost_daemon=debug,info
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -118,7 +118,7 @@ impl CommonOptions {
         let shared = SharedConfig {
             once: self.once,
             metrics_socket: self.metrics_socket,
-            poll: self.poll_us,
+            poll: self.poll_us.unwrap_or(PollPolicy::Auto),
         };
         Ok((endpoint, shared))
     }

@@ -1,11 +1,14 @@
 //! The command line: what it comes to.
 
+use std::time::Duration;
+
 use rustix::fs::Gid;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use vhost_daemon::options::{CommonConfig, OptionsError};
 use vhost_daemon::sandbox::capabilities::ModifyError;
 use vhost_daemon::sandbox::{IdMaps, SandboxConfig};
+use vhost_daemon::worker::PollPolicy;
 
 use super::{CompatError, Options};
 use crate::device::TAG_LEN;
@@ -94,6 +97,9 @@ pub enum ConfigError {
     Common(#[from] OptionsError),
 }
 
+/// A guest mostly waits for an answer before it asks again: polling meanwhile costs twice the CPU.
+const NO_POLLING: PollPolicy = PollPolicy::Fixed(Duration::ZERO);
+
 impl Options {
     /// Checks the options.
     ///
@@ -119,6 +125,8 @@ impl Options {
             .as_deref()
             .map(find_group)
             .transpose()?;
+        let mut common = options.common;
+        common.poll_us.get_or_insert(NO_POLLING);
         Ok(DaemonConfig {
             passthrough,
             sandbox: options.sandbox.validate(needed)?,
@@ -130,7 +138,7 @@ impl Options {
             open_files: options.rlimit_nofile,
             tag: options.tag,
             queues: options.queues,
-            common: options.common.validate()?,
+            common: common.validate()?,
         })
     }
 

@@ -118,6 +118,7 @@ impl Entry {
                     format!("--shared-dir={ground}"),
                     format!("--cache={cache}"),
                     "--sandbox=none".to_owned(),
+                    "--xattr".to_owned(),
                 ];
                 Some((program.clone(), arguments))
             }
@@ -128,7 +129,7 @@ impl Entry {
                 };
                 let arguments = vec![
                     format!("--socket-path={socket}"),
-                    format!("-osource={ground},cache={cache},sandbox=chroot"),
+                    format!("-osource={ground},cache={cache},sandbox=chroot,xattr"),
                 ];
                 Some((program.clone(), arguments))
             }
@@ -150,11 +151,11 @@ mod tests {
         };
         assert_eq!(
             words(Entry::Rust("/r".into())),
-            "--socket-path=/s --shared-dir=/g --cache=never --sandbox=none"
+            "--socket-path=/s --shared-dir=/g --cache=never --sandbox=none --xattr"
         );
         assert_eq!(
             words(Entry::Qemu("/c".into())),
-            "--socket-path=/s -osource=/g,cache=none,sandbox=chroot"
+            "--socket-path=/s -osource=/g,cache=none,sandbox=chroot,xattr"
         );
         assert!(
             Entry::Host
