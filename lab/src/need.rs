@@ -59,6 +59,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cpio", "cpio"),
     ("fio", "fio"),
     ("git", "git"),
+    ("iasl", "acpica-tools"),
     ("ip", "iproute2"),
     ("linux.uml", "user-mode-linux"),
     ("lz4", "lz4"),

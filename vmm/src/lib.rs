@@ -1,0 +1,8 @@
+//! A minimal KVM virtual machine monitor. Its devices are vhost-user daemons: it holds the guest's
+//! memory, processors and PCI bus, and passes queues on to whoever serves them.
+//!
+//! `docs/vmm.md` shows how the parts work together.
+
+pub mod boot;
+pub mod layout;
+pub mod memory;
