@@ -3,6 +3,7 @@
 //!
 //! `docs/vmm.md` shows how the parts work together.
 
+pub mod acpi;
 pub mod boot;
 pub mod layout;
 pub mod memory;
