@@ -5,5 +5,8 @@
 
 pub mod acpi;
 pub mod boot;
+pub mod console;
+pub mod devices;
+pub mod kvm;
 pub mod layout;
 pub mod memory;

@@ -1,0 +1,17 @@
+//! The kernel's side of the machine: memory slots, processors, interrupts. The only module besides
+//! `sys` that may use `unsafe`.
+
+mod cpuid;
+mod error;
+mod lapic;
+mod probe;
+mod registers;
+mod routes;
+mod signal;
+mod vcpu;
+mod vm;
+
+pub use error::KvmError;
+pub use probe::Speed;
+pub use vcpu::{Exits, Guest, Probe, Report, Reporter, Stopped, VcpuThread};
+pub use vm::{Message, Vm};

@@ -1,0 +1,153 @@
+//! What a processor's thread is told, and what it answers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What the machine wants of a processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Run,
+    Pause,
+    Stop,
+}
+
+#[derive(Debug)]
+struct State {
+    wanted: Wanted,
+    /// The thread is outside the guest and waits, or has ended.
+    out: bool,
+}
+
+/// Starts paused.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// The thread must look at the state. Spares a lock at each exit.
+    attention: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            attention: AtomicBool::new(true),
+            state: Mutex::new(State {
+                wanted: Wanted::Pause,
+                out: false,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn want(&self, wanted: Wanted) {
+        let mut state = self.state();
+        state.wanted = wanted;
+        if wanted == Wanted::Run {
+            // The thread is in again as soon as it sees this; do not let a pause that follows see it out.
+            state.out = false;
+        }
+        self.attention.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Whether the thread came out within `limit`.
+    pub(super) fn is_out(&self, limit: Duration) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), limit, |state| !state.out)
+            .unwrap_or_else(PoisonError::into_inner);
+        waited.0.out
+    }
+
+    /// The thread asks; it waits here while it is paused. False: end.
+    pub(super) fn may_run(&self) -> bool {
+        if !self.attention.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut state = self.state();
+        while state.wanted == Wanted::Pause {
+            state.out = true;
+            self.changed.notify_all();
+            state = self.wait(state);
+        }
+        if state.wanted == Wanted::Run {
+            state.out = false;
+            self.attention.store(false, Ordering::Release);
+        }
+        state.wanted == Wanted::Run
+    }
+
+    /// The thread cannot go on: waits for the end.
+    pub(super) fn hold(&self) {
+        let mut state = self.state();
+        while state.wanted != Wanted::Stop {
+            state.out = true;
+            self.changed.notify_all();
+            state = self.wait(state);
+        }
+    }
+
+    /// Says that the thread is out when it ends, in whatever way.
+    pub(super) fn out_at_the_end(&self) -> impl Drop + '_ {
+        struct Out<'a>(&'a Control);
+        impl Drop for Out<'_> {
+            fn drop(&mut self) {
+                self.0.state().out = true;
+                self.0.changed.notify_all();
+            }
+        }
+        Out(self)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn a_thread_runs_pauses_and_ends_as_told() {
+        let control = Arc::new(Control::default());
+        let turns = Arc::new(AtomicUsize::new(0));
+        let thread = thread::spawn({
+            let (control, turns) = (control.clone(), turns.clone());
+            move || {
+                let _out = control.out_at_the_end();
+                while control.may_run() {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        assert!(control.is_out(SOON));
+        assert_eq!(turns.load(Ordering::Relaxed), 0);
+        for _ in 0..100 {
+            control.want(Wanted::Run);
+            control.want(Wanted::Pause);
+            assert!(control.is_out(SOON));
+            let counted = turns.load(Ordering::Relaxed);
+            thread::yield_now();
+            assert_eq!(turns.load(Ordering::Relaxed), counted);
+        }
+        control.want(Wanted::Stop);
+        thread.join().unwrap();
+        assert!(control.is_out(SOON));
+    }
+}
