@@ -10,3 +10,4 @@ pub mod devices;
 pub mod kvm;
 pub mod layout;
 pub mod memory;
+pub mod pci;
