@@ -9,5 +9,7 @@ pub mod console;
 pub mod devices;
 pub mod kvm;
 pub mod layout;
+pub mod machine;
 pub mod memory;
+pub mod options;
 pub mod pci;

@@ -36,6 +36,14 @@ pub enum ConsoleConfig {
     Null,
 }
 
+impl ConsoleConfig {
+    /// Whether the user's terminal is the guest's.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        *self == Self::Terminal
+    }
+}
+
 /// Why there is no console.
 #[derive(Debug, Error)]
 pub enum ConsoleError {

@@ -1,0 +1,116 @@
+//! `ringside-vmm`: runs a virtual machine whose devices are vhost-user daemons.
+
+use std::error::Error as _;
+use std::io;
+use std::process::ExitCode;
+use std::thread::Builder;
+use std::time::Duration;
+
+use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use vmm::console::{Console, ConsoleError, RawTerminal};
+use vmm::kvm::{KvmError, Vm};
+use vmm::machine::{Ended, Events, Machine, MachineError, QuitHandle};
+use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
+use vmm::options::{Action, Config, Options, OptionsError};
+
+#[derive(Debug, Error)]
+enum Error {
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error("--log-level is not a level or filter")]
+    LogLevel(#[from] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+}
+
+/// How long the console's reader has for the guest's last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What `--check` needs of memory.
+const CHECK_MEMORY: ByteSize = ByteSize(32 << 20);
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut sentence = error.to_string();
+            let mut cause = error.source();
+            while let Some(source) = cause {
+                sentence.push_str(&format!(": {source}"));
+                cause = source.source();
+            }
+            eprintln!("ringside-vmm: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&options.log_level)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .init();
+    match options.validate()? {
+        Action::Check => check(),
+        Action::Run(config) => run_machine(&config),
+    }
+}
+
+fn check() -> Result<(), Error> {
+    let memory = GuestMemory::new(MemoryConfig {
+        size: CHECK_MEMORY,
+        hugepages: false,
+        prefault: false,
+    })?;
+    let speed = Vm::new(&memory, 1)?.speed()?;
+    speed.check()?;
+    let millions = speed.instructions_per_second / 1_000_000;
+    println!("/dev/kvm is native: {millions} million ring-0 instructions a second");
+    Ok(())
+}
+
+fn run_machine(config: &Config) -> Result<(), Error> {
+    let events = Events::default();
+    quit_on_signals(events.quit_handle())?;
+    let memory = GuestMemory::new(config.memory)?;
+    let quit = events.quit_handle();
+    let console = Console::open(&config.console, Box::new(move || quit.quit()))?;
+    let _raw = config.console.is_terminal().then(RawTerminal::enter);
+    let ended = loop {
+        let machine = Machine::new(&config.machine, &memory, &console, &events)?;
+        let ended = machine.run();
+        console.flush(LAST_WORDS);
+        match ended {
+            Ok(Ended::Reset) if !config.no_reboot => memory.clear()?,
+            other => break other,
+        }
+    };
+    tracing::info!(?ended, "the machine ended");
+    Ok(ended.map(drop)?)
+}
+
+fn quit_on_signals(quit: QuitHandle) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::Signals)?;
+    Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for _ in signals.forever() {
+                quit.quit();
+            }
+        })
+        .map(drop)
+        .map_err(Error::Signals)
+}
