@@ -1,7 +1,7 @@
 //! `ringside-vmm`: runs a virtual machine whose devices are vhost-user daemons.
 
 use std::error::Error as _;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::thread::Builder;
 use std::time::Duration;
@@ -60,6 +60,7 @@ fn run(options: Options) -> Result<(), Error> {
     let filter = EnvFilter::try_new(&options.log_level)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .with_target(false)
         .init();
