@@ -13,3 +13,4 @@ pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod pci;
+pub mod virtio;

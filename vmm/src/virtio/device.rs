@@ -1,0 +1,90 @@
+//! What the transport needs of a device.
+
+use std::sync::{Arc, Mutex};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Signals;
+
+/// Kinds of devices, with their numbers (virtio 1.2, 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Network interface.
+    Net = 1,
+    /// Disk.
+    Block = 2,
+    /// Entropy source.
+    Rng = 4,
+    /// Sockets between host and guest.
+    Vsock = 19,
+    /// File system.
+    Fs = 26,
+}
+
+impl Kind {
+    /// PCI interface, subclass and class (PCI code and ID assignment specification 1.11).
+    #[must_use]
+    pub fn class(self) -> [u8; 3] {
+        match self {
+            Self::Net => [0, 0, 2],
+            Self::Block | Self::Fs => [0, 0x80, 1],
+            Self::Vsock => [0, 0x80, 2],
+            Self::Rng => [0, 0, 0xff],
+        }
+    }
+}
+
+/// A queue as the driver set it up. Addresses are the guest's, and unchecked.
+#[derive(Debug)]
+pub struct QueueSetup {
+    /// Its number.
+    pub index: usize,
+    /// Entries, a power of two up to what the device takes.
+    pub size: u16,
+    /// Descriptor table.
+    pub descriptors: u64,
+    /// Available ring, the driver's.
+    pub available: u64,
+    /// Used ring, the device's.
+    pub used: u64,
+    /// The driver signals it when there is something to do.
+    pub kick: EventFd,
+    /// The device signals it when something is done.
+    pub call: EventFd,
+}
+
+/// What a driver chose when it started the device.
+#[derive(Debug)]
+pub struct Setup {
+    /// Features that both know.
+    pub features: u64,
+    /// Queues that the driver enabled.
+    pub queues: Vec<QueueSetup>,
+}
+
+/// A device behind the transport. Nothing here waits for anybody: a processor is calling.
+pub trait Device: Send {
+    /// What it is.
+    fn kind(&self) -> Kind;
+    /// Features it offers.
+    fn features(&self) -> u64;
+    /// Most entries of each queue.
+    fn queue_sizes(&self) -> Vec<u16>;
+    /// From now on, whom to tell about changes.
+    fn attach(&mut self, signals: Arc<Signals>);
+    /// Its configuration space, up to its present end.
+    fn config(&self) -> Vec<u8>;
+    /// The driver writes to configuration space.
+    fn write_config(&mut self, offset: usize, data: &[u8]);
+    /// Start serving queues.
+    fn start(&mut self, setup: Setup);
+    /// The interrupt of a running queue is another one from now on.
+    fn set_call(&mut self, queue: usize, call: EventFd);
+    /// Begin to stop; memory is touched until [`is_reset`](Self::is_reset).
+    fn reset(&mut self);
+    /// Whether nothing touches the guest's memory any more.
+    fn is_reset(&self) -> bool;
+}
+
+/// A device that outlives the machine's resets.
+pub type SharedDevice = Arc<Mutex<dyn Device>>;

@@ -1,0 +1,16 @@
+//! Virtio over PCI, modern only (virtio 1.2, 4.1): what the guest's driver sees. Who serves the queues is
+//! behind [`Device`].
+
+mod common;
+mod device;
+mod layout;
+mod queue;
+mod signals;
+mod transport;
+
+pub use device::{Device, Kind, QueueSetup, Setup, SharedDevice};
+pub use signals::Signals;
+pub use transport::{Transport, TransportError};
+
+#[cfg(test)]
+mod tests;
