@@ -13,4 +13,5 @@ pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod pci;
+pub mod vhost_user;
 pub mod virtio;

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use vmm::console::{Console, ConsoleError, RawTerminal};
 use vmm::kvm::{KvmError, Vm};
 use vmm::machine::{Ended, Events, Machine, MachineError, QuitHandle};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
-use vmm::options::{Action, Config, Options, OptionsError};
+use vmm::options::{Action, Config, Named, Options, OptionsError};
+use vmm::vhost_user::{FrontEnd, FrontEndError};
+use vmm::virtio::SharedDevice;
 
 #[derive(Debug, Error)]
 enum Error {
@@ -31,6 +34,11 @@ enum Error {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    #[error("{option}")]
+    Device {
+        option: String,
+        source: FrontEndError,
+    },
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
 }
@@ -90,8 +98,9 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     let quit = events.quit_handle();
     let console = Console::open(&config.console, Box::new(move || quit.quit()))?;
     let _raw = config.console.is_terminal().then(RawTerminal::enter);
+    let devices = connect(&config.devices, &memory)?;
     let ended = loop {
-        let machine = Machine::new(&config.machine, &memory, &console, &events)?;
+        let machine = Machine::new(&config.machine, &memory, &console, &events, &devices)?;
         let ended = machine.run();
         console.flush(LAST_WORDS);
         match ended {
@@ -101,6 +110,18 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     };
     tracing::info!(?ended, "the machine ended");
     Ok(ended.map(drop)?)
+}
+
+fn connect(wanted: &[Named], memory: &GuestMemory) -> Result<Vec<SharedDevice>, Error> {
+    let connect = |named: &Named| {
+        let device = FrontEnd::connect(named.device.clone(), memory);
+        let device = device.map_err(|source| Error::Device {
+            option: named.option.clone(),
+            source,
+        })?;
+        Ok(Arc::new(Mutex::new(device)) as SharedDevice)
+    };
+    wanted.iter().map(connect).collect()
 }
 
 fn quit_on_signals(quit: QuitHandle) -> Result<(), Error> {

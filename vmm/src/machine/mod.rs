@@ -2,8 +2,9 @@
 
 mod platform;
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -15,6 +16,7 @@ use crate::kvm::{KvmError, Probe, Report, Stopped, VcpuThread, Vm};
 use crate::layout;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::pci::{HostBridge, PciBus};
+use crate::virtio::{Device, SharedDevice, Transport, TransportError};
 use platform::Platform;
 
 /// What a machine is made of, besides its devices.
@@ -57,6 +59,12 @@ pub enum MachineError {
     /// No descriptor for an interrupt.
     #[error("no event descriptor for an interrupt")]
     Interrupt(#[source] std::io::Error),
+    /// A device does not fit on the bus.
+    #[error(transparent)]
+    Device(#[from] TransportError),
+    /// More devices than places.
+    #[error("the PCI bus has 31 places for devices, and there are more devices")]
+    Places,
     /// A processor cannot go on.
     #[error("processor {processor} stopped at {stopped}")]
     Stopped {
@@ -110,16 +118,23 @@ impl Events {
 }
 
 /// A machine that is ready to run.
-#[derive(Debug)]
 pub struct Machine<'a> {
     events: &'a Events,
     processors: Vec<VcpuThread>,
+    devices: &'a [SharedDevice],
     _platform: Arc<Platform>,
     _vm: Arc<Vm>,
 }
 
+/// How long a device has to stop when the machine ends.
+const STOPPING: Duration = Duration::from_secs(5);
+const STOPPING_POLL: Duration = Duration::from_millis(1);
+/// Bytes between devices' base addresses.
+const BAR_DISTANCE: u64 = 0x10_0000;
+
 impl<'a> Machine<'a> {
-    /// Loads the kernel into `memory`, which must be zero, and makes the machine.
+    /// Loads the kernel into `memory`, which must be zero, and makes the machine. The devices must be
+    /// reset; they stay with their daemons when the machine ends.
     ///
     /// # Errors
     /// When a part cannot be had.
@@ -128,6 +143,7 @@ impl<'a> Machine<'a> {
         memory: &GuestMemory,
         console: &Console,
         events: &'a Events,
+        devices: &'a [SharedDevice],
     ) -> Result<Self, MachineError> {
         let vm = Vm::new(memory, config.processors)?;
         let (serial, line) = SerialPort::new(console.output()).map_err(MachineError::Interrupt)?;
@@ -138,6 +154,7 @@ impl<'a> Machine<'a> {
         console.attach(&serial);
         let pci = PciBus::default();
         pci.plug(HostBridge::default());
+        plug(&pci, &vm, devices)?;
         let platform = Arc::new(Platform::new(serial, power, pci, events.sender.clone()));
 
         let entry = boot::load(&config.boot, memory)?;
@@ -153,6 +170,7 @@ impl<'a> Machine<'a> {
         Ok(Self {
             events,
             processors,
+            devices,
             _platform: platform,
             _vm: vm,
         })
@@ -170,6 +188,7 @@ impl<'a> Machine<'a> {
         for processor in self.processors {
             processor.stop();
         }
+        stop_devices(self.devices);
         match event {
             Ok(Event::Power(PowerEvent::Off)) => Ok(Ended::Off),
             Ok(Event::Power(PowerEvent::Reset)) => Ok(Ended::Reset),
@@ -180,4 +199,39 @@ impl<'a> Machine<'a> {
             }),
         }
     }
+}
+
+fn plug(pci: &PciBus, vm: &Arc<Vm>, devices: &[SharedDevice]) -> Result<(), MachineError> {
+    let mut interrupts = layout::FIRST_MESSAGE_GSI..;
+    for (device, place) in devices.iter().zip(0..) {
+        let address = u32::try_from(layout::PCI_WINDOW + place * BAR_DISTANCE)
+            .map_err(|_| MachineError::Places)?;
+        let queues = lock(device).queue_sizes().len();
+        let numbers: Vec<u32> = interrupts.by_ref().take(queues + 1).collect();
+        let transport = Transport::new(device.clone(), vm.clone(), address, &numbers)?;
+        pci.plug(transport).ok_or(MachineError::Places)?;
+    }
+    Ok(())
+}
+
+/// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
+fn stop_devices(devices: &[SharedDevice]) {
+    for device in devices {
+        lock(device).reset();
+    }
+    let give_up = Instant::now() + STOPPING;
+    for device in devices {
+        while !lock(device).is_reset() {
+            if Instant::now() >= give_up {
+                let kind = lock(device).kind();
+                tracing::warn!(?kind, "a device's daemon does not stop");
+                break;
+            }
+            std::thread::sleep(STOPPING_POLL);
+        }
+    }
+}
+
+fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

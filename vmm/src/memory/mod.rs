@@ -4,12 +4,14 @@ mod size;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use thiserror::Error;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, region::GuestRegionCollectionError,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap, region::GuestRegionCollectionError,
 };
 
 use crate::layout;
@@ -133,6 +135,22 @@ impl GuestMemory {
         layout::HOLE_END + self.size.saturating_sub(layout::HOLE)
     }
 
+    /// Where an address of the guest's is in our own address space; `None` where there is no memory.
+    #[must_use]
+    pub fn user_address(&self, guest: u64) -> Option<u64> {
+        let region = self.mapped.find_region(GuestAddress(guest))?;
+        let start = region.as_ptr().expose_provenance() as u64;
+        Some(start + (guest - region.start_addr().0))
+    }
+
+    /// How many entries the device has put into a split ring's used ring, modulo 2^16 (virtio 1.2, 2.7.8).
+    #[must_use]
+    pub fn used_index(&self, used_ring: u64) -> Option<u16> {
+        const INDEX: u64 = 2;
+        let at = GuestAddress(used_ring.checked_add(INDEX)?);
+        self.mapped.load(at, Ordering::Acquire).ok()
+    }
+
     /// Makes all of it zero, as it was at the start. Nobody may be using it.
     ///
     /// # Errors
@@ -232,8 +250,6 @@ fn map(
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestMemoryBackend};
-
     use super::*;
 
     const MIB: u64 = 1 << 20;

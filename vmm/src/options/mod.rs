@@ -1,11 +1,13 @@
 //! What was typed, and what it means.
 
+mod device;
 mod error;
 
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+pub use device::Named;
 pub use error::OptionsError;
 
 use crate::boot::{self, BootConfig, NamedFile, Protocol};
@@ -13,6 +15,7 @@ use crate::console::ConsoleConfig;
 use crate::kvm::Probe;
 use crate::machine::MachineConfig;
 use crate::memory::{ByteSize, MemoryConfig};
+use crate::virtio::Kind;
 
 /// Processors at most.
 const PROCESSORS: std::ops::RangeInclusive<u8> = 1..=64;
@@ -62,6 +65,22 @@ pub struct Options {
     #[arg(long, value_name = "END", default_value = "tty")]
     serial: String,
 
+    /// Disk: socket=PATH[,queues=N][,queue-size=N]; may be given again
+    #[arg(long, value_name = "DEVICE")]
+    disk: Vec<String>,
+
+    /// Network interface: socket=PATH[,mac=ADDRESS][,queues=PAIRS][,queue-size=N]; may be given again
+    #[arg(long, value_name = "DEVICE")]
+    net: Vec<String>,
+
+    /// File system: socket=PATH[,tag=NAME][,queues=N][,queue-size=N]; may be given again
+    #[arg(long, value_name = "DEVICE")]
+    fs: Vec<String>,
+
+    /// Sockets between host and guest: socket=PATH[,cid=NUMBER][,queue-size=N]
+    #[arg(long, value_name = "DEVICE")]
+    vsock: Option<String>,
+
     /// End when the guest resets, instead of starting it again
     #[arg(long)]
     no_reboot: bool,
@@ -105,6 +124,8 @@ pub struct Config {
     pub machine: MachineConfig,
     /// Its serial port's end.
     pub console: ConsoleConfig,
+    /// Its devices, in the order of their places on the bus.
+    pub devices: Vec<Named>,
     /// A reset ends it.
     pub no_reboot: bool,
 }
@@ -141,7 +162,14 @@ impl Options {
         } else {
             Probe::Check
         };
+        let devices = [
+            (Kind::Block, self.disk),
+            (Kind::Net, self.net),
+            (Kind::Fs, self.fs),
+            (Kind::Vsock, self.vsock.into_iter().collect()),
+        ];
         Ok(Action::Run(Box::new(Config {
+            devices: device::parse_all(devices)?,
             memory,
             machine: MachineConfig {
                 processors: self.cpus,

@@ -4,6 +4,7 @@ use super::queue::{NO_VECTOR, Queue};
 
 /// Device status bits (virtio 1.2, 2.1).
 pub(super) mod status {
+    pub(in super::super) const ACKNOWLEDGE: u8 = 1;
     pub(in super::super) const DRIVER_OK: u8 = 1 << 2;
     pub(in super::super) const FEATURES_OK: u8 = 1 << 3;
     pub(in super::super) const NEEDS_RESET: u8 = 1 << 6;

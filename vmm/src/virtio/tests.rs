@@ -239,11 +239,22 @@ fn a_reset_ends_when_the_device_says_so() {
     assert_eq!(driver.status(), 0xf);
     driver.memo().slow = false;
     assert_eq!(driver.status(), 0);
-    // The driver resets before it starts, too.
-    assert_eq!(driver.memo().resets, 2);
+    assert_eq!(driver.memo().resets, 1);
     driver.write(22, &0_u16.to_le_bytes());
     assert_eq!(driver.read(28), [0, 0]);
     assert_eq!(u16::from_le_bytes(driver.read(24)), 256);
+}
+
+/// Drivers reset first thing, and go on at once when they read zero.
+#[test]
+fn a_device_that_never_ran_is_reset_at_once() {
+    let mut driver = Driver::new();
+    driver.memo().slow = true;
+    driver.start();
+    assert!(driver.memo().started.is_some());
+    driver.write(20, &[0x40]);
+    driver.write(20, &[0]);
+    assert_ne!(driver.status(), 0);
 }
 
 #[test]

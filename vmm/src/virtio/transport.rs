@@ -47,6 +47,8 @@ pub struct Transport {
     signals: Arc<Signals>,
     common: Common,
     queues: Vec<Queue>,
+    /// The device serves queues, or did and has not finished its reset.
+    started: bool,
     /// The driver asked for a reset, which the device has not finished.
     resetting: bool,
 }
@@ -91,6 +93,7 @@ impl Transport {
             signals,
             common,
             queues,
+            started: false,
             resetting: false,
         })
     }
@@ -106,7 +109,13 @@ impl Transport {
         } else {
             0
         };
-        self.common.status | needs_reset
+        // Never zero before the reset is over, whatever the driver wrote last.
+        let resetting = if self.resetting {
+            status::ACKNOWLEDGE
+        } else {
+            0
+        };
+        self.common.status | needs_reset | resetting
     }
 
     fn set_status(&mut self, wanted: u8) {
@@ -119,7 +128,7 @@ impl Transport {
             return;
         }
         let agreed = self.common.agreed(wanted);
-        let starts = agreed & !self.common.status & status::DRIVER_OK != 0;
+        let starts = agreed & status::DRIVER_OK != 0 && !self.started;
         self.common.status = agreed;
         if starts && let Err(error) = self.start() {
             tracing::warn!(%error, "a device cannot be started");
@@ -134,22 +143,25 @@ impl Transport {
             .collect::<io::Result<Vec<_>>>()?;
         let features = self.common.chosen;
         self.device().start(Setup { features, queues });
+        self.started = true;
         self.connect_kicks();
         Ok(())
     }
 
     /// Nobody waits: the driver polls the status until it is zero (virtio 1.2, 4.1.4.3.1).
     fn begin_reset(&mut self) {
-        self.device().reset();
         self.resetting = true;
+        if self.started {
+            self.device().reset();
+        }
         self.finish_reset();
     }
 
     fn finish_reset(&mut self) {
-        if !self.resetting || !self.device().is_reset() {
+        if !self.resetting || (self.started && !self.device().is_reset()) {
             return;
         }
-        self.resetting = false;
+        (self.started, self.resetting) = (false, false);
         self.disconnect_kicks();
         self.queues.iter_mut().for_each(Queue::reset);
         self.common = Common::new(self.common.offered);

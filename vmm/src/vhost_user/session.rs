@@ -1,0 +1,252 @@
+//! One connection to a daemon.
+
+mod requests;
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use vhost::vhost_user::message::{
+    VHOST_USER_MAX_VRINGS, VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
+    VhostUserVirtioFeatures,
+};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::GuestMemoryBackend;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::error::failed;
+use super::{FrontEndConfig, FrontEndError};
+use crate::memory::GuestMemory;
+use crate::virtio::{QueueSetup, Setup};
+use requests::Requests;
+
+/// What we can make use of.
+const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::CONFIG)
+    .union(VhostUserProtocolFeatures::BACKEND_REQ);
+const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+
+/// A daemon that has told what it offers.
+pub(super) struct Session {
+    front_end: Frontend,
+    offered: u64,
+    protocol: VhostUserProtocolFeatures,
+    queues: u64,
+    requests: Option<Requests>,
+    /// Queues that the daemon may be serving.
+    running: Vec<usize>,
+}
+
+/// Where a daemon begins in a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// The driver has just set it up.
+    AtStart,
+    /// Another daemon served it before.
+    BehindUsed,
+}
+
+impl Session {
+    pub(super) fn connect(socket: &Path) -> Result<Self, FrontEndError> {
+        let stream = UnixStream::connect(socket).map_err(FrontEndError::Connect)?;
+        let mut front_end = Frontend::from_stream(stream, VHOST_USER_MAX_VRINGS);
+        front_end
+            .set_owner()
+            .map_err(failed("take us as its owner"))?;
+        let offered = front_end
+            .get_features()
+            .map_err(failed("tell its features"))?;
+        if offered & PROTOCOL_BIT == 0 {
+            return Err(FrontEndError::Missing("protocol features"));
+        }
+        let protocol = PROTOCOL
+            & front_end
+                .get_protocol_features()
+                .map_err(failed("tell its protocol features"))?;
+        front_end
+            .set_protocol_features(protocol)
+            .map_err(failed("take protocol features"))?;
+        if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            front_end.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        let mut session = Self {
+            front_end,
+            offered,
+            protocol,
+            queues: VHOST_USER_MAX_VRINGS,
+            requests: None,
+            running: Vec::new(),
+        };
+        session.finish_handshake()?;
+        Ok(session)
+    }
+
+    fn finish_handshake(&mut self) -> Result<(), FrontEndError> {
+        if self.protocol.contains(VhostUserProtocolFeatures::MQ) {
+            self.queues = self
+                .front_end
+                .get_queue_num()
+                .map_err(failed("tell its number of queues"))?;
+        }
+        if self
+            .protocol
+            .contains(VhostUserProtocolFeatures::BACKEND_REQ)
+        {
+            let acknowledged = self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK);
+            let requests = Requests::new(acknowledged)?;
+            self.front_end
+                .set_backend_request_fd(&requests.theirs())
+                .map_err(failed("take a channel for its requests"))?;
+            self.requests = Some(requests);
+        }
+        Ok(())
+    }
+
+    pub(super) fn features(&self) -> u64 {
+        self.offered
+    }
+
+    /// The connection: it ends when the daemon does.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.front_end.as_raw_fd()
+    }
+
+    /// Readable when the daemon wants something.
+    pub(super) fn request_descriptor(&self) -> Option<RawFd> {
+        self.requests.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Serves what the daemon wants; whether its configuration changed.
+    pub(super) fn serve_request(&mut self) -> Result<bool, FrontEndError> {
+        self.requests.as_mut().map_or(Ok(false), Requests::serve)
+    }
+
+    pub(super) fn check_queues(
+        &self,
+        config: &FrontEndConfig,
+        needed: usize,
+    ) -> Result<(), FrontEndError> {
+        if needed as u64 > self.queues {
+            return Err(FrontEndError::Queues {
+                wanted: config.queues,
+                needed,
+                most: self.queues,
+            });
+        }
+        Ok(())
+    }
+
+    /// The daemon's configuration space, if it tells it.
+    pub(super) fn config(&mut self, len: usize) -> Result<Option<Vec<u8>>, FrontEndError> {
+        if !self.protocol.contains(VhostUserProtocolFeatures::CONFIG) || len == 0 {
+            return Ok(None);
+        }
+        let size =
+            u32::try_from(len).map_err(|_| FrontEndError::Missing("so much configuration"))?;
+        let flags = VhostUserConfigFlags::WRITABLE;
+        self.front_end
+            .get_config(0, size, flags, &vec![0; len])
+            .map(|(_, bytes)| Some(bytes))
+            .map_err(failed("tell its configuration"))
+    }
+
+    pub(super) fn write_config(&mut self, offset: usize, data: &[u8]) -> Result<(), FrontEndError> {
+        let Ok(offset) = u32::try_from(offset) else {
+            return Ok(());
+        };
+        if !self.protocol.contains(VhostUserProtocolFeatures::CONFIG) {
+            return Ok(());
+        }
+        self.front_end
+            .set_config(offset, VhostUserConfigFlags::WRITABLE, data)
+            .map_err(failed("take a change of its configuration"))
+    }
+
+    /// Hands the guest's memory and its queues to the daemon.
+    pub(super) fn start(
+        &mut self,
+        setup: &Setup,
+        memory: &GuestMemory,
+        begin: Begin,
+    ) -> Result<(), FrontEndError> {
+        let lacking = setup.features & !self.offered & !our_own(setup.features);
+        if lacking != 0 {
+            return Err(FrontEndError::Features(lacking));
+        }
+        self.front_end
+            .set_features((setup.features & self.offered) | PROTOCOL_BIT)
+            .map_err(failed("take the driver's features"))?;
+        self.front_end
+            .set_mem_table(&regions(memory)?)
+            .map_err(failed("take the guest's memory"))?;
+        for queue in &setup.queues {
+            self.start_queue(queue, memory, begin)?;
+        }
+        Ok(())
+    }
+
+    fn start_queue(
+        &mut self,
+        queue: &QueueSetup,
+        memory: &GuestMemory,
+        begin: Begin,
+    ) -> Result<(), FrontEndError> {
+        let address = |guest| memory.user_address(guest);
+        let not_there = || FrontEndError::QueueAddress(queue.index);
+        let ring = VringConfigData {
+            queue_max_size: queue.size,
+            queue_size: queue.size,
+            flags: 0,
+            desc_table_addr: address(queue.descriptors).ok_or_else(not_there)?,
+            used_ring_addr: address(queue.used).ok_or_else(not_there)?,
+            avail_ring_addr: address(queue.available).ok_or_else(not_there)?,
+            log_addr: None,
+        };
+        let base = match begin {
+            Begin::AtStart => 0,
+            Begin::BehindUsed => memory.used_index(queue.used).ok_or_else(not_there)?,
+        };
+        let (index, daemon) = (queue.index, &mut self.front_end);
+        self.running.push(index);
+        daemon
+            .set_vring_num(index, queue.size)
+            .and_then(|()| daemon.set_vring_addr(index, &ring))
+            .and_then(|()| daemon.set_vring_base(index, base))
+            .and_then(|()| daemon.set_vring_call(index, &queue.call))
+            .and_then(|()| daemon.set_vring_kick(index, &queue.kick))
+            .and_then(|()| daemon.set_vring_enable(index, true))
+            .map_err(failed("take a queue"))
+    }
+
+    pub(super) fn set_call(&mut self, queue: usize, call: &EventFd) -> Result<(), FrontEndError> {
+        self.front_end
+            .set_vring_call(queue, call)
+            .map_err(failed("take an interrupt"))
+    }
+
+    /// Returns when the daemon has completed what it had begun.
+    pub(super) fn stop(&mut self) -> Result<(), FrontEndError> {
+        for queue in std::mem::take(&mut self.running) {
+            self.front_end
+                .get_vring_base(queue)
+                .map_err(failed("stop a queue"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Features that we offer by ourselves, whether the daemon does or not: a given network address.
+fn our_own(features: u64) -> u64 {
+    features & 1 << virtio_bindings::virtio_net::VIRTIO_NET_F_MAC
+}
+
+fn regions(memory: &GuestMemory) -> Result<Vec<VhostUserMemoryRegionInfo>, FrontEndError> {
+    memory
+        .mapped()
+        .iter()
+        .map(VhostUserMemoryRegionInfo::from_guest_region)
+        .collect::<Result<_, _>>()
+        .map_err(FrontEndError::Memory)
+}

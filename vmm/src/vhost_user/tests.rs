@@ -1,0 +1,232 @@
+//! Our own daemon serves a disk; the test is the driver, on memory as a guest has it.
+
+mod driver;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lab::process::{Daemon, binary};
+use lab::scratch::Scratch;
+
+use super::*;
+use crate::memory::{ByteSize, GuestMemory, MemoryConfig};
+use crate::pci::Function;
+use crate::pci::testing::Remembered;
+use crate::virtio::{Device, Kind, Transport};
+use driver::{Disk, SECTOR};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const IMAGE: u64 = 16 << 20;
+
+struct Fixture {
+    scratch: Scratch,
+    memory: GuestMemory,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let scratch = Scratch::new("vmm").unwrap();
+        scratch.image("disk", IMAGE).unwrap();
+        scratch.dir("state").unwrap();
+        // Two regions: queues and buffers on both sides of the hole.
+        let memory = GuestMemory::new(MemoryConfig {
+            size: ByteSize(4 << 30),
+            hugepages: false,
+            prefault: false,
+        });
+        let memory = memory.unwrap();
+        Self { scratch, memory }
+    }
+
+    fn daemon(&self) -> Daemon {
+        let socket = self.scratch.join("blk");
+        Daemon::builder(binary("vhost-user-blk").unwrap())
+            .arg("--socket-path")
+            .arg(&socket)
+            .arg("--blk-file")
+            .arg(self.scratch.join("disk"))
+            .arg("--control")
+            .arg(self.scratch.join("control"))
+            .arg("--state-dir")
+            .arg(self.scratch.join("state"))
+            .args(["--queues", "2", "--sandbox", "none"])
+            .spawn_listening(&socket, LIMIT)
+            .unwrap()
+    }
+
+    fn config(&self) -> FrontEndConfig {
+        config(&self.scratch.join("blk"))
+    }
+
+    fn connect(&self) -> FrontEnd {
+        FrontEnd::connect(self.config(), &self.memory).unwrap()
+    }
+
+    fn disk(&self) -> Disk {
+        Disk::new(self.connect(), &self.memory)
+    }
+}
+
+fn config(socket: &Path) -> FrontEndConfig {
+    FrontEndConfig {
+        kind: Kind::Block,
+        socket: socket.to_owned(),
+        queues: 1,
+        queue_size: 128,
+        tag: None,
+        mac: None,
+        cid: None,
+    }
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let give_up = Instant::now() + LIMIT;
+    while !done() {
+        assert!(Instant::now() < give_up, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_disk_tells_its_size_and_keeps_what_is_written() {
+    let fixture = Fixture::new();
+    let _daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    let sectors = u64::from_le_bytes(disk.device.config()[..8].try_into().unwrap());
+    assert_eq!(sectors * SECTOR, IMAGE);
+    disk.start();
+    disk.write(8, &[0x5a; 4096]);
+    assert_eq!(disk.read(8, 4096), [0x5a; 4096]);
+    let image = std::fs::read(fixture.scratch.join("disk")).unwrap();
+    assert_eq!(image[4096..8192], [0x5a; 4096]);
+}
+
+#[test]
+fn a_device_is_reset_and_started_again() {
+    let fixture = Fixture::new();
+    let _daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    for round in 0..3_u8 {
+        disk.start();
+        disk.write(u64::from(round), &[round; 512]);
+        disk.device.reset();
+        wait_for("the reset", || disk.device.is_reset());
+    }
+    disk.start();
+    assert_eq!(disk.read(2, 512), [2; 512]);
+}
+
+#[test]
+fn a_killed_daemon_costs_a_pause_and_no_request() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    disk.start();
+    for round in 0..10_u8 {
+        for sector in 0..32 {
+            disk.submit_write(sector * 8, &[round; 4096]);
+        }
+        daemon.kill().unwrap();
+        // Some more while nobody is there.
+        for sector in 32..40 {
+            disk.submit_write(sector * 8, &[round; 4096]);
+        }
+        daemon = fixture.daemon();
+        disk.finish_all();
+        assert_eq!(disk.read(39 * 8, 4096), vec![round; 4096]);
+    }
+}
+
+#[test]
+fn a_daemon_that_is_gone_does_not_hold_up_a_reset() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    disk.start();
+    disk.write(0, &[1; 512]);
+    daemon.kill().unwrap();
+    disk.device.reset();
+    wait_for("the reset", || disk.device.is_reset());
+    disk.start();
+    disk.submit_write(0, &[2; 512]);
+    let _daemon = fixture.daemon();
+    disk.finish_all();
+    assert_eq!(disk.read(0, 512), [2; 512]);
+}
+
+#[test]
+fn a_disk_that_grows_tells_its_driver() {
+    let fixture = Fixture::new();
+    let _daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    disk.start();
+    let larger = std::fs::File::options()
+        .write(true)
+        .open(fixture.scratch.join("disk"))
+        .unwrap();
+    larger.set_len(2 * IMAGE).unwrap();
+    let grown = std::process::Command::new(binary("vhost-user-blk").unwrap())
+        .arg("ctl")
+        .arg(fixture.scratch.join("control"))
+        .args(["resize", "disk"])
+        .output()
+        .unwrap();
+    assert!(grown.status.success(), "{grown:?}");
+    wait_for("the new size", || {
+        disk.device.config()[..8] == (2 * IMAGE / SECTOR).to_le_bytes()
+    });
+    disk.write(2 * IMAGE / SECTOR - 1, &[7; 512]);
+}
+
+/// A guest may put its queues anywhere: it learns that, and can start over.
+#[test]
+fn queues_outside_memory_need_a_reset_and_no_new_daemon() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let device = Arc::new(Mutex::new(fixture.connect()));
+    let wiring = Arc::new(Remembered::default());
+    let mut function = Transport::new(device.clone(), wiring, 0, &[24, 25]).unwrap();
+    for address in [u64::MAX - 5, crate::layout::HOLE, 1 << 40] {
+        function.write_memory(20, &[0]);
+        wait_for("the reset", || status(&mut function) == 0);
+        driver::start_with_queue_at(&mut function, address);
+        wait_for("the refusal", || status(&mut function) & 0x40 != 0);
+    }
+    function.write_memory(20, &[0]);
+    wait_for("the reset", || status(&mut function) == 0);
+    drop(function);
+    let device = Arc::into_inner(device).unwrap().into_inner().unwrap();
+    let mut disk = Disk::new(device, &fixture.memory);
+    disk.start();
+    disk.write(0, &[1; 512]);
+    assert!(daemon.is_running());
+}
+
+fn status(function: &mut Transport) -> u8 {
+    let mut status = [0];
+    function.read_memory(20, &mut status);
+    status[0]
+}
+
+#[test]
+fn what_a_daemon_cannot_be_is_told() {
+    let fixture = Fixture::new();
+    let sentence = |config| {
+        FrontEnd::connect(config, &fixture.memory)
+            .unwrap_err()
+            .to_string()
+    };
+    let nobody = sentence(fixture.config());
+    assert_eq!(nobody, "nobody listens there; start the daemon first");
+    let _daemon = fixture.daemon();
+    let queues = 3;
+    let many = sentence(FrontEndConfig {
+        queues,
+        ..fixture.config()
+    });
+    assert_eq!(
+        many,
+        "queues=3: the daemon serves 2 in all, and 3 are needed"
+    );
+}

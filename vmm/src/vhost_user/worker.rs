@@ -1,0 +1,271 @@
+//! The device's thread: keeps the daemon as the driver wants it, whatever becomes of the daemon.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use super::desk::Desk;
+use super::session::{Begin, Session};
+use super::{FrontEndConfig, FrontEndError};
+use crate::memory::GuestMemory;
+use crate::virtio::Setup;
+
+/// Between attempts to find a daemon again: doubled up to the second.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_millis(500);
+
+/// What woke the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Desk = 0,
+    Daemon = 1,
+    Request = 2,
+}
+
+pub(super) struct Worker {
+    config: FrontEndConfig,
+    memory: GuestMemory,
+    desk: Arc<Desk>,
+    epoll: Epoll,
+    daemon: Daemon,
+    /// What the driver wants, as far as it was carried out.
+    setup: Option<Arc<Setup>>,
+}
+
+enum Daemon {
+    Here(Session),
+    Lost { retry: Duration, at: Instant },
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: FrontEndConfig,
+        memory: GuestMemory,
+        desk: Arc<Desk>,
+        session: Session,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        watch(&epoll, desk.wake.as_raw_fd(), EventSet::IN, Source::Desk)?;
+        watch_session(&epoll, &session)?;
+        Ok(Self {
+            config,
+            memory,
+            desk,
+            epoll,
+            daemon: Daemon::Here(session),
+            setup: None,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let woken = self.wait();
+            if self.desk.state().quit {
+                return;
+            }
+            let served = self.serve(&woken);
+            if let Err(error) = served.and_then(|()| self.reconcile()) {
+                self.lose(&error);
+            }
+        }
+    }
+
+    fn wait(&self) -> Vec<Source> {
+        let timeout = match &self.daemon {
+            Daemon::Here(_) => -1,
+            Daemon::Lost { at, .. } => {
+                let left = at.saturating_duration_since(Instant::now()).as_millis();
+                // A fraction of a millisecond would be no wait at all.
+                i32::try_from(left + 1).unwrap_or(i32::MAX)
+            }
+        };
+        let mut events = [EpollEvent::default(); 3];
+        // Interrupted is woken for nothing.
+        let count = self.epoll.wait(timeout, &mut events).unwrap_or(0);
+        let source = |event: &EpollEvent| match event.data() {
+            0 => Source::Desk,
+            1 => Source::Daemon,
+            _ => Source::Request,
+        };
+        events[..count].iter().map(source).collect()
+    }
+
+    fn serve(&mut self, woken: &[Source]) -> Result<(), FrontEndError> {
+        if woken.contains(&Source::Desk) {
+            let _ = self.desk.wake.read();
+        }
+        let Daemon::Here(session) = &mut self.daemon else {
+            return self.try_again();
+        };
+        if woken.contains(&Source::Daemon) {
+            return Err(FrontEndError::Connect(
+                io::ErrorKind::ConnectionReset.into(),
+            ));
+        }
+        if woken.contains(&Source::Request) && session.serve_request()? {
+            self.read_config()?;
+        }
+        Ok(())
+    }
+
+    /// Carries out what is on the desk.
+    fn reconcile(&mut self) -> Result<(), FrontEndError> {
+        let (asked, wanted, writes, calls) = {
+            let mut state = self.desk.state();
+            let writes = std::mem::take(&mut state.config_writes);
+            let calls = std::mem::take(&mut state.calls);
+            let changed = state.asked != state.done;
+            (
+                changed.then_some(state.asked),
+                state.wanted.clone(),
+                writes,
+                calls,
+            )
+        };
+        let result = asked.map_or(Ok(()), |_| self.carry_out(wanted));
+        if let Some(asked) = asked {
+            // Even if the daemon was lost: nothing of the old setup is being served any more.
+            self.desk.state().done = asked;
+        }
+        result?;
+        let Daemon::Here(session) = &mut self.daemon else {
+            return Ok(());
+        };
+        for (offset, data) in &writes {
+            unless_refused(session.write_config(*offset, data))?;
+        }
+        for (queue, call) in &calls {
+            session.set_call(*queue, call)?;
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.read_config()
+    }
+
+    fn carry_out(&mut self, wanted: Option<Arc<Setup>>) -> Result<(), FrontEndError> {
+        self.setup = wanted;
+        let Daemon::Here(session) = &mut self.daemon else {
+            return Ok(());
+        };
+        match &self.setup {
+            Some(setup) => {
+                let started = session.start(setup, &self.memory, Begin::AtStart);
+                self.or_needs_reset(started)
+            }
+            None => session.stop(),
+        }
+    }
+
+    /// The guest's queues may be nonsense: the guest has to know, and the daemon is still good.
+    fn or_needs_reset(&mut self, started: Result<(), FrontEndError>) -> Result<(), FrontEndError> {
+        let Err(error) = started else {
+            return Ok(());
+        };
+        if !error.is_refusal() {
+            return Err(error);
+        }
+        tracing::warn!(device = self.name(), %error, "the driver's set-up is refused");
+        if let Daemon::Here(session) = &mut self.daemon {
+            session.stop()?;
+        }
+        self.setup = None;
+        let signals = self.desk.state().signals.clone();
+        signals.needs_reset();
+        Ok(())
+    }
+
+    fn read_config(&mut self) -> Result<(), FrontEndError> {
+        let Daemon::Here(session) = &mut self.daemon else {
+            return Ok(());
+        };
+        let told = session.config(self.config.config_len())?;
+        let config = self.config.config(told)?;
+        let signals = {
+            let mut state = self.desk.state();
+            if state.config == config {
+                return Ok(());
+            }
+            state.config = config;
+            state.signals.clone()
+        };
+        signals.config_changed();
+        Ok(())
+    }
+
+    fn lose(&mut self, error: &FrontEndError) {
+        // Whoever is lost while coming back waits longer each time.
+        let retry = match &self.daemon {
+            Daemon::Here(_) => {
+                tracing::warn!(device = self.name(), %error, "the daemon is gone; waiting for it");
+                FIRST_RETRY
+            }
+            Daemon::Lost { retry, .. } => (*retry * 2).min(LAST_RETRY),
+        };
+        // Closed descriptors leave the epoll set by themselves.
+        self.daemon = Daemon::Lost {
+            retry,
+            at: Instant::now() + retry,
+        };
+    }
+
+    fn try_again(&mut self) -> Result<(), FrontEndError> {
+        if matches!(&self.daemon, Daemon::Lost { at, .. } if Instant::now() < *at) {
+            return Ok(());
+        }
+        let mut session = Session::connect(&self.config.socket)?;
+        watch_session(&self.epoll, &session)?;
+        if let Some(setup) = &self.setup {
+            session.start(setup, &self.memory, Begin::BehindUsed)?;
+            wake_both(setup);
+        }
+        self.daemon = Daemon::Here(session);
+        tracing::info!(device = self.name(), "the daemon is back");
+        self.read_config()
+    }
+
+    fn name(&self) -> String {
+        self.config.socket.display().to_string()
+    }
+}
+
+/// What the lost daemon had taken from its kick, or had used without a call, is neither kicked nor called
+/// again by anybody else.
+fn wake_both(setup: &Setup) {
+    for queue in &setup.queues {
+        let _ = queue.kick.write(1);
+        let _ = queue.call.write(1);
+    }
+}
+
+/// A write that the daemon refuses is the driver's fault and changes nothing.
+fn unless_refused(result: Result<(), FrontEndError>) -> Result<(), FrontEndError> {
+    result.or_else(|error| {
+        if error.is_refusal() {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
+}
+
+fn watch_session(epoll: &Epoll, session: &Session) -> io::Result<()> {
+    // Answers are read by who asked; only the end of the connection is an event.
+    let gone = EventSet::READ_HANG_UP;
+    watch(epoll, session.descriptor(), gone, Source::Daemon)?;
+    if let Some(requests) = session.request_descriptor() {
+        watch(epoll, requests, EventSet::IN, Source::Request)?;
+    }
+    Ok(())
+}
+
+fn watch(epoll: &Epoll, fd: RawFd, events: EventSet, source: Source) -> io::Result<()> {
+    epoll.ctl(
+        ControlOperation::Add,
+        fd,
+        EpollEvent::new(events, source as u64),
+    )
+}
