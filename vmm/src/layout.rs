@@ -24,7 +24,9 @@ pub const LOW_MEMORY_END: u64 = 0xa_0000;
 pub const RSDP: u64 = 0xe_0000;
 /// The other ACPI tables.
 pub const ACPI_TABLES: u64 = 0xe_0040;
-/// End of the ACPI tables, and start of the memory where kernels are loaded.
+/// Where a PC's processor starts after a reset, f000:fff0: code of ours that resets the machine.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
+/// Start of the memory where kernels are loaded.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
 /// Memory ends here at the latest and goes on at [`HOLE_END`].

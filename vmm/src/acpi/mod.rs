@@ -82,7 +82,7 @@ impl Place<'_> {
     fn put(&mut self, table: &[u8]) -> Result<u64, AcpiError> {
         let address = self.next;
         let end = address + table.len() as u64;
-        if end > layout::HIGH_MEMORY {
+        if end > layout::RESET_VECTOR {
             return Err(AcpiError::Size);
         }
         self.memory

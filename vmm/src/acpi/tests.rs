@@ -141,7 +141,7 @@ fn too_many_processors_for_the_place_are_an_error() {
     let memory = memory();
     let mut place = Place {
         memory: &memory,
-        next: layout::HIGH_MEMORY - 8,
+        next: layout::RESET_VECTOR - 8,
     };
     assert!(matches!(place.put(&[0; 9]), Err(AcpiError::Size)));
     assert!(write(&memory, 255).is_ok());

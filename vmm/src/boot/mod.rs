@@ -11,6 +11,7 @@ mod kernel;
 mod memory_map;
 mod page_tables;
 mod pvh;
+mod reset_vector;
 mod segments;
 mod zero_page;
 
@@ -115,6 +116,7 @@ pub fn load(config: &BootConfig, memory: &GuestMemory) -> Result<Entry, BootErro
         .map(|file| initramfs::load(file, memory, &kernel))
         .transpose()?;
     command_line::write(&config.command_line, memory, &kernel)?;
+    reset_vector::write(memory)?;
     let map = MemoryMap::of(memory);
     match protocol {
         Protocol::Linux => {

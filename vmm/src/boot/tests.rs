@@ -201,6 +201,14 @@ fn an_elf_with_the_note_is_entered_by_pvh() {
 }
 
 #[test]
+fn who_jumps_to_the_reset_vector_writes_the_reset_register() {
+    let memory = memory(64 * MIB);
+    load(&config(&bzimage(), None), &memory).unwrap();
+    let code = bytes(&memory, 0xf_fff0, 9);
+    assert_eq!(code, b"\xb0\x01\xba\x02\x06\xee\xf4\xeb\xfd");
+}
+
+#[test]
 fn the_protocol_can_be_chosen() {
     let memory = memory(64 * MIB);
     let linux = BootConfig {

@@ -201,6 +201,12 @@ impl Vcpu {
                 control.hold();
             }
         }
+        tracing::debug!(
+            processor = self.id,
+            exits = ?self.exits,
+            registers = failure::registers(&self.fd),
+            "a processor ends"
+        );
     }
 
     /// Runs the guest until it needs something, and serves that.

@@ -8,6 +8,9 @@ pub enum FrontEndError {
     /// Nobody listens on the socket.
     #[error("nobody listens there; start the daemon first")]
     Connect(#[source] io::Error),
+    /// The connection ended.
+    #[error("it closed the connection")]
+    Gone,
     /// The daemon does not answer as the protocol says.
     #[error("the daemon did not {step}: {source}")]
     Protocol {

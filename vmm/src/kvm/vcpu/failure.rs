@@ -41,29 +41,35 @@ impl Stopped {
     }
 
     pub(super) fn with_registers(mut self, vcpu: &VcpuFd) -> Self {
-        if let (Ok(general), Ok(special)) = (vcpu.get_regs(), vcpu.get_sregs()) {
-            let fields = [
-                ("rip", general.rip),
-                ("rsp", general.rsp),
-                ("rflags", general.rflags),
-                ("rax", general.rax),
-                ("rbx", general.rbx),
-                ("rcx", general.rcx),
-                ("rdx", general.rdx),
-                ("rsi", general.rsi),
-                ("rdi", general.rdi),
-                ("cr0", special.cr0),
-                ("cr2", special.cr2),
-                ("cr3", special.cr3),
-                ("cr4", special.cr4),
-                ("efer", special.efer),
-                ("cs", special.cs.selector.into()),
-            ];
-            let words = fields.map(|(name, value)| format!("{name}={value:#x}"));
-            self.registers = words.join(" ");
-        }
+        self.registers = registers(vcpu);
         self
     }
+}
+
+/// The registers that tell where a processor is.
+pub(super) fn registers(vcpu: &VcpuFd) -> String {
+    let (Ok(general), Ok(special)) = (vcpu.get_regs(), vcpu.get_sregs()) else {
+        return "registers unknown".into();
+    };
+    let fields = [
+        ("rip", general.rip),
+        ("rsp", general.rsp),
+        ("rflags", general.rflags),
+        ("rax", general.rax),
+        ("rbx", general.rbx),
+        ("rcx", general.rcx),
+        ("rdx", general.rdx),
+        ("rsi", general.rsi),
+        ("rdi", general.rdi),
+        ("cr0", special.cr0),
+        ("cr2", special.cr2),
+        ("cr3", special.cr3),
+        ("cr4", special.cr4),
+        ("efer", special.efer),
+        ("cs", special.cs.selector.into()),
+    ];
+    let words = fields.map(|(name, value)| format!("{name}={value:#x}"));
+    words.join(" ")
 }
 
 impl fmt::Display for Stopped {

@@ -1,0 +1,166 @@
+//! A lab with our programs, and a guest that runs a script.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a part of a test, where what is missing fails it"
+)]
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Once;
+use std::time::Duration;
+
+use guest_image::cpio::Archive;
+use guest_image::{Cache, Kernel};
+use lab::machine::Machine;
+use lab::need;
+use lab::process::binary;
+use lab::scratch::Scratch;
+
+pub(crate) type TestResult = Result<(), Box<dyn Error>>;
+
+/// The lab takes seconds, a guest in it ten, and on a busy host many times as long.
+const LIMIT: Duration = Duration::from_secs(400);
+
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtiofs"];
+
+/// Functions of the lab's script. Each guest's console ends up between marks in the output.
+const FUNCTIONS: &str = r#"
+set -eu
+cd "$(mktemp -d)"
+blk() {
+    "$BLK" --socket-path blk.sock --sandbox none "$@" 2>>blk.log &
+    echo $! >blk.pid
+    until [ -S blk.sock ]; do sleep 0.05; done
+}
+fs() {
+    "$FS" --socket-path fs.sock --sandbox none "$@" 2>>fs.log &
+    until [ -S fs.sock ]; do sleep 0.05; done
+}
+boot() {
+    name=$1; shift
+    code=0
+    timeout 200 "$VMM" --initramfs "$INITRAMFS" --cmdline 'console=ttyS0 quiet panic=-1' \
+        --serial "file=$name.console" "$@" </dev/null 2>"$name.log" || code=$?
+    echo "<$name $code>"
+    cat "$name.console" "$name.log" 2>/dev/null || true
+    echo "</$name>"
+}
+"#;
+
+pub(crate) struct Lab {
+    scratch: Scratch,
+}
+
+/// All that the lab's script said.
+#[derive(Debug)]
+pub(crate) struct Said(String);
+
+impl Lab {
+    pub(crate) fn new(test: &str) -> Result<Self, Box<dyn Error>> {
+        build_programs();
+        let scratch = Scratch::new(test)?;
+        Ok(Self { scratch })
+    }
+
+    /// Runs `script` in the lab; each `boot NAME OPTION...` there is a guest that runs `guest`.
+    pub(crate) fn run(&self, guest: &str, script: &str) -> Result<Said, Box<dyn Error>> {
+        let cache = Cache::open_default()?;
+        let kernel = Kernel::obtain(&cache)?;
+        let initramfs = self.scratch.file("initramfs", initramfs(&kernel, guest)?)?;
+        let script = format!("{FUNCTIONS}{script}");
+        let output = Machine::new(["sh", "-c", &script])
+            .env("VMM", env!("CARGO_BIN_EXE_ringside-vmm"))
+            .env("BLK", binary("vhost-user-blk")?)
+            .env("FS", binary("virtiofsd")?)
+            .env("BZIMAGE", kernel.bzimage())
+            .env("ELF", kernel.vmlinux(&cache)?)
+            .env("INITRAMFS", initramfs)
+            .folder("/tmp")
+            .limit(LIMIT)
+            .run()?;
+        Ok(Said(output.success()?))
+    }
+}
+
+impl Said {
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.0.contains(text)
+    }
+
+    /// What a guest's console and its VMM said.
+    pub(crate) fn guest(&self, name: &str) -> &str {
+        let from = self.0.split_once(&format!("<{name} "));
+        let from = from.unwrap_or_else(|| panic!("{name} did not run: {}", self.0));
+        let end = from.1.split_once(&format!("</{name}>"));
+        end.map_or(from.1, |(text, _)| text)
+    }
+
+    /// The VMM's exit code.
+    pub(crate) fn code(&self, name: &str) -> i32 {
+        let first = self.guest(name).split('>').next().unwrap_or_default();
+        first.parse().unwrap()
+    }
+}
+
+fn initramfs(kernel: &Kernel, script: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut archive = Archive::new();
+    for directory in ["/bin", "/dev", "/proc", "/sys", "/tmp", "/mnt", "/modules"] {
+        archive.directory(directory, 0o755);
+    }
+    archive.character_device("/dev/console", 0o600, 5, 1);
+    archive.file("/bin/busybox", 0o755, &fs::read(need::program("busybox")?)?)?;
+    archive.symlink("/bin/sh", "busybox")?;
+    let mut load = String::new();
+    for path in kernel.modules()?.load_order(&MODULES)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("/modules/{name}"), 0o600, &fs::read(&path)?)?;
+        load += &format!("insmod /modules/{name} || echo cannot load {name}\n");
+    }
+    let init = format!(
+        "#!/bin/sh\n\
+         export PATH=/bin\n\
+         /bin/busybox --install -s /bin\n\
+         mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys\n\
+         {load}{script}\n\
+         poweroff -f\n"
+    );
+    archive.file("/init", 0o755, init.as_bytes())?;
+    Ok(archive.finish())
+}
+
+/// Other packages' programs are not built for a test of ours.
+fn build_programs() {
+    static BUILD: Once = Once::new();
+    BUILD.call_once(|| {
+        let target = "x86_64-unknown-linux-gnu";
+        cargo("", &["-p", "virtiofsd", "-p", "vhost-user-blk"]);
+        let is_built = |name: &str| {
+            Path::new("../target")
+                .join(target)
+                .join("debug")
+                .join(name)
+                .is_file()
+        };
+        if !is_built("ringside-lab-init") {
+            cargo(
+                "-C target-feature=+crt-static -C strip=debuginfo",
+                &["-p", "ringside-lab-init", "--target", target],
+            );
+        }
+    });
+}
+
+fn cargo(flags: &str, arguments: &[&str]) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "-q"]).args(arguments);
+    if !flags.is_empty() {
+        cargo.env("RUSTFLAGS", flags);
+    }
+    assert!(
+        cargo.status().unwrap().success(),
+        "cargo build {arguments:?}"
+    );
+}
