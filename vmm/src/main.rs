@@ -18,7 +18,7 @@ use vmm::machine::{Ended, Events, Machine, MachineError, QuitHandle};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Action, Config, Named, Options, OptionsError};
 use vmm::vhost_user::{FrontEnd, FrontEndError};
-use vmm::virtio::SharedDevice;
+use vmm::virtio::{Rng, SharedDevice};
 
 #[derive(Debug, Error)]
 enum Error {
@@ -39,6 +39,8 @@ enum Error {
         option: String,
         source: FrontEndError,
     },
+    #[error("--rng: cannot open /dev/urandom")]
+    Rng(#[source] io::Error),
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
 }
@@ -98,7 +100,11 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     let quit = events.quit_handle();
     let console = Console::open(&config.console, Box::new(move || quit.quit()))?;
     let _raw = config.console.is_terminal().then(RawTerminal::enter);
-    let devices = connect(&config.devices, &memory)?;
+    let mut devices = connect(&config.devices, &memory)?;
+    if config.rng {
+        let source = Rng::new(&memory).map_err(Error::Rng)?;
+        devices.push(Arc::new(Mutex::new(source)));
+    }
     let ended = loop {
         let machine = Machine::new(&config.machine, &memory, &console, &events, &devices)?;
         let ended = machine.run();

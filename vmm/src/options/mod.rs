@@ -81,6 +81,10 @@ pub struct Options {
     #[arg(long, value_name = "DEVICE")]
     vsock: Option<String>,
 
+    /// Give the guest random numbers of the host's: virtio-rng
+    #[arg(long)]
+    rng: bool,
+
     /// End when the guest resets, instead of starting it again
     #[arg(long)]
     no_reboot: bool,
@@ -126,6 +130,8 @@ pub struct Config {
     pub console: ConsoleConfig,
     /// Its devices, in the order of their places on the bus.
     pub devices: Vec<Named>,
+    /// It has a source of random numbers.
+    pub rng: bool,
     /// A reset ends it.
     pub no_reboot: bool,
 }
@@ -177,6 +183,7 @@ impl Options {
                 probe,
             },
             console: console(&self.serial)?,
+            rng: self.rng,
             no_reboot: self.no_reboot,
         })))
     }

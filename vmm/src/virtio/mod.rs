@@ -5,10 +5,12 @@ mod common;
 mod device;
 mod layout;
 mod queue;
+mod rng;
 mod signals;
 mod transport;
 
 pub use device::{Device, Kind, QueueSetup, Setup, SharedDevice};
+pub use rng::Rng;
 pub use signals::Signals;
 pub use transport::{Transport, TransportError};
 
