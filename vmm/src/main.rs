@@ -114,8 +114,8 @@ fn run_machine(config: &Config) -> Result<(), Error> {
             other => break other,
         }
     };
-    tracing::info!(?ended, "the machine ended");
-    Ok(ended.map(drop)?)
+    tracing::info!(by = ?ended?, "the machine ended");
+    Ok(())
 }
 
 fn connect(wanted: &[Named], memory: &GuestMemory) -> Result<Vec<SharedDevice>, Error> {

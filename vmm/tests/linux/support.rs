@@ -65,6 +65,12 @@ impl Lab {
         Ok(Self { scratch })
     }
 
+    /// A file that the lab's script finds in `$FILES`.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> TestResult {
+        self.scratch.file(name, content)?;
+        Ok(())
+    }
+
     /// Runs `script` in the lab; each `boot NAME OPTION...` there is a guest that runs `guest`.
     pub(crate) fn run(&self, guest: &str, script: &str) -> Result<Said, Box<dyn Error>> {
         let cache = Cache::open_default()?;
@@ -78,6 +84,7 @@ impl Lab {
             .env("BZIMAGE", kernel.bzimage())
             .env("ELF", kernel.vmlinux(&cache)?)
             .env("INITRAMFS", initramfs)
+            .env("FILES", self.scratch.path())
             .folder("/tmp")
             .limit(LIMIT)
             .run()?;
