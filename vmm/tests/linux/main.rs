@@ -168,10 +168,16 @@ fn hostile_guests_hurt_neither_the_vmm_nor_the_daemons() -> TestResult {
         boot after --kernel "$ELF" --disk socket=blk.sock --fs socket=fs.sock,tag=files
         "#,
     )?;
+    let mut to_the_end = 0;
     for seed in 1..=4_u64 {
         let name = format!("hostile-{:x}", seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        assert_eq!(said.code(&name), 0, "{}", said.guest(&name));
+        let (code, guest) = (said.code(&name), said.guest(&name));
+        // A message that it made up may be an NMI, which it has no handler for.
+        let killed_itself = code == 1 && guest.contains("stopped at a triple fault");
+        assert!(code == 0 || killed_itself, "{name}: {guest}");
+        to_the_end += u32::from(code == 0);
     }
+    assert!(to_the_end > 0, "no guest came to its end: {said:?}");
     let after = said.guest("after");
     assert!(after.contains("served"), "{after}");
     Ok(())
