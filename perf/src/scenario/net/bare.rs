@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::driver::Load;
+use super::driver::{Load, PATIENCE};
 use super::error::TurnError;
 use crate::interrupt::Interrupt;
 use crate::measure::Cost;
@@ -64,7 +64,11 @@ fn read_frames(tap: &OwnedFd, time: Duration, stop: &Interrupt) -> Result<(Load,
     let mut frame = vec![0; 70_000];
     let (started, before) = (Instant::now(), processor_time());
     let mut load = Load::default();
-    while started.elapsed() < time {
+    // A turn in which nothing passed has no figures.
+    while started.elapsed() < time || load.packets == 0 {
+        if started.elapsed() > time + PATIENCE {
+            return Err(TurnError::Stuck(PATIENCE));
+        }
         stop.check()?;
         for _ in 0..LOOKS {
             match read(tap, &mut frame) {
