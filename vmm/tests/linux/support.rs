@@ -7,9 +7,6 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::sync::Once;
 use std::time::Duration;
 
 use guest_image::cpio::Archive;
@@ -60,7 +57,6 @@ pub(crate) struct Said(String);
 
 impl Lab {
     pub(crate) fn new(test: &str) -> Result<Self, Box<dyn Error>> {
-        build_programs();
         let scratch = Scratch::new(test)?;
         Ok(Self { scratch })
     }
@@ -136,38 +132,4 @@ fn initramfs(kernel: &Kernel, script: &str) -> Result<Vec<u8>, Box<dyn Error>> {
     );
     archive.file("/init", 0o755, init.as_bytes())?;
     Ok(archive.finish())
-}
-
-/// Other packages' programs are not built for a test of ours.
-fn build_programs() {
-    static BUILD: Once = Once::new();
-    BUILD.call_once(|| {
-        let target = "x86_64-unknown-linux-gnu";
-        cargo("", &["-p", "virtiofsd", "-p", "vhost-user-blk"]);
-        let is_built = |name: &str| {
-            Path::new("../target")
-                .join(target)
-                .join("debug")
-                .join(name)
-                .is_file()
-        };
-        if !is_built("ringside-lab-init") {
-            cargo(
-                "-C target-feature=+crt-static -C strip=debuginfo",
-                &["-p", "ringside-lab-init", "--target", target],
-            );
-        }
-    });
-}
-
-fn cargo(flags: &str, arguments: &[&str]) {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "-q"]).args(arguments);
-    if !flags.is_empty() {
-        cargo.env("RUSTFLAGS", flags);
-    }
-    assert!(
-        cargo.status().unwrap().success(),
-        "cargo build {arguments:?}"
-    );
 }
