@@ -6,12 +6,14 @@ use std::path::Path;
 pub mod blk;
 pub mod fs;
 pub mod net;
+mod outcome;
 mod pattern;
 mod quiet;
 mod role;
 pub mod run_options;
 mod verdict;
 
+pub use outcome::Outcome;
 pub use pattern::Pattern;
 pub use role::{Role, SystemCalls};
 pub use verdict::Verdict;

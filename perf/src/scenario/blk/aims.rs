@@ -59,7 +59,7 @@ impl Judge<'_> {
 
     /// QEMU's daemon in the configuration that a figure favours.
     fn qsd(&self, cost: fn(&Summary) -> f64) -> Option<&Row> {
-        let cost = |row: &Row| row.summary().map_or(f64::INFINITY, cost);
+        let cost = |row: &Row| row.outcome.summary().map_or(f64::INFINITY, cost);
         let rivals = self
             .like_ours(self.ours.mode)
             .filter(|row| row.contestant.starts_with(QSD));
@@ -69,12 +69,12 @@ impl Judge<'_> {
     fn like_ours(&self, mode: Mode) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| {
             let same = row.target == self.ours.target && row.workload == self.ours.workload;
-            same && row.mode == mode && row.summary().is_some()
+            same && row.mode == mode && row.outcome.summary().is_some()
         })
     }
 
     fn compare(&self, with: Option<&Row>) -> Option<Comparison> {
-        Comparison::of(self.ours.samples(), with?)
+        Comparison::of(self.ours.outcome.samples(), with?)
     }
 
     fn faster_than_qsd(&self) -> Verdict {
@@ -104,7 +104,11 @@ impl Judge<'_> {
     }
 
     fn system_calls(&self) -> Verdict {
-        let value = self.ours.system_calls().map(|it| (it, String::new()));
+        let value = self
+            .ours
+            .outcome
+            .system_calls()
+            .map(|it| (it, String::new()));
         self.verdict("system calls per I/O", FEW_SYSTEM_CALLS, value)
     }
 

@@ -97,15 +97,19 @@ impl<'a> Group<'a> {
 /// Compares a row with the quickest of that role in its mode.
 fn against(rows: &[Row], ours: usize, role: Role) -> Option<Comparison> {
     let ours = &rows[ours];
-    let rate = |row: &Row| row.summary().map_or(0.0, |summary| summary.iops.median);
+    let rate = |row: &Row| {
+        row.outcome
+            .summary()
+            .map_or(0.0, |summary| summary.iops.median)
+    };
     let rivals = rows.iter().filter(|row| {
         let same_mode = row.mode == ours.mode || role == Role::Limit;
         // Only one of fio's engines keeps the same depth.
         let limit = role != Role::Limit || row.contestant == super::line_up::FIO_IO_URING;
-        row.role == role && same_mode && limit && row.summary().is_some()
+        row.role == role && same_mode && limit && row.outcome.summary().is_some()
     });
     let best = rivals.max_by(|left, right| rate(left).total_cmp(&rate(right)))?;
-    Comparison::of(ours.samples(), best)
+    Comparison::of(ours.outcome.samples(), best)
 }
 
 impl Seat<'_> {
@@ -146,19 +150,12 @@ impl Seat<'_> {
 
     fn row(self, target: Target, workload: Workload) -> Row {
         let summary = Summary::of(&self.samples, workload.block);
-        let outcome = match (&self.contestant.entry, self.failure, summary) {
-            (Err(reason), _, _) => Outcome::Skipped {
-                reason: reason.clone(),
-            },
-            (Ok(_), None, Some(summary)) => Outcome::Measured {
-                samples: self.samples,
-                summary: Box::new(summary),
-                system_calls: self.system_calls,
-            },
-            (Ok(_), failure, _) => Outcome::Failed {
-                reason: failure.unwrap_or_else(|| "no figures".to_owned()),
-            },
-        };
+        let outcome = Outcome::of(
+            &self.contestant.entry,
+            self.failure,
+            (self.samples, summary),
+            self.system_calls,
+        );
         Row {
             target,
             name: workload.name(),

@@ -104,6 +104,7 @@ fn cells(group: &[Row], row: &Row) -> Vec<String> {
         Outcome::Measured { summary, .. } => {
             cells.extend(figures(summary));
             let calls = row
+                .outcome
                 .system_calls()
                 .map_or("-".to_owned(), |it| format!("{it:.3}"));
             cells.insert(9, calls);
@@ -139,7 +140,7 @@ fn ratio(group: &[Row], row: &Row) -> String {
     let told = ours
         .filter(|it| !std::ptr::eq(*it, row))
         .filter_map(|ours| {
-            let Comparison { iops, .. } = Comparison::of(ours.samples(), row)?;
+            let Comparison { iops, .. } = Comparison::of(ours.outcome.samples(), row)?;
             let ratio = format!("{:.2} ({:.2}..{:.2})", iops.median, iops.min, iops.max);
             Some(match row.mode {
                 Mode::Host => format!("{} {ratio}", ours.mode),

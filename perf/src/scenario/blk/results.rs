@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::workload::{Mode, Target, Workload};
-use super::{Role, SystemCalls, Verdict};
+use super::{Role, Verdict};
 use crate::host::HostFacts;
 use crate::measure::{Latency, Method};
 use crate::statistics::Spread;
@@ -92,29 +92,7 @@ pub struct Row {
 }
 
 /// What came out of a row.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase", tag = "state")]
-pub enum Outcome {
-    /// Figures.
-    Measured {
-        /// One for each round.
-        samples: Vec<Sample>,
-        /// Over the rounds.
-        summary: Box<Summary>,
-        /// From the counted run, for daemons.
-        system_calls: Option<SystemCalls>,
-    },
-    /// It failed.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// It took no part.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
-}
+pub type Outcome = super::super::Outcome<Sample, Summary>;
 
 /// One turn.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -182,35 +160,6 @@ pub struct Idle {
     pub seconds: f64,
 }
 
-impl Row {
-    /// The samples, where there are any.
-    #[must_use]
-    pub fn samples(&self) -> &[Sample] {
-        match &self.outcome {
-            Outcome::Measured { samples, .. } => samples,
-            _ => &[],
-        }
-    }
-
-    /// The summary, where there is one.
-    #[must_use]
-    pub fn summary(&self) -> Option<&Summary> {
-        match &self.outcome {
-            Outcome::Measured { summary, .. } => Some(summary),
-            _ => None,
-        }
-    }
-
-    /// System calls for each request, where they were counted.
-    #[must_use]
-    pub fn system_calls(&self) -> Option<f64> {
-        match &self.outcome {
-            Outcome::Measured { system_calls, .. } => system_calls.map(|it| it.per_request),
-            _ => None,
-        }
-    }
-}
-
 impl Summary {
     /// Boils samples down.
     #[must_use]
@@ -236,7 +185,7 @@ impl Comparison {
     pub fn of(ours: &[Sample], with: &Row) -> Option<Self> {
         let ratio = |figure: fn(&Sample) -> f64| {
             let figures = |samples: &[Sample]| samples.iter().map(figure).collect::<Vec<_>>();
-            Spread::of_ratios(&figures(ours), &figures(with.samples()))
+            Spread::of_ratios(&figures(ours), &figures(with.outcome.samples()))
         };
         Some(Self {
             with: with.contestant.clone(),

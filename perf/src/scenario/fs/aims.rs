@@ -62,7 +62,12 @@ impl<'a> Judge<'a> {
 
     /// The peer for which a cost is least.
     fn peer(&self, cost: fn(&Summary) -> Option<f64>) -> Option<&'a Row> {
-        let cost = |row: &Row| row.summary().and_then(cost).unwrap_or(f64::INFINITY);
+        let cost = |row: &Row| {
+            row.outcome
+                .summary()
+                .and_then(cost)
+                .unwrap_or(f64::INFINITY)
+        };
         let peers = self.like_ours().filter(|row| row.role == Role::Peer);
         peers.min_by(|left, right| cost(left).total_cmp(&cost(right)))
     }
@@ -71,12 +76,12 @@ impl<'a> Judge<'a> {
         let ours = self.ours;
         self.rows.iter().filter(move |row| {
             let same = row.target == ours.target && row.load == ours.load;
-            same && row.cache == ours.cache && row.summary().is_some()
+            same && row.cache == ours.cache && row.outcome.summary().is_some()
         })
     }
 
     fn compare(&self, with: Option<&Row>) -> Option<Comparison> {
-        Comparison::of(self.ours.samples(), with?)
+        Comparison::of(self.ours.outcome.samples(), with?)
     }
 
     fn rate(&self, aim: &str, bound: Bound, with: Option<&Row>) -> Verdict {

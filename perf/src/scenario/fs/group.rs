@@ -101,12 +101,16 @@ impl<'a> Group<'a> {
 /// Compares a row with the quickest peer with the same cache.
 fn best_peer(rows: &[Row], ours: usize) -> Option<Comparison> {
     let ours = &rows[ours];
-    let rate = |row: &Row| row.summary().map_or(0.0, |summary| summary.rate.median);
-    let rivals = rows
-        .iter()
-        .filter(|row| row.role == Role::Peer && row.cache == ours.cache && row.summary().is_some());
+    let rate = |row: &Row| {
+        row.outcome
+            .summary()
+            .map_or(0.0, |summary| summary.rate.median)
+    };
+    let rivals = rows.iter().filter(|row| {
+        row.role == Role::Peer && row.cache == ours.cache && row.outcome.summary().is_some()
+    });
     let best = rivals.max_by(|left, right| rate(left).total_cmp(&rate(right)))?;
-    Comparison::of(ours.samples(), best)
+    Comparison::of(ours.outcome.samples(), best)
 }
 
 impl<'a> Seat<'a> {
@@ -156,19 +160,12 @@ impl<'a> Seat<'a> {
 
     fn row(self, target: Target, workload: Workload) -> Row {
         let summary = Summary::of(&self.samples, workload.block());
-        let outcome = match (&self.contestant.entry, self.failure, summary) {
-            (Err(reason), _, _) => Outcome::Skipped {
-                reason: reason.clone(),
-            },
-            (Ok(_), None, Some(summary)) => Outcome::Measured {
-                samples: self.samples,
-                summary: Box::new(summary),
-                system_calls: self.system_calls,
-            },
-            (Ok(_), failure, _) => Outcome::Failed {
-                reason: failure.unwrap_or_else(|| "no figures".to_owned()),
-            },
-        };
+        let outcome = Outcome::of(
+            &self.contestant.entry,
+            self.failure,
+            (self.samples, summary),
+            self.system_calls,
+        );
         Row {
             target,
             name: workload.name(),

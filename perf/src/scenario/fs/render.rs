@@ -93,7 +93,7 @@ fn cells(group: &[Row], row: &Row) -> Vec<String> {
     let mut cells = vec![row.contestant.clone(), row.cache.to_string()];
     match &row.outcome {
         Outcome::Measured { summary, .. } => {
-            cells.extend(figures(summary, row.system_calls()));
+            cells.extend(figures(summary, row.outcome.system_calls()));
             cells.push(ratio(group, row));
         }
         // A row of three cells: the remark runs on over the columns of figures.
@@ -131,7 +131,7 @@ fn ratio(group: &[Row], row: &Row) -> String {
     let told = ours
         .filter(|it| !std::ptr::eq(*it, row))
         .filter_map(|ours| {
-            let Comparison { rate, .. } = Comparison::of(ours.samples(), row)?;
+            let Comparison { rate, .. } = Comparison::of(ours.outcome.samples(), row)?;
             let ratio = format!("{:.2} ({:.2}..{:.2})", rate.median, rate.min, rate.max);
             Some(match row.cache {
                 Cache::Host => format!("{} {ratio}", ours.cache),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::workload::{Cache, Load, Target};
-use super::{Role, SystemCalls, Verdict};
+use super::{Role, Verdict};
 use crate::host::HostFacts;
 use crate::measure::{Latency, Method};
 use crate::statistics::Spread;
@@ -92,29 +92,7 @@ pub struct Row {
 }
 
 /// What came out of a row.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase", tag = "state")]
-pub enum Outcome {
-    /// Figures.
-    Measured {
-        /// One for each round.
-        samples: Vec<Sample>,
-        /// Over the rounds.
-        summary: Box<Summary>,
-        /// From the counted run, for daemons.
-        system_calls: Option<SystemCalls>,
-    },
-    /// It failed.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// It took no part.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
-}
+pub type Outcome = super::super::Outcome<Sample, Summary>;
 
 /// One turn.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -169,33 +147,6 @@ pub struct Comparison {
 }
 
 impl Row {
-    /// The samples, where there are any.
-    #[must_use]
-    pub fn samples(&self) -> &[Sample] {
-        match &self.outcome {
-            Outcome::Measured { samples, .. } => samples,
-            _ => &[],
-        }
-    }
-
-    /// The summary, where there is one.
-    #[must_use]
-    pub fn summary(&self) -> Option<&Summary> {
-        match &self.outcome {
-            Outcome::Measured { summary, .. } => Some(summary),
-            _ => None,
-        }
-    }
-
-    /// System calls for each operation, where they were counted.
-    #[must_use]
-    pub fn system_calls(&self) -> Option<f64> {
-        match &self.outcome {
-            Outcome::Measured { system_calls, .. } => system_calls.map(|it| it.per_request),
-            _ => None,
-        }
-    }
-
     /// Whether it is our daemon in its plain form, which aims and ratios speak of.
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -229,7 +180,7 @@ impl Comparison {
     pub fn of(ours: &[Sample], with: &Row) -> Option<Self> {
         let ratio = |figure: fn(&Sample) -> f64| {
             let figures = |samples: &[Sample]| samples.iter().map(figure).collect::<Vec<_>>();
-            Spread::of_ratios(&figures(ours), &figures(with.samples()))
+            Spread::of_ratios(&figures(ours), &figures(with.outcome.samples()))
         };
         Some(Self {
             with: with.contestant.clone(),

@@ -51,9 +51,14 @@ fn of_row(rows: &[Row], ours: &Row) -> Vec<Verdict> {
 
 fn rate(rows: &[Row], ours: &Row, aim: &str, bound: Bound, of: impl Fn(&&Row) -> bool) -> Verdict {
     let like_ours = rows.iter().filter(|row| {
-        (row.target, row.workload) == (ours.target, ours.workload) && row.summary().is_some()
+        (row.target, row.workload) == (ours.target, ours.workload)
+            && row.outcome.summary().is_some()
     });
-    let speed = |row: &Row| row.summary().map_or(0.0, |summary| summary.rate.median);
+    let speed = |row: &Row| {
+        row.outcome
+            .summary()
+            .map_or(0.0, |summary| summary.rate.median)
+    };
     let best = like_ours
         .filter(of)
         .max_by(|left, right| speed(left).total_cmp(&speed(right)));
@@ -69,7 +74,7 @@ fn over_tap(rows: &[Row], ours: &Row) -> Verdict {
     let tap = rows.iter().find(|row| {
         row.target == Target::Tap && row.role == Role::Ours && row.workload == ours.workload
     });
-    let speed = |row: &Row| row.summary().map(|summary| summary.rate.median);
+    let speed = |row: &Row| row.outcome.summary().map(|summary| summary.rate.median);
     let ratio = speed(ours).zip(tap.and_then(speed));
     let ratio = ratio.map(|(switch, tap)| (switch / tap, "the tap".to_owned()));
     SWITCH_OVER_TAP.verdict(
@@ -128,7 +133,8 @@ mod tests {
         let slow = row("slow", Role::Peer, Target::Tap, 10.0);
         let quick = row("quick", Role::Peer, Target::Tap, 50.0);
         for other in [&bare, &slow, &quick] {
-            ours.against.extend(Comparison::of(ours.samples(), other));
+            ours.against
+                .extend(Comparison::of(ours.outcome.samples(), other));
         }
         let switch = row("ringside", Role::Ours, Target::Switch, 300.0);
         let verdicts = verdicts(&[ours, bare, slow, quick, switch]);

@@ -74,7 +74,8 @@ impl<'a> Group<'a> {
         for index in 0..rows.len() {
             if rows[index].role == Role::Ours {
                 let others = rows.iter().filter(|row| row.role != Role::Ours);
-                let against = others.filter_map(|row| Comparison::of(rows[index].samples(), row));
+                let against =
+                    others.filter_map(|row| Comparison::of(rows[index].outcome.samples(), row));
                 rows[index].against = against.collect();
             }
         }
@@ -116,19 +117,12 @@ impl Seat<'_> {
 
     fn row(self, target: Target, workload: Workload) -> Row {
         let summary = Summary::of(&self.samples);
-        let outcome = match (&self.contestant.entry, self.failure, summary) {
-            (Err(reason), _, _) => Outcome::Skipped {
-                reason: reason.clone(),
-            },
-            (Ok(_), None, Some(summary)) => Outcome::Measured {
-                samples: self.samples,
-                summary: Box::new(summary),
-                system_calls: self.system_calls,
-            },
-            (Ok(_), failure, _) => Outcome::Failed {
-                reason: failure.unwrap_or_else(|| "no figures".to_owned()),
-            },
-        };
+        let outcome = Outcome::of(
+            &self.contestant.entry,
+            self.failure,
+            (self.samples, summary),
+            self.system_calls,
+        );
         Row {
             target,
             name: workload.name(),

@@ -89,7 +89,7 @@ fn cells(group: &[Row], row: &Row) -> Vec<String> {
     match &row.outcome {
         Outcome::Measured { summary, .. } => {
             cells.extend(figures(summary));
-            let calls = row.system_calls();
+            let calls = row.outcome.system_calls();
             cells.insert(7, calls.map_or("-".to_owned(), |it| format!("{it:.3}")));
             let ours = group.iter().find(|it| it.role == Role::Ours);
             let ours = ours.and_then(|ours| {
