@@ -1,6 +1,5 @@
 //! What was typed, and how it becomes a configuration.
 
-mod byte_size;
 mod disk;
 mod error;
 mod publish;

@@ -1,7 +1,5 @@
 //! The guest's memory: one shared memory file, mapped here and by every device daemon.
 
-mod size;
-
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +14,7 @@ use vm_memory::{
 
 use crate::layout;
 
-pub use size::{ByteSize, ByteSizeError};
+pub use byte_size::{ByteSize, ByteSizeError};
 
 /// Bytes of an explicit huge page.
 const HUGE_PAGE: u64 = 2 << 20;
