@@ -19,6 +19,11 @@ use lab::scratch::Scratch;
 const BYTES: u64 = 4 << 20;
 /// Where the incompatible feature bits are: big-endian, so that the last byte has the first eight.
 const INCOMPATIBLE: u64 = 72 + 7;
+/// The last byte of the big-endian encryption method.
+const CRYPT_METHOD: u64 = 32 + 3;
+/// The method LUKS. qemu-img makes no such image here: it first measures how fast it can derive a key, and gives
+/// up where the machine is too noisy for that.
+const LUKS: u8 = 2;
 
 struct Images(Scratch);
 
@@ -73,18 +78,20 @@ fn what_is_not_supported_is_named() {
         let image = images.create(name, options);
         images.refused(&image, QCOW2, &[name, words, "qemu-img convert"]);
     }
-    let secret = images.0.join("luks.qcow2");
+    let secret = images.0.join("secret.qcow2");
     image::run([
         "create",
         "-q",
         "-fqcow2",
         "--object=secret,id=key,data=ringside",
         "-o",
-        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
+        "encrypt.format=aes,encrypt.key-secret=key",
         secret.to_str().unwrap(),
         "4M",
     ]);
-    images.refused(&secret, QCOW2, &["luks.qcow2 is encrypted"]);
+    images.refused(&secret, QCOW2, &["secret.qcow2 is encrypted"]);
+    image::patch(&secret, CRYPT_METHOD, &[LUKS]);
+    images.refused(&secret, QCOW2, &["secret.qcow2 is encrypted"]);
     for (bit, words) in [(1, "was not closed cleanly"), (2, "is marked corrupt")] {
         let image = images.create(name, "");
         image::patch(&image, INCOMPATIBLE, &[bit]);
