@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use vhost_daemon::Device;
+use vhost_daemon::queue::InFlightLog;
 
 use crate::file_system::GuestFileSystem;
 use crate::helpers::Helpers;
@@ -16,6 +17,14 @@ pub const TAG_LEN: usize = 36;
 /// Queue 0, for what must not wait behind the others: `FORGET`, `INTERRUPT` (virtio 1.2, 5.11.2).
 const HIPRIO_QUEUES: usize = 1;
 
+/// Entries of a queue at most.
+pub const QUEUE_SIZE: u16 = 1024;
+
+/// How many queues a device with so many request queues has.
+pub fn queues(request_queues: u32) -> usize {
+    HIPRIO_QUEUES + request_queues as usize
+}
+
 /// A file system device.
 pub struct FsDevice<F> {
     server: Arc<Server<F>>,
@@ -25,11 +34,11 @@ pub struct FsDevice<F> {
 }
 
 impl<F: GuestFileSystem> FsDevice<F> {
-    /// A device that serves `file_system` on so many request queues, and has requests that wait done
-    /// by `helpers`. `tag` is its name in guests: at most [`TAG_LEN`] bytes.
-    pub fn new(file_system: F, helpers: Helpers, tag: String, request_queues: u32) -> Self {
+    /// A device that serves `server`'s file system on so many request queues, and has requests that wait
+    /// done by `helpers`. `tag` is its name in guests: at most [`TAG_LEN`] bytes.
+    pub fn new(server: Server<F>, helpers: Helpers, tag: String, request_queues: u32) -> Self {
         Self {
-            server: Arc::new(Server::new(file_system)),
+            server: Arc::new(server),
             helpers: Arc::new(helpers),
             tag,
             request_queues,
@@ -41,7 +50,11 @@ impl<F: GuestFileSystem> Device for FsDevice<F> {
     type Worker = FsWorker<F>;
 
     fn queues(&self) -> usize {
-        HIPRIO_QUEUES + self.request_queues as usize
+        queues(self.request_queues)
+    }
+
+    fn max_queue_size(&self) -> u16 {
+        QUEUE_SIZE
     }
 
     fn features(&self) -> u64 {
@@ -57,11 +70,18 @@ impl<F: GuestFileSystem> Device for FsDevice<F> {
         config
     }
 
+    /// A process that is killed leaves them to the next one, which has a journal for those that must not
+    /// happen twice.
+    fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
+        let state = self.server.state()?;
+        Some(state.in_flight().queue(index))
+    }
+
     /// Nothing is forgotten on a disconnect: a front end that comes back finds its guest's files
     /// open. A guest that starts afresh says so (`FUSE_INIT`).
     fn disconnected(&self) {}
 
-    fn worker(&self, _index: usize, _features: u64) -> io::Result<FsWorker<F>> {
-        FsWorker::new(self.server.clone(), self.helpers.clone())
+    fn worker(&self, index: usize, _features: u64) -> io::Result<FsWorker<F>> {
+        FsWorker::new(self.server.clone(), self.helpers.clone(), index)
     }
 }

@@ -107,6 +107,9 @@ pub struct FileRange {
     pub offset: u64,
 }
 
+/// What tells one file from another, for as long as it takes to ask twice. All zero stands for none.
+pub type Trace = [u64; 4];
+
 /// A file system that guests use through this daemon.
 ///
 /// All methods have defaults, so that any `FileSystem` can be served by an empty implementation;
@@ -281,6 +284,21 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
     fn syncfs(&self, inode: u64) -> io::Result<()> {
         let _ = inode;
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
+    }
+
+    /// Reads a file that the guest has no handle for reading on, to see what is in it after a crash.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where that cannot be.
+    fn read_back(&self, inode: u64, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let _ = (inode, offset, into);
+        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+    }
+
+    /// Which file has a name; `None` if there is none, or it is not told.
+    fn trace(&self, parent: u64, name: &CStr) -> Option<Trace> {
+        let _ = (parent, name);
+        None
     }
 
     /// Extended status (`FUSE_STATX`, 7.39), and how long it stays valid.

@@ -14,6 +14,7 @@ pub mod medium;
 pub mod options;
 pub mod passthrough;
 pub mod server;
+pub mod state;
 mod sys;
 pub mod system_calls;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! `virtiofsd`: shares a directory of the host with virtual machines.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,11 +13,13 @@ use vhost_daemon::metrics::{Metrics, Registry};
 use vhost_daemon::sandbox::seccomp::{Role, SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Sandbox, SandboxError, capabilities, close_inherited};
 use vhost_daemon::session::{ServeError, Server, Service};
-use virtiofsd::device::FsDevice;
+use virtiofsd::device::{FsDevice, QUEUE_SIZE, queues};
 use virtiofsd::helpers::Helpers;
 use virtiofsd::limits::{LimitError, make_room_for_descriptors, raise_open_files};
 use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
+use virtiofsd::server::Server as FsServer;
+use virtiofsd::state::{State, StateError};
 use virtiofsd::system_calls::CALLS;
 
 #[derive(Debug, Error)]
@@ -35,6 +38,8 @@ enum Error {
     Seccomp(#[from] SeccompError),
     #[error(transparent)]
     Share(#[from] OpenError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]
@@ -67,6 +72,7 @@ fn run(options: Options) -> Result<(), Error> {
 /// What needs the host comes first, then the sandbox, then what guests have to do with.
 fn serve(config: DaemonConfig) -> Result<(), Error> {
     let open_files = raise_open_files(config.open_files)?;
+    let state = open_state(&config)?;
     let mut endpoint = config.common.endpoint.bind(config.socket_group)?;
     let mut prepared = Prepared::new(config.common.metrics_socket.as_deref())?;
     let files = [endpoint.take_file(), prepared.take_file()];
@@ -83,7 +89,14 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     let directory = config.passthrough.shared_directory.clone();
     let mut passthrough = config.passthrough;
     passthrough.shared_directory = inside.directory;
-    let file_system = Passthrough::open_with(passthrough, inside.descriptors)?;
+    let mut file_system = Passthrough::open_with(passthrough, inside.descriptors)?;
+    if let Some(state) = &state {
+        file_system.remember_in(state)?;
+    }
+    let mut server = FsServer::new(file_system);
+    if let Some(state) = state {
+        server = server.surviving(state)?;
+    }
     tracing::info!(directory = %directory.display(), tag = config.tag, queues = config.queues, open_files, "sharing");
 
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
@@ -91,7 +104,7 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     let daemon = prepared.start(&Arc::new(Registry::of(&metrics)), &filters)?;
     let bound = filters.clone();
     let helpers = Helpers::start(Helpers::THREADS, move || bound.enter(Role::Helper))?;
-    let device = FsDevice::new(file_system, helpers, config.tag, config.queues);
+    let device = FsDevice::new(server, helpers, config.tag, config.queues);
     let device = Arc::new(device);
     let service = Service {
         endpoint,
@@ -101,4 +114,14 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     };
     let server = Server::open(&device, service)?.with_filters(filters);
     Ok(server.run(daemon.shutdown())?)
+}
+
+fn open_state(config: &DaemonConfig) -> Result<Option<Arc<State>>, StateError> {
+    let open = |directory: &PathBuf| State::open(directory, queues(config.queues), QUEUE_SIZE);
+    Ok(config
+        .state_dir
+        .as_ref()
+        .map(open)
+        .transpose()?
+        .map(Arc::new))
 }

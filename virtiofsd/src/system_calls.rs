@@ -20,6 +20,10 @@ const FILE_CALLS: &[Call] = &[
     Call::any(libc::SYS_fstatfs, "STATFS"),
     Call::any(libc::SYS_getdents64, "READDIR"),
     Call::any(libc::SYS_lseek, "READDIR; LSEEK"),
+    Call::any(
+        libc::SYS_pread64,
+        "what an earlier process appended (--state-dir)",
+    ),
     Call::any(libc::SYS_readlinkat, "READLINK"),
     Call::any(libc::SYS_mkdirat, "MKDIR"),
     Call::any(libc::SYS_mknodat, "MKNOD"),

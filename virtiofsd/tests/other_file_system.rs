@@ -32,6 +32,7 @@ use vhost_daemon::worker::PollPolicy;
 use virtiofsd::device::FsDevice;
 use virtiofsd::file_system::GuestFileSystem;
 use virtiofsd::helpers::Helpers;
+use virtiofsd::server::Server;
 
 /// One file, in memory.
 #[derive(Default)]
@@ -111,7 +112,7 @@ fn data_go_through_its_own_read_and_write() {
     let socket = scratch.join("s");
     let helpers = Helpers::start(1, || Ok::<_, Infallible>(())).unwrap();
     let device = Arc::new(FsDevice::new(
-        OneFile::default(),
+        Server::new(OneFile::default()),
         helpers,
         "one".to_owned(),
         1,

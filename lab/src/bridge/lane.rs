@@ -60,7 +60,7 @@ impl Lane {
         queue: SlotQueue,
         urgent: Arc<Urgent>,
         (stop, told): (Arc<Stop>, Told),
-        socket: &UnixStream,
+        socket: Option<&UnixStream>,
     ) -> Result<Self> {
         let failed = |errno: rustix::io::Errno| Error::os("cannot set up epoll")(errno.into());
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
@@ -72,7 +72,9 @@ impl Lane {
         add(device.as_fd(), WORK, EventFlags::IN | EventFlags::EXCLUSIVE)?;
         add(queue.call().as_fd(), WORK, EventFlags::IN)?;
         add(stop.event().as_fd(), WORK, EventFlags::IN)?;
-        add(socket.as_fd(), DAEMON, EventFlags::RDHUP)?;
+        if let Some(socket) = socket {
+            add(socket.as_fd(), DAEMON, EventFlags::RDHUP)?;
+        }
         let driver = queue.queue();
         Ok(Self {
             slots: Slots::new(driver.memory(), driver.size())?,

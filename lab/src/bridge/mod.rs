@@ -45,8 +45,8 @@ use rustix::process::Pid;
 
 pub use error::{Error, Result};
 
-use crate::frontend::FrontEnd;
 use crate::frontend::fs::InitReply;
+use crate::frontend::{DriverQueue, FrontEnd};
 use crate::{need, sys};
 use daemon::Attached;
 use lane::Lane;
@@ -60,6 +60,7 @@ const SOON: Duration = Duration::from_secs(10);
 pub struct BridgeBuilder {
     socket: PathBuf,
     queues: usize,
+    waits: bool,
 }
 
 /// A mounted daemon. Dropping it unmounts.
@@ -71,8 +72,10 @@ pub struct Bridge {
     threads: Vec<Pid>,
     stop: Arc<Stop>,
     init: InitReply,
+    socket: PathBuf,
+    rings: Vec<DriverQueue>,
     // Last: the daemon goes on until nothing is under way any more.
-    _front_end: FrontEnd,
+    front_end: FrontEnd,
 }
 
 /// Ends a mount from another thread.
@@ -94,6 +97,13 @@ impl BridgeBuilder {
         self
     }
 
+    /// Waits for another daemon when this one is gone ([`Bridge::reattach`]).
+    #[must_use]
+    pub fn waiting(mut self) -> Self {
+        self.waits = true;
+        self
+    }
+
     /// Mounts on `directory`, in the calling thread's mount namespace; the [`Bridge`] must be
     /// dropped by a thread of the same one.
     ///
@@ -104,6 +114,7 @@ impl BridgeBuilder {
         need::device("/dev/fuse")?;
         let Attached {
             front_end,
+            rings,
             requests,
             urgent,
         } = daemon::attach(&self.socket, self.queues)?;
@@ -118,12 +129,14 @@ impl BridgeBuilder {
             threads: Vec::new(),
             stop: Arc::clone(&stop),
             init: InitReply::default(),
-            _front_end: front_end,
+            socket: self.socket.clone(),
+            rings,
+            front_end,
         };
         let urgent = Arc::new(urgent);
         let devices = devices(connection, requests.len())?;
         for ((index, queue), device) in requests.into_iter().enumerate().zip(devices) {
-            let socket = bridge._front_end.stream();
+            let socket = (!self.waits).then(|| bridge.front_end.stream());
             let stops = (Arc::clone(&stop), told.clone());
             let lane = Lane::new(device, queue, Arc::clone(&urgent), stops, socket)?;
             let named = thread::Builder::new().name(format!("lane{index}"));
@@ -154,7 +167,17 @@ impl Bridge {
         BridgeBuilder {
             socket: socket.to_owned(),
             queues: 1,
+            waits: false,
         }
+    }
+
+    /// Goes on with a daemon that was started after the last one had been killed.
+    ///
+    /// # Errors
+    /// When it does not serve.
+    pub fn reattach(&mut self) -> Result<()> {
+        self.front_end = daemon::attach_again(&self.socket, &self.rings)?;
+        Ok(())
     }
 
     /// What the kernel and the daemon agreed on.

@@ -1,5 +1,6 @@
 //! The high-priority queue: `FORGET` and `INTERRUPT`, which have no reply (virtio 1.2, 5.11.6).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// One for all lanes: what goes here is rare.
 pub(super) struct Urgent {
     queue: Mutex<SlotQueue>,
+    /// Of the requests that it makes of one: no other has such a number, and a daemon tells requests
+    /// apart by that.
+    next: AtomicU64,
     slots: GuestAddress,
 }
 
@@ -26,6 +30,7 @@ impl Urgent {
             .alloc(usize::from(driver.size()) * SLOT, SLOT)?;
         Ok(Self {
             queue: Mutex::new(queue),
+            next: AtomicU64::new(1 << 62),
             slots,
         })
     }
@@ -38,7 +43,6 @@ impl Urgent {
     /// Sends `FORGET`s for a `FORGET` or `BATCH_FORGET`: a guest's virtio-fs driver sends one for
     /// each node.
     pub(super) fn forget(&self, request: &[u8]) -> Result<()> {
-        let unique = u64_at(request, 8).unwrap_or(0);
         let body = &request[IN_HEADER_LEN.min(request.len())..];
         if u32_at(request, 4) == Some(opcode::FORGET) {
             return self.send(request);
@@ -57,6 +61,7 @@ impl Urgent {
                 ..Caller::root(u64_at(entry, 0).unwrap_or(0))
             };
             let len = IN_HEADER_BYTES + 8;
+            let unique = self.next.fetch_add(2, Ordering::Relaxed);
             let mut forget = header(len, opcode::FORGET, unique, caller).to_vec();
             forget.extend(&entry[8..]);
             forget

@@ -109,6 +109,37 @@ impl DriverQueue {
         })
     }
 
+    /// The same ring with the same events, to hand to a daemon while someone else drives it.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn handle(&self) -> Result<Self> {
+        let shared = |event: &Event| event.share().map_err(Error::os("cannot share an eventfd"));
+        Ok(Self {
+            index: self.index,
+            ring: self.ring.clone(),
+            kick: shared(&self.kick)?,
+            call: shared(&self.call)?,
+            event_idx: self.event_idx,
+            free: Vec::new(),
+            chains: HashMap::new(),
+            staged: 0,
+            published: 0,
+            used_next: 0,
+            interrupts: 0,
+            tampered: false,
+        })
+    }
+
+    /// Wakes whoever drives the ring: a daemon that died may have owed it a call.
+    ///
+    /// # Errors
+    /// When the eventfd cannot be written.
+    pub fn call_driver(&self) -> Result<()> {
+        let called = self.call.signal();
+        called.map_err(Error::os("cannot signal the call eventfd"))
+    }
+
     /// Makes a chain of buffers available, without publishing it yet. Returns its head.
     ///
     /// # Errors

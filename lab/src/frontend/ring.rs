@@ -53,7 +53,7 @@ pub struct RingAddresses {
 }
 
 /// The ring's memory. Knows no chain and no state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ring {
     pub(crate) memory: GuestMemory,
     pub(crate) size: u16,

@@ -35,6 +35,15 @@ impl Event {
         Ok(Self { eventfd })
     }
 
+    /// The same event.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn share(&self) -> io::Result<Self> {
+        let eventfd = self.eventfd.try_clone()?;
+        Ok(Self { eventfd })
+    }
+
     /// Adds one to the count.
     ///
     /// # Errors

@@ -16,7 +16,9 @@
 //! If the guest's used index equals the intended one, the index was stored: `Completed` entries are
 //! done. If it equals the reached one, it was not: they are done once more.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +26,7 @@ use std::sync::atomic::Ordering;
 use thiserror::Error;
 use virtio_queue::QueueState;
 
-use crate::sys::SharedWords;
+use crate::sys::{SharedWords, open_locked};
 
 /// "RSinfl" and the layout's version.
 const MAGIC: u64 = 0x5253_696e_666c_0001;
@@ -50,6 +52,8 @@ pub enum LogError {
 /// The state file of one device: a log for each queue.
 #[derive(Debug)]
 pub struct InFlightFile {
+    /// Locked for as long as the log is used.
+    file: File,
     words: Arc<SharedWords>,
     queue_size: usize,
 }
@@ -63,13 +67,15 @@ impl InFlightFile {
     pub fn open(path: &Path, queues: usize, queue_size: u16) -> Result<Self, LogError> {
         let queue_size = usize::from(queue_size);
         let len = HEADER_WORDS + queues * (QUEUE_WORDS + queue_size);
-        let words = SharedWords::open(path, len).map_err(|source| match source.kind() {
+        let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::WouldBlock => LogError::InUse(path.to_owned()),
             _ => LogError::Open {
                 path: path.to_owned(),
                 source,
             },
-        })?;
+        };
+        let file = open_locked(path).map_err(failed)?;
+        let words = SharedWords::map(&file, 0, len).map_err(failed)?;
         let layout = [MAGIC, queues as u64, queue_size as u64];
         let known = |(at, word): (usize, &u64)| words.word(at).load(Ordering::Acquire) == *word;
         if !layout.iter().enumerate().all(known) {
@@ -79,9 +85,15 @@ impl InFlightFile {
             }
         }
         Ok(Self {
+            file,
             words: Arc::new(words),
             queue_size,
         })
+    }
+
+    /// The file, locked. Whoever must not be succeeded before something is over holds it until then.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// The log of queue `index`.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::lost_memory::Guarded;
 use super::mapped_file::Mapping;
 
-/// The words of one file. The file is locked (flock(2)) for as long as this value lives.
+/// Words of a file.
 #[derive(Debug)]
 pub struct SharedWords {
     // Before the mapping: fields are dropped in this order, and what is guarded must be mapped.
@@ -20,33 +20,45 @@ pub struct SharedWords {
     mapping: Mapping,
     len: usize,
     loss_noticed: AtomicBool,
-    _file: File,
+}
+
+/// Opens or makes the file `path` (mode 0600) and locks it (flock(2)): for as long as the file, or a
+/// clone of it, is open.
+///
+/// # Errors
+/// open(2)'s; `WouldBlock` when another process has it.
+pub fn open_locked(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 impl SharedWords {
-    /// Opens or makes `path` (mode 0600) with `len` words; new ones are zero.
+    /// Maps `len` words of `file` from `offset` bytes, a multiple of the page size, on. The file is made
+    /// longer for that; new words are zero.
     ///
     /// # Errors
-    /// open(2)'s, ftruncate(2)'s and mmap(2)'s; `WouldBlock` when another process has it.
-    pub fn open(path: &Path, len: usize) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    /// ftruncate(2)'s, fallocate(2)'s and mmap(2)'s.
+    pub fn map(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(8).filter(|bytes| *bytes > 0);
         let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
-        file.set_len(bytes as u64)?;
+        let end = offset + bytes as u64;
+        if file.metadata()?.len() < end {
+            file.set_len(end)?;
+        }
         // A page that the file system has no room for later would be lost with what is in it.
-        match fallocate(&file, FallocateFlags::empty(), 0, bytes as u64) {
+        match fallocate(file, FallocateFlags::empty(), offset, bytes as u64) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
-        let mapping = Mapping::shared(&file, 0, bytes, true)?;
+        let mapping = Mapping::shared(file, offset, bytes, true)?;
         // SAFETY: the mapping is ours alone, outlives the guard (fields are dropped in order), and
         // holds atomic words of any value.
         let guard = unsafe { Guarded::new(mapping.start(), bytes) }?;
@@ -55,8 +67,17 @@ impl SharedWords {
             mapping,
             len,
             loss_noticed: AtomicBool::new(false),
-            _file: file,
         })
+    }
+
+    /// How many words there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Whether the file was cut short, so that what is stored survives nothing any more; `true` once.

@@ -110,6 +110,12 @@ impl Features {
         self.0 & other.0 == other.0
     }
 
+    /// These, but not those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// `other`, if `wanted`.
     #[must_use]
     pub const fn with_if(self, wanted: bool, other: Self) -> Self {

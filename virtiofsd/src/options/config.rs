@@ -1,5 +1,6 @@
 //! The command line: what it comes to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::Gid;
@@ -47,6 +48,8 @@ pub struct DaemonConfig {
     pub tag: String,
     /// Request queues.
     pub queues: u32,
+    /// Where to remember what guests have open.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Options that cannot be used.
@@ -138,6 +141,7 @@ impl Options {
             open_files: options.rlimit_nofile,
             tag: options.tag,
             queues: options.queues,
+            state_dir: options.state_dir,
             common: common.validate()?,
         })
     }

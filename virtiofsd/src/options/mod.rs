@@ -131,6 +131,11 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub max_open: Option<usize>,
 
+    /// Remember here what guests have open, so that they go on when the daemon is killed and started
+    /// again: a directory in memory (tmpfs), for one daemon
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// Limit of open files; 0 leaves it as it is [default: 1000000, or what the system allows]
     #[arg(long, value_name = "N")]
     pub rlimit_nofile: Option<u64>,

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::budget::Counted;
+use super::handles::NewHandle;
 use super::inodes::Inode;
 use super::named::At;
 use super::names::{CONFINED, check_name};
@@ -206,10 +207,14 @@ impl Passthrough {
         let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?, at)?;
         let node = self.inodes.get(entry.inode)?;
         let medium = self.medium(&node, &fd, flags);
-        let file = (fd, medium);
-        let handle = self
-            .handles
-            .add(node.id, file, super::handles::Opened::File, counted);
+        let handle = self.handles.add(NewHandle {
+            inode: node.id,
+            fd,
+            flags,
+            medium,
+            opened: super::handles::Opened::File,
+            counted,
+        });
         Ok((entry, Some(handle), self.config.cache.file_options(), None))
     }
 }

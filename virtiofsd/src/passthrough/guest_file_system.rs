@@ -10,11 +10,15 @@ use fuse_backend_rs::abi::fuse_abi::stat64;
 use fuse_backend_rs::api::filesystem::{Context, Entry, OpenOptions, SetattrValid};
 use rustix::fs::OFlags;
 
+use super::names::check_name;
+use super::open::require_regular;
+use super::proof::born;
 use super::{CachePolicy, Passthrough};
-use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened};
+use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened, Trace};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, Statx};
 use crate::medium::HostFile;
+use crate::sys::status_at;
 
 impl Passthrough {
     /// What this file system does, where the guest's kernel can.
@@ -148,6 +152,26 @@ impl GuestFileSystem for Passthrough {
             self.clear_set_group_id(inode)?;
         }
         Ok(())
+    }
+
+    fn read_back(&self, inode: u64, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let node = self.inodes.get(inode)?;
+        require_regular(&node)?;
+        let file = self.descriptors.reopen(&node.fd()?, OFlags::RDONLY)?;
+        Ok(rustix::io::pread(&file, into, offset)?)
+    }
+
+    fn trace(&self, parent: u64, name: &CStr) -> Option<Trace> {
+        check_name(name).ok()?;
+        let directory = self.inodes.get(parent).ok()?;
+        let status = status_at(directory.fd().ok()?, name).ok()?;
+        let (seconds, nanoseconds) = born(&status).unwrap_or_default();
+        Some([
+            status.attributes.st_ino,
+            status.attributes.st_dev,
+            seconds.cast_unsigned(),
+            u64::from(nanoseconds) | 1 << 63,
+        ])
     }
 
     fn copy_file_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {

@@ -7,9 +7,12 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use rustix::fs::OFlags;
+
 use super::budget::Counted;
 use super::errno;
 use crate::medium::Medium;
+use crate::state::{Ledger, OpenRecord, SavedOpen};
 
 /// What is open behind a handle.
 #[derive(Debug)]
@@ -30,6 +33,20 @@ pub(super) struct Handle {
     pub(super) medium: Arc<Medium>,
     pub(super) opened: Opened,
     _counted: Counted,
+    /// What the next process will know of it.
+    _record: OpenRecord,
+}
+
+/// A file that was opened for a guest.
+pub(super) struct NewHandle {
+    /// The node's number.
+    pub(super) inode: u64,
+    pub(super) fd: OwnedFd,
+    /// What it was opened with.
+    pub(super) flags: OFlags,
+    pub(super) medium: Arc<Medium>,
+    pub(super) opened: Opened,
+    pub(super) counted: Counted,
 }
 
 impl Handle {
@@ -46,31 +63,50 @@ const SHARDS: usize = 16;
 pub(super) struct HandleTable {
     shards: [RwLock<HashMap<u64, Arc<Handle>>>; SHARDS],
     next: AtomicU64,
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl HandleTable {
-    /// Keeps `fd`, counted as it is, open as a handle on node `inode`; returns its number.
-    pub(super) fn add(
-        &self,
-        inode: u64,
-        (fd, medium): (OwnedFd, Arc<Medium>),
-        opened: Opened,
-        _counted: Counted,
-    ) -> u64 {
+    /// Remembers handles in `ledger` from now on, numbered from `first`.
+    pub(super) fn remember_in(&mut self, ledger: Arc<Ledger>, first: u64) {
+        self.ledger = Some(ledger);
+        self.next = AtomicU64::new(first);
+    }
+
+    /// Keeps a file open as a handle; returns its number.
+    pub(super) fn add(&self, new: NewHandle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let record = self.ledger.as_ref().map(|ledger| {
+            ledger.add_open(&SavedOpen {
+                number,
+                inode: new.inode,
+                flags: new.flags.bits(),
+                directory: matches!(new.opened, Opened::Directory(_)),
+            })
+        });
+        self.insert(number, new, record.unwrap_or_default());
+        number
+    }
+
+    /// Keeps a file open as the handle that the guest has known before.
+    pub(super) fn restore(&mut self, number: u64, new: NewHandle, record: OpenRecord) {
+        self.insert(number, new, record);
+    }
+
+    fn insert(&self, number: u64, new: NewHandle, record: OpenRecord) {
         let handle = Arc::new(Handle {
-            inode,
-            file: Arc::new(File::from(fd)),
-            medium,
-            opened,
-            _counted,
+            inode: new.inode,
+            file: Arc::new(File::from(new.fd)),
+            medium: new.medium,
+            opened: new.opened,
+            _counted: new.counted,
+            _record: record,
         });
         let mut shard = self
             .shard(number)
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         shard.insert(number, handle);
-        number
     }
 
     /// The open file with this number.

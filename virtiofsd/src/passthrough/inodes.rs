@@ -11,9 +11,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
 use super::named::At;
-use super::place::{NodeFd, Place, Places};
+use super::place::{NodeFd, Place, Places, Way};
 use super::version::LastOpened;
 use crate::fuse::ROOT;
+use crate::state::{Ledger, NodeRecord, SavedNode};
 use crate::sys::{FileHandle, FileStatus, status_of};
 
 /// What makes a file the same file, for as long as a descriptor keeps it from being deleted. The
@@ -23,6 +24,17 @@ pub(super) struct Identity {
     device: u64,
     inode: u64,
     mount: u64,
+}
+
+impl Identity {
+    /// A file's, by its numbers.
+    pub(super) fn new(device: u64, inode: u64, mount: u64) -> Self {
+        Self {
+            device,
+            inode,
+            mount,
+        }
+    }
 }
 
 impl From<&FileStatus> for Identity {
@@ -48,7 +60,12 @@ pub(super) struct Inode {
     lookups: AtomicU64,
     /// What the guest may have cached.
     pub(super) last_opened: LastOpened,
+    /// What the next process will know of it.
+    record: NodeRecord,
 }
+
+/// How a table remembers its nodes.
+type Ledgers = Option<Arc<Ledger>>;
 
 impl Inode {
     /// The inode number on the host.
@@ -71,20 +88,19 @@ impl Inode {
     /// # Errors
     /// `ESTALE`: the file is gone.
     pub(super) fn fd(&self) -> io::Result<NodeFd<'_>> {
-        match &self.place {
-            Place::Open { fd, .. } => Ok(NodeFd::Kept(fd.as_fd())),
-            Place::Handle(handle, mount) => handle.open(mount).map(NodeFd::Opened),
-            Place::Named(named) => named.fd(self),
+        if let Some(fd) = self.place.kept() {
+            return Ok(NodeFd::Kept(fd));
+        }
+        match self.place.way() {
+            Some(Way::Handle(handle, mount)) => handle.open(mount).map(NodeFd::Opened),
+            Some(Way::Named(named)) => named.fd(self),
+            None => Err(errno(libc::ESTALE)),
         }
     }
 
     /// The open file that the node was kept by.
     pub(super) fn into_fd(self) -> Option<OwnedFd> {
-        match self.place {
-            Place::Open { fd, .. } => Some(fd),
-            Place::Handle(..) => None,
-            Place::Named(mut named) => named.take_pinned(),
-        }
+        self.place.into_fd()
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -102,7 +118,7 @@ impl Inode {
 
     /// The file was found at `at`.
     pub(super) fn found(&self, at: At<'_>) {
-        if let Place::Named(named) = &self.place {
+        if let Some(named) = self.place.named() {
             named.found(self, at);
         }
     }
@@ -110,9 +126,19 @@ impl Inode {
     /// Counts a lookup, unless the guest has just forgotten the last one.
     fn acquire(&self) -> bool {
         let more = |count| if count == 0 { None } else { Some(count + 1) };
-        self.lookups
+        let known = self
+            .lookups
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok()
+            .is_ok();
+        if known {
+            self.record.looked_up();
+        }
+        known
+    }
+
+    /// What the next process will know of it.
+    pub(super) fn record(&self) -> &NodeRecord {
+        &self.record
     }
 
     /// Takes lookups back; whether none is left, which only one caller hears.
@@ -124,6 +150,7 @@ impl Inode {
                 Some(now.saturating_sub(count))
             }
         };
+        self.record.forgotten(count);
         self.lookups
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
             .is_ok_and(|before| count > 0 && before <= count)
@@ -144,6 +171,7 @@ pub(super) struct InodeTable {
     by_id: [Shard<u64>; SHARDS],
     by_identity: [Shard<Identity>; SHARDS],
     next: AtomicU64,
+    ledger: Ledgers,
 }
 
 impl InodeTable {
@@ -154,16 +182,52 @@ impl InodeTable {
             id: ROOT,
             kind: status.attributes.st_mode & libc::S_IFMT,
             identity: Identity::from(&status),
-            place: places.keep(root)?,
+            place: Place::new(Some(places.keep(root)?), None),
             lookups: AtomicU64::new(1),
             last_opened: LastOpened::default(),
+            record: NodeRecord::default(),
         });
         Ok(Self {
             root,
             by_id: std::array::from_fn(|_| RwLock::default()),
             by_identity: std::array::from_fn(|_| RwLock::default()),
             next: AtomicU64::new(ROOT + 1),
+            ledger: None,
         })
+    }
+
+    /// Remembers nodes in `ledger` from now on, numbered from `first`.
+    pub(super) fn remember_in(&mut self, ledger: Arc<Ledger>, first: u64) {
+        self.ledger = Some(ledger);
+        self.next = AtomicU64::new(first);
+    }
+
+    /// A node that an earlier process remembered: the guest knows it, unless it is there for nodes below
+    /// it only.
+    pub(super) fn restore(
+        &mut self,
+        place: Place,
+        status: Identity,
+        (saved, record): (&SavedNode, NodeRecord),
+    ) -> Arc<Inode> {
+        let node = Arc::new(Inode {
+            id: saved.id,
+            place,
+            kind: saved.kind,
+            identity: status,
+            lookups: AtomicU64::new(saved.lookups),
+            last_opened: LastOpened::default(),
+            record,
+        });
+        if saved.lookups > 0 {
+            write(self.shard_of_id(node.id), |by_id| {
+                by_id.insert(node.id, node.clone())
+            });
+            write(self.shard_of_identity(&node.identity), |nodes| {
+                nodes.entry(node.identity).or_insert_with(|| node.clone());
+            });
+        }
+        node
     }
 
     pub(super) fn root(&self) -> &Arc<Inode> {
@@ -205,10 +269,9 @@ impl InodeTable {
         let identity = Identity::from(&status);
         read(self.shard_of_identity(&identity), |nodes| {
             let node = nodes.get(&identity)?;
-            match node.place() {
-                Place::Named(named) if named.is(&status, handle.as_ref()) => Some(node.clone()),
-                _ => None,
-            }
+            let named = node.place().named()?;
+            (node.place.kept().is_some() || named.is(&status, handle.as_ref()))
+                .then(|| node.clone())
         })
     }
 
@@ -219,13 +282,19 @@ impl InodeTable {
         status: &FileStatus,
         handle: Option<&FileHandle>,
     ) -> Arc<Inode> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let record = self.ledger.as_ref().map(|ledger| {
+            let saved = place.saved(id, status, handle);
+            ledger.add_node(&saved)
+        });
         let node = Arc::new(Inode {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id,
             place,
             kind: status.attributes.st_mode & libc::S_IFMT,
             identity: Identity::from(status),
             lookups: AtomicU64::new(1),
             last_opened: LastOpened::default(),
+            record: record.unwrap_or_default(),
         });
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.

@@ -27,6 +27,7 @@ mod names;
 mod open;
 mod place;
 mod proof;
+mod restore;
 mod set_id;
 #[cfg(test)]
 mod tests;

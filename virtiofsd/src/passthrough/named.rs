@@ -15,7 +15,7 @@ use super::descend::descend;
 use super::errno;
 use super::inodes::Inode;
 use super::moves::Names;
-use super::place::{NodeFd, Place};
+use super::place::NodeFd;
 use super::proof::Proof;
 use crate::sys::{FileHandle, FileStatus, status_of};
 
@@ -40,7 +40,9 @@ struct Location {
     /// `None` while the node is dropped only.
     parent: Option<Arc<Inode>>,
     name: Box<CStr>,
-    /// The file, which has lost that name.
+    /// The file has lost that name.
+    nameless: bool,
+    /// The file then, if its node does not keep it.
     pinned: Option<(Arc<OwnedFd>, Counted)>,
 }
 
@@ -53,9 +55,17 @@ impl Named {
             location: Mutex::new(Location {
                 parent: Some(parent.clone()),
                 name: name.into(),
+                nameless: false,
                 pinned: None,
             }),
         }
+    }
+
+    /// A directory's number, and the name in it.
+    pub(super) fn at(&self) -> Option<(u64, CString)> {
+        let location = self.location();
+        let parent = location.parent.as_ref().filter(|_| !location.nameless)?;
+        Some((parent.id, location.name.clone().into()))
     }
 
     /// Whether a file of the same inode number is this one.
@@ -93,7 +103,7 @@ impl Named {
                 .parent
                 .as_ref()
                 .is_some_and(|known| Arc::ptr_eq(known, parent));
-            same && *location.name == *name && location.pinned.is_none()
+            same && *location.name == *name && !location.nameless
         };
         if stays(&self.location()) {
             return;
@@ -109,17 +119,27 @@ impl Named {
             location.pinned.take(),
         );
         location.name = name.into();
+        location.nameless = false;
+        node.record().moved(parent.id, name);
         drop(location);
         // What closes or frees does so after the lock.
         drop(gone);
     }
 
-    /// The file loses its name `at`, if that is the one it is known by: then `fd` keeps it.
-    pub(super) fn lost(&self, (parent, name): At<'_>, fd: OwnedFd, counted: Counted) {
+    /// The file of `node` loses its name `at`, if that is the one it is known by: then `fd` keeps it, if
+    /// the node does not.
+    pub(super) fn lost(
+        &self,
+        node: &Inode,
+        (parent, name): At<'_>,
+        kept: Option<(OwnedFd, Counted)>,
+    ) {
         let mut location = self.location();
         let known = location.parent.as_ref();
         if known.is_some_and(|known| Arc::ptr_eq(known, parent)) && *location.name == *name {
-            location.pinned = Some((Arc::new(fd), counted));
+            location.nameless = true;
+            location.pinned = kept.map(|(fd, counted)| (Arc::new(fd), counted));
+            node.record().lost_name();
         }
     }
 
@@ -155,9 +175,11 @@ impl Named {
         let (mut above, name) = self.step()?;
         let mut names = vec![name];
         let start = loop {
-            let Place::Named(named) = above.place() else {
-                break None;
+            let named = match above.place().kept() {
+                Some(_) => break None,
+                None => above.place().named(),
             };
+            let Some(named) = named else { break None };
             if let Some(fd) = named.at_hand() {
                 break Some(fd);
             }
@@ -189,10 +211,8 @@ impl Drop for Named {
         self.names.warm.forget(self.key);
         let mut parent = self.take_parent();
         while let Some(node) = parent {
-            parent = Arc::into_inner(node).and_then(|mut node| match node.place_mut() {
-                Place::Named(named) => named.take_parent(),
-                _ => None,
-            });
+            parent = Arc::into_inner(node)
+                .and_then(|mut node| node.place_mut().named_mut().and_then(Self::take_parent));
         }
     }
 }
@@ -204,7 +224,7 @@ fn is_below(node: &Inode, directory: &Arc<Inode>) -> bool {
         if above.id == node.id {
             return true;
         }
-        let Place::Named(named) = above.place() else {
+        let Some(named) = above.place().named() else {
             return false;
         };
         let Ok((parent, _)) = named.step() else {

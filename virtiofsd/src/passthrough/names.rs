@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::inodes::Inode;
 use super::named::At;
-use super::place::{Found, Place};
+use super::place::Found;
 use super::{Passthrough, errno};
 use crate::fuse::Features;
 use crate::sys::{FileHandle, status_of};
@@ -57,11 +57,14 @@ impl Passthrough {
         if !self.places.is_crowded()
             && let Some(inode) = self.inodes.known(&status, None)
         {
+            if let Some(at) = at {
+                inode.found(at);
+            }
             return Ok(self.entry(&inode, &status));
         }
         // Nodes without an open file are told apart by handle, also once there is room again.
-        let closed = self.places.has_closed();
-        let handle = closed.then(|| FileHandle::of(&fd).ok()).flatten();
+        let wanted = self.places.has_closed() || self.places.remembers();
+        let handle = wanted.then(|| FileHandle::of(&fd).ok()).flatten();
         let handle = handle.as_ref();
         if let Some(inode) = self.inodes.known(&status, handle) {
             if let Some(at) = at {
@@ -145,23 +148,28 @@ impl Passthrough {
     /// Keeps a file from being freed by the call that takes its name away, and knows its node if that
     /// goes by its name. Where nodes are open, its node keeps it already.
     fn held(&self, directory: impl AsFd, name: &CStr) -> Option<Held> {
-        if !self.places.has_closed() {
+        let named = self.places.names().are_used();
+        if !named && !self.places.has_closed() {
             return None;
         }
         let fd = open_node(directory, name).ok()?;
-        let named = self.places.names().are_used();
         let node = named.then(|| self.inodes.named(&fd)).flatten();
         Some(Held { fd, node })
     }
 
     /// A node whose name is gone keeps its file by a descriptor, while there are any.
     fn lost_name(&self, held: &Held, at: At<'_>) {
-        if let Some(node) = &held.node
-            && let Place::Named(named) = node.place()
-            && let Ok(counted) = self.places.budget().nameless()
+        let Some(node) = &held.node else { return };
+        let Some(named) = node.place().named() else {
+            return;
+        };
+        if node.place().kept().is_some() {
+            return named.lost(node, at, None);
+        }
+        if let Ok(counted) = self.places.budget().nameless()
             && let Ok(fd) = held.fd.try_clone()
         {
-            named.lost(at, fd, counted);
+            named.lost(node, at, Some((fd, counted)));
         }
     }
 
@@ -208,7 +216,7 @@ impl Held {
 }
 
 /// Opens `name` in `directory` with `O_PATH`.
-fn open_node(directory: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_node(directory: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(directory, name, NODE, Mode::empty(), CONFINED).map_err(|error| {
         // It was there, and had been moved elsewhere when the kernel checked once more.
         if error == Errno::XDEV {

@@ -8,7 +8,7 @@ use fuse_backend_rs::api::filesystem::OpenOptions;
 use rustix::fs::OFlags;
 
 use super::config::CachePolicy;
-use super::handles::Opened;
+use super::handles::{NewHandle, Opened};
 use super::inodes::Inode;
 use super::leftovers::takes_long_to_free;
 use super::set_id::clearing_set_id;
@@ -78,9 +78,14 @@ impl Passthrough {
             options |= OpenOptions::KEEP_CACHE;
         }
         let medium = self.medium(&node, &fd, flags);
-        let handle = self
-            .handles
-            .add(node.id, (fd, medium), Opened::File, counted);
+        let handle = self.handles.add(NewHandle {
+            inode: node.id,
+            fd,
+            flags,
+            medium,
+            opened: Opened::File,
+            counted,
+        });
         Ok((handle, options))
     }
 
@@ -119,9 +124,14 @@ impl Passthrough {
         let fd = self
             .descriptors
             .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let opened = Opened::Directory(Default::default());
-        let medium = self.media.waiting();
-        let handle = self.handles.add(node.id, (fd, medium), opened, counted);
+        let handle = self.handles.add(NewHandle {
+            inode: node.id,
+            fd,
+            flags: OFlags::RDONLY,
+            medium: self.media.waiting(),
+            opened: Opened::Directory(Default::default()),
+            counted,
+        });
         Ok((handle, self.config.cache.directory_options()))
     }
 }

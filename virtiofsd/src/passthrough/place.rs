@@ -1,5 +1,5 @@
 //! Where a node's file is: behind an open descriptor, or, when there are many, behind a handle or
-//! its names.
+//! its names. Where the next process must find it, too, it has both.
 //!
 //! A guest's kernel caches as many nodes as it has memory for, the daemon may have only so many
 //! files open. Beyond half of that, nodes are kept by file handle, or by name where there are no
@@ -17,15 +17,29 @@ use super::budget::{Budget, Counted};
 use super::descriptors::DescriptorDirectory;
 use super::moves::Names;
 use super::named::{At, Named};
-use super::proof::Proof;
+use super::proof::{Proof, born};
 use super::{FileHandles, errno};
+use crate::state::SavedNode;
 use crate::sys::{FileHandle, FileStatus};
 
-/// Where a node's file is.
+/// Where a node's file is: open, or to be opened another way, or both.
 #[derive(Debug)]
-pub(super) enum Place {
-    /// Open with `O_PATH`.
-    Open { fd: OwnedFd, _counted: Counted },
+pub(super) struct Place {
+    kept: Option<Kept>,
+    /// Where there is no open file, or where the next process is to find it.
+    way: Option<Way>,
+}
+
+/// A file that is open with `O_PATH`.
+#[derive(Debug)]
+pub(super) struct Kept {
+    fd: OwnedFd,
+    _counted: Counted,
+}
+
+/// How a file is opened.
+#[derive(Debug)]
+pub(super) enum Way {
     /// On the file system of an open file.
     Handle(FileHandle, Arc<OwnedFd>),
     /// Where its names lead.
@@ -33,14 +47,73 @@ pub(super) enum Place {
 }
 
 impl Place {
+    pub(super) fn new(kept: Option<Kept>, way: Option<Way>) -> Self {
+        Self { kept, way }
+    }
+
+    /// The descriptor, if the file is kept open.
+    pub(super) fn kept(&self) -> Option<BorrowedFd<'_>> {
+        self.kept.as_ref().map(|kept| kept.fd.as_fd())
+    }
+
+    /// How the file is found otherwise.
+    pub(super) fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
+    }
+
+    /// The names, if it is found by those.
+    pub(super) fn named(&self) -> Option<&Named> {
+        match &self.way {
+            Some(Way::Named(named)) => Some(named),
+            _ => None,
+        }
+    }
+
+    /// As [`named`](Self::named).
+    pub(super) fn named_mut(&mut self) -> Option<&mut Named> {
+        match &mut self.way {
+            Some(Way::Named(named)) => Some(named),
+            _ => None,
+        }
+    }
+
+    /// The open file that the node was kept by.
+    pub(super) fn into_fd(mut self) -> Option<OwnedFd> {
+        match self.kept.take() {
+            Some(kept) => Some(kept.fd),
+            None => self.named_mut().and_then(Named::take_pinned),
+        }
+    }
+
+    /// What the next process needs to find node `id`, which is new.
+    pub(super) fn saved(
+        &self,
+        id: u64,
+        status: &FileStatus,
+        handle: Option<&FileHandle>,
+    ) -> SavedNode {
+        SavedNode {
+            id,
+            lookups: 1,
+            device: status.attributes.st_dev,
+            inode: status.attributes.st_ino,
+            kind: status.attributes.st_mode & libc::S_IFMT,
+            born: born(status),
+            handle: handle.cloned(),
+            by_handle: matches!(self.way, Some(Way::Handle(..))),
+            at: self.named().and_then(Named::at),
+        }
+    }
+
     /// Whether a file of the same inode number, with `status` and handle, is the same file. An open
     /// file keeps its number.
     pub(super) fn is_of(&self, status: &FileStatus, other: Option<&FileHandle>) -> bool {
-        match self {
-            Self::Open { .. } => true,
-            Self::Handle(handle, _) => Some(handle) == other,
-            Self::Named(named) => named.is(status, other),
-        }
+        self.kept.is_some()
+            || match &self.way {
+                Some(Way::Handle(handle, _)) => Some(handle) == other,
+                Some(Way::Named(named)) => named.is(status, other),
+                None => false,
+            }
     }
 }
 
@@ -79,6 +152,10 @@ pub(super) struct Places {
     /// There may be nodes without a descriptor: once crowded, always.
     closed: AtomicBool,
     names: Arc<Names>,
+    /// Every node has a way, too.
+    remembers: bool,
+    /// The mount on which that is the handle.
+    by_handle: Option<u64>,
     /// By mount id, an open file of the mount.
     mounts: RwLock<HashMap<u64, Arc<OwnedFd>>>,
 }
@@ -93,6 +170,8 @@ impl Places {
             budget,
             closed: AtomicBool::new(false),
             names: Arc::new(Names::new(warm)),
+            remembers: false,
+            by_handle: None,
             mounts: RwLock::default(),
         }
     }
@@ -101,9 +180,24 @@ impl Places {
     ///
     /// # Errors
     /// `EMFILE`: too many are open.
-    pub(super) fn keep(&self, fd: OwnedFd) -> io::Result<Place> {
+    pub(super) fn keep(&self, fd: OwnedFd) -> io::Result<Kept> {
         let _counted = self.budget.node()?;
-        Ok(Place::Open { fd, _counted })
+        Ok(Kept { fd, _counted })
+    }
+
+    /// From now on the next process must find every node, too: by handle on the mount `by_handle`, on
+    /// others by name.
+    pub(super) fn remember(&mut self, by_handle: Option<u64>) {
+        self.remembers = true;
+        self.by_handle = by_handle;
+        if by_handle.is_none() {
+            self.names.use_them();
+        }
+    }
+
+    /// Whether the next process must find every node.
+    pub(super) fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// What nodes and handles share.
@@ -136,6 +230,11 @@ impl Places {
     }
 
     /// What nodes by name share.
+    pub(super) fn shared_names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// What nodes by name share.
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
@@ -164,19 +263,37 @@ impl Places {
             && let Some(mount) = self.mount(&fd, status, descriptors)
             && handle.open(&mount).is_ok()
         {
-            return Ok(Place::Handle(handle.clone(), mount));
+            let way = Way::Handle(handle.clone(), mount);
+            return Ok(Place::new(None, Some(way)));
         }
         if self.policy == FileHandles::Mandatory {
             return Err(errno(libc::EOPNOTSUPP));
         }
+        let named = |at| {
+            self.names.use_them();
+            let proof = Proof::of(status, handle);
+            Way::Named(Box::new(Named::new(&self.names, proof, at)))
+        };
         match at {
-            Some(at) if self.budget.is_crowded() => {
-                self.names.use_them();
-                let proof = Proof::of(status, handle);
-                Ok(Place::Named(Box::new(Named::new(&self.names, proof, at))))
+            Some(at) if self.budget.is_crowded() => Ok(Place::new(None, Some(named(at)))),
+            _ => {
+                let way = match handle {
+                    _ if !self.remembers => None,
+                    Some(handle) if self.by_handle == Some(status.mount_id) => {
+                        let mount = self.mount(&fd, status, descriptors);
+                        mount.map(|mount| Way::Handle(handle.clone(), mount))
+                    }
+                    _ => at.map(named),
+                };
+                Ok(Place::new(Some(self.keep(fd)?), way))
             }
-            _ => self.keep(fd),
         }
+    }
+
+    /// An open file on the mount with this number.
+    pub(super) fn known_mount(&self, mount_id: u64) -> Option<Arc<OwnedFd>> {
+        let mounts = self.mounts.read().unwrap_or_else(PoisonError::into_inner);
+        mounts.get(&mount_id).cloned()
     }
 
     fn mount(
@@ -189,11 +306,9 @@ impl Places {
         if status.mount_id == 0 {
             return None;
         }
-        let mounts = self.mounts.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mount) = mounts.get(&status.mount_id) {
-            return Some(mount.clone());
+        if let Some(mount) = self.known_mount(status.mount_id) {
+            return Some(mount);
         }
-        drop(mounts);
         // Handles want a file that is open for real; only these may be opened at will.
         let kind = status.attributes.st_mode & libc::S_IFMT;
         if !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {

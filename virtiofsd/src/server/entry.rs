@@ -16,12 +16,12 @@ use crate::fuse::abi::{
 };
 use crate::fuse::{Features, NAME_MAX};
 
-fn put_entry(reply: &mut Reply<'_>, entry: Entry) -> Result<Work> {
+pub(super) fn put_entry(reply: &mut Reply<'_>, entry: Entry) -> Result<Work> {
     reply.put(&EntryOut::from(entry))?;
     Ok(Work::Replied)
 }
 
-fn put_opened(reply: &mut Reply<'_>, opened: Opened) -> Result<Work> {
+pub(super) fn put_opened(reply: &mut Reply<'_>, opened: Opened) -> Result<Work> {
     let (entry, handle, options, backing) = opened;
     reply.put(&EntryOut::from(entry))?;
     reply.put(&open_out(handle, options, backing))?;

@@ -12,7 +12,7 @@ use crate::fuse::abi::{InitIn, InitIn2, InitOut};
 use crate::fuse::{Features, MAJOR, MINOR, OLDEST_MINOR};
 
 /// What the server itself takes care of, whatever the file system.
-const SERVERS_OWN: Features = Features::from_bits(
+pub(super) const SERVERS_OWN: Features = Features::from_bits(
     Features::BIG_WRITES.bits()
         | Features::MAX_PAGES.bits()
         | Features::SETXATTR_EXT.bits()
@@ -53,6 +53,9 @@ pub(super) fn init<F: GuestFileSystem>(
     let offered = offered(&input, request);
     let agreed = (server.file_system.negotiate(offered)? | SERVERS_OWN) & offered;
     server.features.store(agreed.bits(), Ordering::Release);
+    if let Some(state) = &server.state {
+        state.session.begin(agreed);
+    }
     server.initialised.store(true, Ordering::Release);
     let output = answer(&input, agreed);
     if let Some(suppressed) = server.limiter.permit() {

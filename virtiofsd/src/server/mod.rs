@@ -3,6 +3,7 @@
 //! Nothing here knows of virtqueues or guest memory: [`Request`] is decoded from a copy of the
 //! guest's bytes, a [`Reply`] is built in the daemon's own memory.
 
+mod appended;
 mod attr;
 mod decode;
 mod dir;
@@ -13,6 +14,7 @@ mod init;
 mod interrupt;
 mod io;
 mod lock;
+mod once;
 mod pace;
 mod reply;
 mod request;
@@ -32,12 +34,14 @@ use vhost_daemon::log::Limiter;
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::CopyFileRangeIn;
 use crate::fuse::{Features, Opcode};
+use crate::state::{State, StateError};
 use interrupt::Interrupts;
 use pace::Pace;
 
 pub use decode::{Body, Malformed};
 pub use interrupt::Interrupt;
-pub use reply::{HEADER, Reply, header};
+pub use once::happens_once;
+pub use reply::{HEADER, Reply, errno_of, header};
 pub use request::{BODY_MAX, Request, body_len};
 pub use work::{CopyIn, CopyOut, Work};
 
@@ -57,6 +61,9 @@ pub struct Server<F> {
     pace: Pace,
     /// For what a guest may say as often as it likes.
     limiter: Limiter,
+    /// What outlives this process.
+    state: Option<Arc<State>>,
+    found: appended::Found,
 }
 
 impl<F: GuestFileSystem> Server<F> {
@@ -69,7 +76,38 @@ impl<F: GuestFileSystem> Server<F> {
             interrupts: Interrupts::default(),
             pace: Pace::default(),
             limiter: Limiter::default(),
+            state: None,
+            found: appended::Found::default(),
         }
+    }
+
+    /// Goes on with the guest that an earlier process served, if there is one in `state`, and lets the
+    /// next process do so.
+    ///
+    /// # Errors
+    /// When the guest has mounted with features that this server's file system does not give.
+    pub fn surviving(mut self, state: Arc<State>) -> std::result::Result<Self, StateError> {
+        if let Some(features) = state.session.features() {
+            let agreed = self
+                .file_system
+                .negotiate(features)
+                .unwrap_or(Features::NONE);
+            let missing = features.without(agreed | init::SERVERS_OWN);
+            if missing != Features::NONE {
+                let path = state.path().to_owned();
+                let missing = missing.bits();
+                return Err(StateError::Features { path, missing });
+            }
+            self.features.store(features.bits(), Ordering::Release);
+            self.initialised.store(true, Ordering::Release);
+        }
+        self.state = Some(state);
+        Ok(self)
+    }
+
+    /// What outlives this process.
+    pub fn state(&self) -> Option<&Arc<State>> {
+        self.state.as_ref()
     }
 
     /// The file system served.
@@ -85,6 +123,9 @@ impl<F: GuestFileSystem> Server<F> {
     /// Forgets the guest: its handles are closed, its lookups undone.
     pub fn reset(&self) {
         self.initialised.store(false, Ordering::Release);
+        if let Some(state) = &self.state {
+            state.forget_session();
+        }
         self.file_system.destroy();
     }
 
@@ -96,17 +137,24 @@ impl<F: GuestFileSystem> Server<F> {
     pub fn serve(&self, request: &mut Request<'_>, reply: &mut Reply<'_>) -> Result<Work> {
         let (opcode, may_wait) = (request.opcode, request.creator.may_wait);
         if !pace::can_go_elsewhere(opcode) {
-            return dispatch::dispatch(self, request, reply);
+            return self.dispatch(request, reply);
         }
         if !may_wait && self.takes_long(request) {
             return Ok(Work::Elsewhere);
         }
         let since = Instant::now();
-        let result = dispatch::dispatch(self, request, reply);
+        let result = self.dispatch(request, reply);
         self.pace.took(opcode, since);
         match result {
             Err(error) if error.kind() == ErrorKind::WouldBlock && !may_wait => Ok(Work::Elsewhere),
             other => other,
+        }
+    }
+
+    fn dispatch(&self, request: &mut Request<'_>, reply: &mut Reply<'_>) -> Result<Work> {
+        match request.entry.clone() {
+            Some(entry) => once::dispatch_once(self, request, reply, &entry),
+            None => dispatch::dispatch(self, request, reply),
         }
     }
 

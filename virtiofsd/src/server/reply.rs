@@ -61,6 +61,11 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
+    /// What was put in so far.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
     /// Fills the header in; the whole reply, ready for the guest. On an error the body goes.
     pub fn finish(self, unique: u64, result: io::Result<()>) -> &'a [u8] {
         if result.is_err() {
@@ -85,7 +90,7 @@ pub fn header(unique: u64, body: usize, error: Option<&io::Error>) -> OutHeader 
 }
 
 /// The errno that tells a guest of `error`.
-fn errno_of(error: &io::Error) -> i32 {
+pub fn errno_of(error: &io::Error) -> i32 {
     let number = error.raw_os_error().unwrap_or(match error.kind() {
         io::ErrorKind::NotFound => libc::ENOENT,
         io::ErrorKind::PermissionDenied => libc::EACCES,

@@ -10,6 +10,7 @@ use super::interrupt::Interrupt;
 use crate::file_system::Creator;
 use crate::fuse::Opcode;
 use crate::fuse::abi::{InHeader, WriteIn};
+use crate::state::Entry;
 
 /// Most bytes of arguments in a request, a write's data aside: an extended attribute of the
 /// largest size with its name, or some thousand `FORGET`s in one, with room to spare.
@@ -52,6 +53,8 @@ pub struct Request<'a> {
     pub body: Body<'a>,
     /// What may end it early, where it takes long.
     pub interrupt: Option<Arc<Interrupt>>,
+    /// Its place in the journal, if it must not happen twice.
+    pub entry: Option<Arc<Entry>>,
 }
 
 impl<'a> Request<'a> {
@@ -73,6 +76,7 @@ impl<'a> Request<'a> {
             creator,
             body: Body::new(body),
             interrupt: None,
+            entry: None,
         }))
     }
 

@@ -14,7 +14,7 @@ use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{
     GetxattrIn, GetxattrOut, SETXATTR_ACL_KILL_SGID, SetxattrIn, SetxattrInExt,
 };
-use crate::fuse::{Features, XATTR_NAME_MAX, XATTR_SIZE_MAX};
+use crate::fuse::{Features, Opcode, XATTR_NAME_MAX, XATTR_SIZE_MAX};
 
 /// xattr(7): a name has at least one byte.
 fn take_name<'a>(request: &mut Request<'a>) -> Result<&'a CStr> {
@@ -52,6 +52,27 @@ pub(super) fn setxattr<F: GuestFileSystem>(
         .file_system
         .setxattr_and_mode(request.context(), request.node, name, value, how)?;
     Ok(Work::Replied)
+}
+
+/// Whether the attribute that a request makes or takes away is there; `None` for other requests.
+pub(super) fn exists<F: GuestFileSystem>(
+    server: &Server<F>,
+    request: &Request<'_>,
+) -> Option<bool> {
+    let mut body = request.body.clone();
+    match request.opcode {
+        Opcode::Setxattr if server.features().contains(Features::SETXATTR_EXT) => {
+            body.take::<SetxattrInExt>().ok()?;
+        }
+        Opcode::Setxattr => drop(body.take::<SetxattrIn>().ok()?),
+        Opcode::Removexattr => {}
+        _ => return None,
+    }
+    let name = body.take_string(XATTR_NAME_MAX).ok()?;
+    let there = server
+        .file_system
+        .getxattr(request.context(), request.node, name, 0);
+    Some(there.is_ok())
 }
 
 pub(super) fn getxattr<F: GuestFileSystem>(

@@ -24,6 +24,20 @@ pub(crate) struct FileHandle {
 }
 
 impl FileHandle {
+    /// Its type and its bytes.
+    pub(crate) fn parts(&self) -> (i32, &[u8]) {
+        (self.kind, &self.bytes)
+    }
+
+    /// A handle of that type with those bytes, the first 128 of them.
+    pub(crate) fn from_parts(kind: i32, bytes: &[u8]) -> Self {
+        let bytes = &bytes[..bytes.len().min(MAX)];
+        Self {
+            kind,
+            bytes: SmallVec::from_slice(bytes),
+        }
+    }
+
     /// The handle of an open file, `O_PATH` included.
     ///
     /// # Errors

@@ -18,6 +18,6 @@ pub(crate) use groups::group_named;
 pub(crate) use locks::{OfdLock, ofd_lock_in_the_way, set_ofd_lock};
 pub use pod::Pod;
 pub(crate) use pod::{bytes_of, read_front};
-pub(crate) use stat::{FileStatus, file_system_status, status_of};
+pub(crate) use stat::{FileStatus, file_system_status, status_at, status_of};
 pub(crate) use thread_files::{enter_descriptor_directory, use_umask};
 pub(crate) use volatile::{BuffersReader, BuffersWriter};

@@ -1,5 +1,6 @@
 //! File status, in the structures that the `FileSystem` trait wants.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,8 +19,18 @@ pub(crate) struct FileStatus {
 
 /// The status of an open file, `O_PATH` descriptors included.
 pub(crate) fn status_of(fd: impl AsFd) -> io::Result<FileStatus> {
+    status(fd, c"", AtFlags::EMPTY_PATH)
+}
+
+/// The status of what has a name, which is one component, in a directory.
+pub(crate) fn status_at(directory: impl AsFd, name: &CStr) -> io::Result<FileStatus> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    status(directory, name, flags)
+}
+
+fn status(fd: impl AsFd, path: &CStr, flags: AtFlags) -> io::Result<FileStatus> {
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
-    let raw = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?;
+    let raw = rustix::fs::statx(fd, path, flags, mask)?;
     let mount_id = if raw.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
         0
     } else {

@@ -135,6 +135,7 @@ impl Away {
         self.next += 1;
         server.waits(taken.header.unique, &interrupt);
         let (header, room) = (taken.header, taken.chain.writable.len());
+        let entry = taken.entry.clone();
         self.sent.insert(number, (taken, interrupt.clone()));
         let mut errand = Errand {
             inbox: self.inbox.clone(),
@@ -151,7 +152,13 @@ impl Away {
                 Err(io::Error::from_raw_os_error(libc::EINTR))
             } else {
                 let mut reply = Reply::new(&mut done.reply, room);
-                serve_again(&server, &header, &body, Some(interrupt), &mut reply)
+                serve_again(
+                    &server,
+                    &header,
+                    (&body, entry),
+                    Some(interrupt),
+                    &mut reply,
+                )
             };
         }));
     }
@@ -258,6 +265,7 @@ impl Waiting {
         if self.interrupt.is_raised() {
             return Err(io::Error::from_raw_os_error(libc::EINTR));
         }
-        serve_again(server, &self.taken.header, &self.body, None, reply)
+        let asked = (&self.body[..], self.taken.entry.clone());
+        serve_again(server, &self.taken.header, asked, None, reply)
     }
 }

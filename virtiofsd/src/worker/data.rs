@@ -1,6 +1,8 @@
 //! Requests that move data, or wait for the host's disk.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use vhost_daemon::queue::{Buffers, Chain, Token};
 use vhost_daemon::worker::{Io, IoFile, Submission};
@@ -9,7 +11,8 @@ use super::{Cx, refuse, report, send};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::WriteOut;
 use crate::medium::{HostFile, Medium};
-use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, header};
+use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, errno_of, header};
+use crate::state::{Entry, Evidence, Recalled};
 use crate::sys::{BuffersReader, BuffersWriter, bytes_of};
 
 /// A request whose data are on their way.
@@ -20,6 +23,8 @@ pub struct Pending {
     /// Where the reply's header goes, and what little comes after it.
     reply: Buffers,
     kind: Kind,
+    /// Its place in the journal.
+    entry: Option<Arc<Entry>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +41,9 @@ enum Kind {
 pub(super) struct Started {
     pub(super) token: Token,
     pub(super) unique: u64,
+    pub(super) inode: u64,
     pub(super) chain: Chain,
+    pub(super) entry: Option<Arc<Entry>>,
 }
 
 impl Started {
@@ -55,6 +62,7 @@ impl Started {
             unique: self.unique,
             reply,
             kind: Kind::Read,
+            entry: self.entry,
         };
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
@@ -78,13 +86,7 @@ impl Started {
             cx.guest_fault(&Malformed::Truncated);
             return self.refuse(cx, &Malformed::Truncated.into());
         };
-        let reply = self.chain.writable;
-        let pending = Pending {
-            token: self.token,
-            unique: self.unique,
-            reply,
-            kind: Kind::Write,
-        };
+        let pending = self.pending(Kind::Write);
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
         }
@@ -97,15 +99,64 @@ impl Started {
         start(cx, &file.medium, pending, io);
     }
 
-    pub(super) fn submit(self, cx: &mut Cx, io: Io) {
-        let reply = self.chain.writable;
-        let pending = Pending {
+    /// Whether the data of an `O_APPEND` write are in the file already. If not, it is noted that they are
+    /// about to be.
+    pub(super) fn was_appended<F: GuestFileSystem>(
+        &self,
+        server: &Server<F>,
+        file: &HostFile,
+        size: u32,
+    ) -> bool {
+        let Some(entry) = &self.entry else {
+            return false;
+        };
+        if let Some(Recalled::Begun([before, ..])) = entry.recalled() {
+            let mut data = vec![0; (size as usize).min(self.chain.readable.len())];
+            self.chain.readable.peek(&mut data);
+            match server.was_appended(self.inode, *before, &data) {
+                Ok(appended) => return appended,
+                Err(error) => tracing::warn!(%error, "an append may have happened twice"),
+            }
+        }
+        begin_with_size(entry, &file.file);
+        false
+    }
+
+    /// Whether a file's content was shifted already. If not, it is noted that it is about to be.
+    pub(super) fn was_shifted(&self, file: &File) -> bool {
+        let Some(entry) = &self.entry else {
+            return false;
+        };
+        if let Some(Recalled::Begun([before, ..])) = entry.recalled() {
+            let now = file.metadata().map_or(*before, |status| status.len());
+            return now != *before;
+        }
+        begin_with_size(entry, file);
+        false
+    }
+
+    /// Answers a write that needs not be done.
+    pub(super) fn written(self, cx: &mut Cx, size: u32) {
+        self.pending(Kind::Write).finish(cx, Ok(size));
+    }
+
+    /// Answers what needs not be done.
+    pub(super) fn answer(self, cx: &mut Cx) {
+        self.pending(Kind::Plain).finish(cx, Ok(0));
+    }
+
+    fn pending(self, kind: Kind) -> Pending {
+        Pending {
             token: self.token,
             unique: self.unique,
-            reply,
-            kind: Kind::Plain,
-        };
-        push(cx, pending, io);
+            reply: self.chain.writable,
+            kind,
+            entry: self.entry,
+        }
+    }
+
+    pub(super) fn submit(self, cx: &mut Cx, io: Io) {
+        push(cx, self.pending(Kind::Plain), io);
     }
 
     pub(super) fn copy_out<F: GuestFileSystem>(
@@ -129,6 +180,7 @@ impl Started {
             unique: self.unique,
             reply,
             kind: Kind::Read,
+            entry: self.entry,
         };
         pending.finish(cx, result);
     }
@@ -146,15 +198,14 @@ impl Started {
         let result = server
             .copy_in(copy, &mut BuffersReader(&mut data))
             .map(|written| u32::try_from(written).unwrap_or(copy.size()));
-        let reply = self.chain.writable;
-        let pending = Pending {
-            token: self.token,
-            unique: self.unique,
-            reply,
-            kind: Kind::Write,
-        };
-        pending.finish(cx, result);
+        self.pending(Kind::Write).finish(cx, result);
     }
+}
+
+fn begin_with_size(entry: &Entry, file: &File) {
+    let mut evidence = Evidence::default();
+    evidence[0] = file.metadata().map_or(0, |status| status.len());
+    entry.begin(&evidence);
 }
 
 /// Moves data at once where that needs no waiting.
@@ -178,6 +229,9 @@ impl Pending {
             Ok(moved) => moved,
             Err(error) => {
                 report(cx, "moving data", &error);
+                if let Some(entry) = &self.entry {
+                    entry.done(errno_of(&error), &[]);
+                }
                 return refuse(cx, self.token, self.unique, self.reply, &error);
             }
         };
@@ -190,12 +244,18 @@ impl Pending {
                     size: moved,
                     padding: 0,
                 };
+                if let Some(entry) = &self.entry {
+                    entry.done(0, bytes_of(&body));
+                }
                 let header = header(self.unique, size_of::<WriteOut>(), None);
                 reply[..HEADER].copy_from_slice(bytes_of(&header));
                 reply[HEADER..].copy_from_slice(bytes_of(&body));
                 send(cx, self.token, self.reply, &reply);
             }
             Kind::Plain => {
+                if let Some(entry) = &self.entry {
+                    entry.done(0, &[]);
+                }
                 send(
                     cx,
                     self.token,

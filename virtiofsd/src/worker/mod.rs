@@ -17,7 +17,10 @@ use crate::file_system::GuestFileSystem;
 use crate::fuse::Opcode;
 use crate::fuse::abi::InHeader;
 use crate::helpers::Helpers;
-use crate::server::{Interrupt, Malformed, Reply, Request, Server, Work, body_len, header};
+use crate::server::{
+    Interrupt, Malformed, Reply, Request, Server, Work, body_len, happens_once, header,
+};
+use crate::state::{Entry, Journal};
 use crate::sys::{bytes_of, read_front};
 use away::Away;
 use data::Started;
@@ -34,6 +37,8 @@ pub struct FsWorker<F> {
     reply: Vec<u8>,
     /// Requests that wait.
     away: Away,
+    /// What becomes of requests that must not happen twice.
+    journal: Option<Journal>,
 }
 
 type Cx = Context<Pending>;
@@ -44,15 +49,18 @@ struct Taken {
     token: Token,
     header: InHeader,
     chain: Chain,
+    /// Its place in the journal, if it must not happen twice.
+    entry: Option<Arc<Entry>>,
 }
 
 impl<F: GuestFileSystem> FsWorker<F> {
-    /// A worker for a queue of `server`'s. `helpers` do what may wait long.
+    /// A worker for queue `index` of `server`'s. `helpers` do what may wait long.
     ///
     /// # Errors
     /// When there is no descriptor left to be woken by.
-    pub fn new(server: Arc<Server<F>>, helpers: Arc<Helpers>) -> io::Result<Self> {
+    pub fn new(server: Arc<Server<F>>, helpers: Arc<Helpers>, index: usize) -> io::Result<Self> {
         Ok(Self {
+            journal: server.state().map(|state| state.journal(index)),
             server,
             helpers,
             body: Vec::new(),
@@ -72,15 +80,22 @@ impl<F: GuestFileSystem> FsWorker<F> {
                 return refuse(cx, token, header.unique, chain.writable, &fault.into());
             }
         };
-        let taken = Taken {
+        let mut taken = Taken {
             token,
             header,
             chain,
+            entry: None,
         };
         let mut reply = Reply::new(&mut self.reply, taken.chain.writable.len());
         let served = match Request::decode(&header, &self.body) {
             Ok(Some(mut request)) => {
                 request.creator.may_wait = false;
+                if let Some(journal) = &self.journal
+                    && happens_once(&request)
+                {
+                    taken.entry = journal.enter(request.unique, request.opcode);
+                    request.entry = taken.entry.clone();
+                }
                 self.server.serve(&mut request, &mut reply)
             }
             Ok(None) => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
@@ -108,7 +123,7 @@ impl<F: GuestFileSystem> FsWorker<F> {
 fn serve_again<F: GuestFileSystem>(
     server: &Server<F>,
     header: &InHeader,
-    body: &[u8],
+    (body, entry): (&[u8], Option<Arc<Entry>>),
     interrupt: Option<Arc<Interrupt>>,
     reply: &mut Reply<'_>,
 ) -> io::Result<Work> {
@@ -116,6 +131,7 @@ fn serve_again<F: GuestFileSystem>(
     let mut request = Request::decode(header, body)?.ok_or(io::ErrorKind::InvalidInput)?;
     request.creator.may_wait = interrupt.is_some();
     request.interrupt = interrupt;
+    request.entry = entry;
     server.serve(&mut request, reply)
 }
 
@@ -146,7 +162,9 @@ fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, 
     let request = Started {
         token: taken.token,
         unique: taken.header.unique,
+        inode: taken.header.nodeid,
         chain: taken.chain,
+        entry: taken.entry,
     };
     match work {
         Work::Read { file, offset, size } => request.read(cx, file, offset, size),
@@ -156,6 +174,9 @@ fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, 
             size,
             append,
         } => {
+            if append && request.was_appended(server, &file, size) {
+                return request.written(cx, size);
+            }
             let flags = if append { libc::RWF_APPEND } else { 0 };
             request.write(cx, file, (offset, size), flags);
         }
@@ -169,6 +190,9 @@ fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, 
             offset,
             len,
         } => {
+            if request.was_shifted(&file) {
+                return request.answer(cx);
+            }
             // The mode is a set of flags; the kernel refuses those it does not know.
             let (file, mode) = (IoFile::Open(file), mode.cast_signed());
             request.submit(
@@ -193,6 +217,11 @@ impl<F: GuestFileSystem> QueueWorker for FsWorker<F> {
     type Tag = Pending;
 
     fn start(&mut self, cx: &mut Cx) -> io::Result<()> {
+        if let Some(state) = self.server.state() {
+            // The io_uring then keeps it locked until the kernel has finished all writes: they must not
+            // land after what the next process has written.
+            cx.register_files(&[state.lock()])?;
+        }
         self.away.watch(cx)
     }
 

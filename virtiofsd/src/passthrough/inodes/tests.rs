@@ -20,7 +20,10 @@ fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode
     let status = status_of(&fd).unwrap();
     table.known(&status, None).unwrap_or_else(|| {
         table.add(
-            Places::new(FileHandles::AsNeeded, None).keep(fd).unwrap(),
+            Place::new(
+                Some(Places::new(FileHandles::AsNeeded, None).keep(fd).unwrap()),
+                None,
+            ),
             &status,
             None,
         )
@@ -92,7 +95,11 @@ fn a_long_line_of_ancestors_goes_at_once() {
     for _ in 0..DEPTH {
         status.attributes.st_ino += 1;
         let place = Named::new(&names, Proof::of(&status, None), (&parent, c"name"));
-        parent = table.add(Place::Named(Box::new(place)), &status, None);
+        parent = table.add(
+            Place::new(None, Some(Way::Named(Box::new(place)))),
+            &status,
+            None,
+        );
         // Only the next one knows it from now on.
         if parent.id % 2 == 0 {
             table.forget(parent.id, 1);

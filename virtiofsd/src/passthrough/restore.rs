@@ -1,0 +1,188 @@
+//! What an earlier process left: its nodes and open files, found again.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::handles::{NewHandle, Opened};
+use super::inodes::{Identity, Inode};
+use super::named::Named;
+use super::names::open_node;
+use super::open::require_regular;
+use super::place::{Place, Way};
+use super::proof::{Proof, born};
+use super::{OpenError, Passthrough, errno};
+use crate::fuse::ROOT;
+use crate::state::{NodeRecord, RootIdentity, SavedNode, SavedOpen, State};
+use crate::sys::{FileHandle, status_of};
+
+/// What a file is opened with again: not what changed it when it was opened.
+const ONCE: OFlags = OFlags::TRUNC
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::TMPFILE);
+
+/// Nodes that have not been found yet, by number.
+type Missing = HashMap<u64, (SavedNode, NodeRecord)>;
+/// Those that have.
+type Known = HashMap<u64, Arc<Inode>>;
+
+impl Passthrough {
+    /// Remembers nodes and open files in `state` from now on, and takes over what an earlier process
+    /// remembered there.
+    ///
+    /// # Errors
+    /// When the shared directory cannot be looked at.
+    pub fn remember_in(&mut self, state: &State) -> Result<(), OpenError> {
+        let failed = |source| OpenError::SharedDirectory {
+            path: self.config.shared_directory.clone(),
+            source,
+        };
+        let root = self.inodes.root().clone();
+        let status = root.fd().and_then(status_of).map_err(failed)?;
+        let handles_work = self.config.file_handles != super::FileHandles::Never
+            && self.opens_by_handle(&root).is_ok();
+        self.places
+            .remember(handles_work.then_some(status.mount_id));
+        let first = state.session.first_number();
+        self.inodes.remember_in(state.ledger.clone(), first);
+        self.handles.remember_in(state.ledger.clone(), first);
+        let saved = state.saved(&RootIdentity {
+            inode: status.attributes.st_ino,
+            born: born(&status),
+        });
+        if state.session.features().is_none() {
+            return Ok(());
+        }
+        let (nodes, open) = (saved.nodes.len(), saved.open.len());
+        let mut missing: Missing = saved
+            .nodes
+            .into_iter()
+            .map(|(node, record)| (node.id, (node, record)))
+            .collect();
+        let mut known = Known::from([(ROOT, root)]);
+        let ids: Vec<u64> = missing.keys().copied().collect();
+        for id in ids {
+            self.find_again(id, &mut missing, &mut known);
+        }
+        let mut reopened = 0;
+        for (saved, record) in saved.open {
+            match self.open_again(&saved, &known) {
+                Ok(new) => {
+                    self.handles.restore(saved.number, new, record);
+                    reopened += 1;
+                }
+                Err(error) => tracing::debug!(?saved, %error, "an open file is gone"),
+            }
+        }
+        tracing::info!(
+            nodes = known.len() - 1,
+            nodes_lost = nodes + 1 - known.len(),
+            open = reopened,
+            open_lost = open - reopened,
+            "going on where the last process was"
+        );
+        Ok(())
+    }
+
+    fn opens_by_handle(&self, root: &Inode) -> io::Result<()> {
+        let mount = self.places.known_mount(root.mount());
+        let mount = mount.ok_or_else(|| errno(libc::EOPNOTSUPP))?;
+        FileHandle::of(root.fd()?)?.open(&mount).map(drop)
+    }
+
+    /// Finds node `id`, and before it the directories that lead to it, one after the other.
+    fn find_again(&mut self, id: u64, missing: &mut Missing, known: &mut Known) {
+        let mut line = Vec::new();
+        let mut next = id;
+        // What is taken out is never met again: a ring of directories ends, too.
+        while let Some((node, record)) = missing.remove(&next) {
+            let above = node.at.as_ref().filter(|_| !node.by_handle);
+            next = above.map_or(ROOT, |(parent, _)| *parent);
+            line.push((node, record));
+        }
+        for (node, record) in line.into_iter().rev() {
+            match self.place_again(&node, known) {
+                Ok((place, identity)) => {
+                    let id = node.id;
+                    let inode = self.inodes.restore(place, identity, (&node, record));
+                    known.insert(id, inode);
+                }
+                Err(error) => tracing::debug!(node = node.id, %error, "a node is gone"),
+            }
+        }
+    }
+
+    /// Finds a node's file; it must be the same one.
+    fn place_again(&self, node: &SavedNode, known: &Known) -> io::Result<(Place, Identity)> {
+        let stale = || errno(libc::ESTALE);
+        let (fd, way) = if node.by_handle {
+            let handle = node.handle.clone().ok_or_else(stale)?;
+            let mount = self.inodes.root().mount();
+            let mount_file = self.places.known_mount(mount).ok_or_else(stale)?;
+            if self.places.is_crowded() {
+                let identity = Identity::new(node.device, node.inode, mount);
+                let place = Place::new(None, Some(Way::Handle(handle, mount_file)));
+                return Ok((place, identity));
+            }
+            let fd = handle.open(&mount_file)?;
+            (fd, Way::Handle(handle, mount_file))
+        } else {
+            let (parent, name) = node.at.as_ref().ok_or_else(stale)?;
+            let parent = known.get(parent).ok_or_else(stale)?;
+            let fd = open_node(parent.fd()?, name)?;
+            let at = (parent, name.as_c_str());
+            let named = Named::new(self.places.shared_names(), Proof::saved(node), at);
+            (fd, Way::Named(Box::new(named)))
+        };
+        self.verified(node, fd, way)
+    }
+
+    fn verified(&self, node: &SavedNode, fd: OwnedFd, way: Way) -> io::Result<(Place, Identity)> {
+        let status = status_of(&fd)?;
+        let handle = node.handle.as_ref().and(FileHandle::of(&fd).ok());
+        let same = status.attributes.st_ino == node.inode
+            && Proof::of(&status, handle.as_ref()) == Proof::saved(node);
+        if !same {
+            return Err(errno(libc::ESTALE));
+        }
+        let kept = if self.places.is_crowded() {
+            None
+        } else {
+            Some(self.places.keep(fd)?)
+        };
+        Ok((Place::new(kept, Some(way)), Identity::from(&status)))
+    }
+
+    fn open_again(&self, saved: &SavedOpen, known: &Known) -> io::Result<NewHandle> {
+        let node = known.get(&saved.inode).ok_or_else(|| errno(libc::ESTALE))?;
+        let flags = OFlags::from_bits_retain(saved.flags).difference(ONCE);
+        let fd = node.fd()?;
+        let counted = self.places.budget().handle()?;
+        let (fd, medium, opened) = if saved.directory {
+            if node.kind != libc::S_IFDIR {
+                return Err(errno(libc::ENOTDIR));
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let fd = self.descriptors.reopen(fd.as_fd(), flags)?;
+            let opened = Opened::Directory(Default::default());
+            (fd, self.media.waiting(), opened)
+        } else {
+            require_regular(node)?;
+            let fd = self.descriptors.reopen(fd.as_fd(), flags)?;
+            let medium = self.medium(node, &fd, flags);
+            (fd, medium, Opened::File)
+        };
+        Ok(NewHandle {
+            inode: node.id,
+            fd,
+            flags,
+            medium,
+            opened,
+            counted,
+        })
+    }
+}

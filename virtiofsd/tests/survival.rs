@@ -1,0 +1,369 @@
+//! `kill -9` at any moment: a guest goes on with the next process (`--state-dir`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
+
+mod share;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use lab::frontend::fs::{Fs, REQUEST_QUEUE};
+use lab::frontend::{FrontEnd, GuestMemory};
+use lab::process::{Daemon, DaemonBuilder};
+use share::session::{ENTRY, ROOT, Session, number, transfer, words};
+use share::{PROGRAM, SOON, Share, TAG};
+use virtiofsd::fuse::Opcode;
+
+/// A daemon that remembers, and a guest's driver.
+struct Guest {
+    share: Share,
+    options: Vec<String>,
+    memory: GuestMemory,
+    front_end: Option<FrontEnd>,
+    fs: Fs,
+}
+
+impl Guest {
+    fn start(test: &str, options: &[&str]) -> Self {
+        let mut share = Share::start(test);
+        share.daemon.terminate(SOON).unwrap();
+        share.scratch.dir("state").unwrap();
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        share.daemon = launch(&share, &options);
+        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let mut front_end = share.front_end(u64::MAX, &memory);
+        let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
+        fs.init(38, 0).unwrap();
+        Self {
+            share,
+            options,
+            memory,
+            front_end: Some(front_end),
+            fs,
+        }
+    }
+
+    /// Kills the daemon, starts the next one and connects to it.
+    fn kill(&mut self) {
+        self.die();
+        self.go_on();
+    }
+
+    fn die(&mut self) {
+        self.share.daemon.kill().unwrap();
+        // The sandboxed process may take a moment longer: nobody is to find it by its socket.
+        fs::remove_file(&self.share.socket).unwrap();
+    }
+
+    fn go_on(&mut self) {
+        drop(self.front_end.take());
+        self.share.daemon = launch(&self.share, &self.options);
+        let mut front_end = self.share.front_end(u64::MAX, &self.memory);
+        let queue = self.fs.queue_mut();
+        let base = queue.used_idx().unwrap();
+        front_end.attach_queue(queue, base).unwrap();
+        self.front_end = Some(front_end);
+    }
+
+    fn session(&mut self) -> Session<'_> {
+        Session(&mut self.fs)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.share.directory.join(name)
+    }
+}
+
+fn launch(share: &Share, options: &[String]) -> Daemon {
+    builder(share, options)
+        .spawn_listening(&share.socket, SOON)
+        .unwrap()
+}
+
+fn builder(share: &Share, options: &[String]) -> DaemonBuilder {
+    Daemon::builder(PROGRAM)
+        .args(["--queues", "2", "--tag", TAG, "--socket-path"])
+        .arg(&share.socket)
+        .arg("--shared-dir")
+        .arg(&share.directory)
+        .arg("--state-dir")
+        .arg(share.scratch.join("state"))
+        .args(options)
+}
+
+fn named(session: &mut Session<'_>, opcode: Opcode, parent: u64, name: &str) -> Result<u64, i32> {
+    let arguments = match opcode {
+        Opcode::Mkdir => words(&[0o755, 0]),
+        _ => Vec::new(),
+    };
+    let body: &[&[u8]] = &[&arguments, name.as_bytes(), b"\0"];
+    let reply = session.call(opcode, parent, body, ENTRY);
+    match reply.error {
+        0 if reply.body.is_empty() => Ok(0),
+        0 => Ok(number(&reply.body, 0)),
+        error => Err(-error),
+    }
+}
+
+fn rename(session: &mut Session<'_>, from: (u64, &str), to: (u64, &str)) -> i32 {
+    let target = to.0.to_le_bytes();
+    let body: &[&[u8]] = &[&target, from.1.as_bytes(), b"\0", to.1.as_bytes(), b"\0"];
+    session.call(Opcode::Rename, from.0, body, 0).error
+}
+
+fn listed(session: &mut Session<'_>, directory: (u64, u64)) -> usize {
+    let body = transfer(directory.1, 0, 4096);
+    let reply = session.call(Opcode::Readdir, directory.0, &[&body], 4096);
+    assert_eq!(reply.error, 0);
+    reply.body.len()
+}
+
+fn open_files_and_nodes_go_on(test: &str, options: &[&str]) {
+    let mut guest = Guest::start(test, options);
+    let mut session = guest.session();
+    let file = session.create("file");
+    assert_eq!(session.write(file, 0, b"before ").error, 0);
+    let directory = named(&mut session, Opcode::Mkdir, ROOT, "directory").unwrap();
+    let below = named(&mut session, Opcode::Mkdir, directory, "below").unwrap();
+    let deep = named(&mut session, Opcode::Mkdir, below, "deep").unwrap();
+    let opened = session.call(Opcode::Opendir, directory, &[&words(&[0, 0])], 16);
+    let listing = (directory, number(&opened.body, 0));
+    let entries = listed(&mut session, listing);
+    // Known by another name than at first, and in another directory.
+    assert_eq!(rename(&mut session, (ROOT, "file"), (below, "moved")), 0);
+    assert_eq!(
+        rename(&mut session, (ROOT, "directory"), (ROOT, "renamed")),
+        0
+    );
+    for round in 0..3 {
+        guest.kill();
+        let mut session = guest.session();
+        assert_eq!(session.write(file, 7, b"after").error, 0, "round {round}");
+        assert_eq!(session.read(file, 0, 100).body, b"before after");
+        assert_eq!(listed(&mut session, listing), entries);
+        assert_eq!(
+            named(&mut session, Opcode::Lookup, below, "moved"),
+            Ok(file.0),
+            "the same node"
+        );
+        assert_eq!(named(&mut session, Opcode::Lookup, below, "deep"), Ok(deep));
+        let new = session.create(&format!("new{round}"));
+        assert!(new.0 != file.0 && new.1 != file.1);
+        assert_eq!(session.write(new, 0, b"new").error, 0);
+    }
+    let moved = guest.path("renamed/below/moved");
+    assert_eq!(fs::read(moved).unwrap(), b"before after");
+    let mut session = guest.session();
+    // One lookup by CREATE and three by LOOKUP: forgotten, it is gone.
+    assert_eq!(session.release(Opcode::Release, file), 0);
+    session.forget(file.0, 4);
+    guest.kill();
+    let reply = guest
+        .session()
+        .call(Opcode::Getattr, file.0, &[&[0; 16]], 104);
+    assert_eq!(-reply.error, libc::ESTALE);
+    guest.share.daemon.terminate(SOON).unwrap();
+}
+
+#[test]
+fn open_files_and_nodes_go_on_by_handle() {
+    open_files_and_nodes_go_on("survival-handle", &[]);
+}
+
+#[test]
+fn open_files_and_nodes_go_on_by_name() {
+    open_files_and_nodes_go_on("survival-name", &["--inode-file-handles", "never"]);
+}
+
+/// Nodes beyond the limit of open files have no descriptor before or after.
+#[test]
+fn nodes_without_a_descriptor_go_on() {
+    open_files_and_nodes_go_on("survival-few", &["--max-open", "1"]);
+    let by_name = ["--max-open", "1", "--inode-file-handles", "never"];
+    open_files_and_nodes_go_on("survival-few-names", &by_name);
+    open_files_and_nodes_go_on("survival-prefer", &["--inode-file-handles", "prefer"]);
+}
+
+#[test]
+fn what_is_another_file_now_is_stale() {
+    for (test, handles) in [
+        ("survival-other", "as-needed"),
+        ("survival-other-name", "never"),
+    ] {
+        let mut guest = Guest::start(test, &["--inode-file-handles", handles]);
+        let mut session = guest.session();
+        let file = session.create("file");
+        assert_eq!(session.write(file, 0, b"one").error, 0);
+        guest.die();
+        fs::remove_file(guest.path("file")).unwrap();
+        fs::write(guest.path("file"), "another").unwrap();
+        guest.go_on();
+        let mut session = guest.session();
+        assert_ne!(session.read(file, 0, 100).error, 0, "{handles}");
+        let node = session.lookup("file").unwrap();
+        assert_ne!(node, file.0, "{handles}");
+        let handle = session.open(node);
+        assert_eq!(session.read((node, handle), 0, 100).body, b"another");
+    }
+}
+
+#[test]
+fn a_guest_that_mounts_anew_starts_afresh() {
+    let mut guest = Guest::start("survival-anew", &[]);
+    let file = guest.session().create("file");
+    guest.kill();
+    guest.fs.init(38, 0).unwrap();
+    assert_ne!(guest.session().read(file, 0, 1).error, 0);
+    let again = guest.session().create("again");
+    guest.kill();
+    let mut session = guest.session();
+    assert_ne!(session.read(file, 0, 1).error, 0);
+    assert_eq!(session.write(again, 0, b"again").error, 0);
+}
+
+#[test]
+fn another_directory_is_not_taken_for_the_one_remembered() {
+    let mut guest = Guest::start("survival-directory", &[]);
+    let file = guest.session().create("file");
+    guest.die();
+    fs::rename(
+        &guest.share.directory,
+        guest.share.scratch.join("elsewhere"),
+    )
+    .unwrap();
+    fs::create_dir(&guest.share.directory).unwrap();
+    guest.go_on();
+    let reply = guest.session().read(file, 0, 1);
+    assert_eq!(-reply.error, libc::ENOTCONN, "nobody has mounted");
+    let log = guest.share.daemon.stderr();
+    assert!(log.contains("is about another directory"), "{log}");
+}
+
+#[test]
+fn a_daemon_that_gives_less_than_the_guest_uses_is_refused() {
+    let scratch = "survival-features";
+    let mut guest = Guest::start(scratch, &["--writeback"]);
+    // FUSE_WRITEBACK_CACHE.
+    guest.fs.init(38, 1 << 16).unwrap();
+    guest.die();
+    let exit = builder(&guest.share, &[])
+        .spawn()
+        .unwrap()
+        .wait_exit(SOON)
+        .unwrap();
+    assert!(!exit.status.success());
+    let words = [
+        "goes on with features 0x10000",
+        "the same options as before",
+    ];
+    for word in words {
+        assert!(exit.stderr.contains(word), "{}", exit.stderr);
+    }
+    guest.go_on();
+}
+
+#[test]
+fn two_daemons_do_not_share_a_state_directory() {
+    let guest = Guest::start("survival-two", &[]);
+    let socket = guest.share.scratch.join("other.sock");
+    let mut other = Daemon::builder(PROGRAM)
+        .arg("--socket-path")
+        .arg(&socket)
+        .arg("--shared-dir")
+        .arg(&guest.share.directory)
+        .arg("--state-dir")
+        .arg(guest.share.scratch.join("state"))
+        .spawn()
+        .unwrap();
+    let exit = other.wait_exit(2 * SOON).unwrap();
+    assert!(!exit.status.success());
+    assert!(
+        exit.stderr.contains("is in use by another process"),
+        "{}",
+        exit.stderr
+    );
+}
+
+/// The next process gives what the last one has answered, or finds out what it did.
+#[test]
+fn requests_in_flight_happen_once() {
+    let mut guest = Guest::start("survival-once", &[]);
+    let (mut made, mut uncounted) = (0, 0);
+    for round in 0..40_u64 {
+        let mut session = guest.session();
+        let file = session.create(&format!("log{round}"));
+        let append = libc::O_APPEND.cast_unsigned();
+        let mut tickets = Vec::new();
+        for at in 0..40 {
+            let name = format!("d{round}-{at}");
+            let body: &[&[u8]] = &[&words(&[0o755, 0]), name.as_bytes(), b"\0"];
+            let caller = lab::frontend::fs::Caller::root(ROOT);
+            let ticket = session
+                .0
+                .submit(Opcode::Mkdir as u32, caller, body, &[ENTRY])
+                .unwrap();
+            tickets.push((ticket, Some(name)));
+            let data = format!("line {at}\n");
+            let mut write = transfer(file.1, 0, data.len() as u32);
+            write[32..36].copy_from_slice(&append.to_le_bytes());
+            let caller = lab::frontend::fs::Caller::root(file.0);
+            let ticket = session
+                .0
+                .submit(
+                    Opcode::Write as u32,
+                    caller,
+                    &[&write, data.as_bytes()],
+                    &[8],
+                )
+                .unwrap();
+            tickets.push((ticket, None));
+        }
+        // Somewhere in the middle of it.
+        std::thread::sleep(std::time::Duration::from_micros(round * 53 % 1500));
+        guest.kill();
+        let mut nodes = Vec::new();
+        for (ticket, name) in tickets {
+            let reply = guest.fs.wait(ticket).unwrap();
+            assert_eq!(reply.error, 0, "round {round}: {name:?}");
+            if let Some(name) = name {
+                nodes.push((number(&reply.body, 0), name));
+            }
+        }
+        let log = fs::read_to_string(guest.path(&format!("log{round}"))).unwrap();
+        let mut lines: Vec<&str> = log.lines().collect();
+        lines.sort_unstable_by_key(|line| line[5..].parse::<u32>().unwrap());
+        let expected: Vec<String> = (0..40).map(|at| format!("line {at}")).collect();
+        assert_eq!(lines, expected, "round {round}");
+        for (node, name) in nodes {
+            let mut session = guest.session();
+            // The replies' lookup and this one, no more.
+            assert_eq!(named(&mut session, Opcode::Lookup, ROOT, &name), Ok(node));
+            session.forget(node, 2);
+            // Who died in the middle of it had counted, and could not say so: one request a round.
+            if exists(&mut session, node) {
+                session.forget(node, 1);
+                uncounted += 1;
+            }
+            assert!(!exists(&mut session, node), "round {round}: {name}");
+            made += 1;
+        }
+    }
+    assert_eq!(made, 1600);
+    assert!(uncounted <= 40, "{uncounted}");
+    assert_eq!(entries(&guest.share.directory), 1640);
+}
+
+fn exists(session: &mut Session<'_>, node: u64) -> bool {
+    session.call(Opcode::Getattr, node, &[&[0; 16]], 104).error == 0
+}
+
+fn entries(directory: &Path) -> usize {
+    assert!(fs::metadata(directory).unwrap().nlink() > 2);
+    fs::read_dir(directory).unwrap().count()
+}
