@@ -25,4 +25,4 @@ pub mod sys;
 pub mod wakeup;
 pub mod worker;
 
-pub use session::{Device, serve};
+pub use session::{Device, Transfer, serve};

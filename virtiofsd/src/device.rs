@@ -1,10 +1,13 @@
 //! The virtio file system device (virtio 1.2, 5.11).
 
-use std::io;
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use vhost_daemon::Device;
 use vhost_daemon::queue::InFlightLog;
+use vhost_daemon::{Device, Transfer};
 
 use crate::file_system::GuestFileSystem;
 use crate::helpers::Helpers;
@@ -31,6 +34,8 @@ pub struct FsDevice<F> {
     helpers: Arc<Helpers>,
     tag: String,
     request_queues: u32,
+    /// Tells how the transfer of the state ends.
+    transfer: Mutex<Option<Receiver<io::Result<()>>>>,
 }
 
 impl<F: GuestFileSystem> FsDevice<F> {
@@ -42,8 +47,35 @@ impl<F: GuestFileSystem> FsDevice<F> {
             helpers: Arc::new(helpers),
             tag,
             request_queues,
+            transfer: Mutex::default(),
         }
     }
+
+    fn transfer(&self) -> MutexGuard<'_, Option<Receiver<io::Result<()>>>> {
+        self.transfer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Most bytes of a state: some million nodes.
+const MAX_STATE: u64 = 1 << 30;
+
+fn save<F: GuestFileSystem>(server: &Server<F>, mut file: File) -> io::Result<()> {
+    let began = Instant::now();
+    let state = server.save()?;
+    file.write_all(&state)?;
+    let (bytes, took) = (state.len(), began.elapsed());
+    tracing::info!(bytes, ?took, "the device's state was sent");
+    Ok(())
+}
+
+fn load<F: GuestFileSystem>(server: &Server<F>, file: File) -> io::Result<()> {
+    let mut state = Vec::new();
+    file.take(MAX_STATE).read_to_end(&mut state)?;
+    let began = Instant::now();
+    server.load(&state)?;
+    let (bytes, took) = (state.len(), began.elapsed());
+    tracing::info!(bytes, ?took, "the device's state was taken over");
+    Ok(())
 }
 
 impl<F: GuestFileSystem> Device for FsDevice<F> {
@@ -75,6 +107,31 @@ impl<F: GuestFileSystem> Device for FsDevice<F> {
     fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
         let state = self.server.state()?;
         Some(state.in_flight().queue(index))
+    }
+
+    fn has_state(&self) -> bool {
+        self.server.file_system().can_move()
+    }
+
+    fn transfer_state(&self, direction: Transfer, file: File) -> io::Result<()> {
+        let server = self.server.clone();
+        let (done, result) = channel();
+        *self.transfer() = Some(result);
+        self.helpers.submit(Box::new(move || {
+            let moved = match direction {
+                Transfer::Save => save(&server, file),
+                Transfer::Load => load(&server, file),
+            };
+            // Nobody asks any more if the front end is gone.
+            let _ = done.send(moved);
+        }));
+        Ok(())
+    }
+
+    fn transferred(&self) -> io::Result<()> {
+        let result = self.transfer().take();
+        let result = result.ok_or_else(|| io::Error::other("no transfer was begun"))?;
+        result.recv().map_err(io::Error::other)?
     }
 
     /// Nothing is forgotten on a disconnect: a front end that comes back finds its guest's files

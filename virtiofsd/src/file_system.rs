@@ -286,6 +286,30 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
         Err(io::Error::from_raw_os_error(libc::ENOSYS))
     }
 
+    /// Whether a guest's nodes and open files can move to another daemon.
+    fn can_move(&self) -> bool {
+        false
+    }
+
+    /// What another daemon needs to go on with the guest, which has agreed on `features` if it has
+    /// mounted. No queue runs meanwhile.
+    ///
+    /// # Errors
+    /// Why the guest cannot move.
+    fn save(&self, features: Option<Features>) -> io::Result<Vec<u8>> {
+        let _ = features;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Goes on with a guest that another daemon has saved; what it has agreed on.
+    ///
+    /// # Errors
+    /// Why the guest cannot go on here.
+    fn load(&self, saved: &[u8]) -> io::Result<Option<Features>> {
+        let _ = saved;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Reads a file that the guest has no handle for reading on, to see what is in it after a crash.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
 //! The library's view of a device: `VhostUserBackend`, one thread for each queue.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vhost::vhost_user::message::VhostUserVirtioFeatures;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserVirtioFeatures,
+};
 use vhost::vhost_user::{Backend as FrontEndChannel, VhostUserProtocolFeatures};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -17,9 +20,9 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use super::Device;
 use super::StopFlag;
 use super::ring::{Panicked, Ring, Take, check_backing};
+use super::{Device, Transfer};
 use crate::log::Limiter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
@@ -241,6 +244,11 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
             | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::LOG_SHMFD;
+        let session = if self.device.has_state() {
+            session | VhostUserProtocolFeatures::DEVICE_STATE
+        } else {
+            session
+        };
         (session - self.device.unsuitable_protocol_features()) | self.device.protocol_features()
     }
 
@@ -282,6 +290,35 @@ impl<D: Device> VhostUserBackend for Backend<D> {
             .iter()
             .for_each(|ring| ring.change(|_| ()));
         Ok(())
+    }
+
+    fn set_device_state_fd(
+        &self,
+        direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        file: File,
+    ) -> io::Result<Option<File>> {
+        let direction = match direction {
+            VhostTransferStateDirection::SAVE => Transfer::Save,
+            VhostTransferStateDirection::LOAD => Transfer::Load,
+        };
+        let begun = if self.known_rings().iter().any(Ring::runs) {
+            Err(io::Error::other("queues still run"))
+        } else {
+            self.device.transfer_state(direction, file)
+        };
+        if let Err(error) = &begun {
+            tracing::error!(?direction, %error, "the device's state cannot be transferred");
+        }
+        begun.map(|()| None)
+    }
+
+    fn check_device_state(&self) -> io::Result<()> {
+        let result = self.device.transferred();
+        if let Err(error) = &result {
+            tracing::error!(%error, "the device's state was not transferred");
+        }
+        result
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {

@@ -9,6 +9,7 @@ mod serve;
 mod serving;
 mod stop;
 
+use std::fs::File;
 use std::io;
 
 use vhost::vhost_user::VhostUserProtocolFeatures;
@@ -20,6 +21,15 @@ pub(crate) use stop::StopFlag;
 
 use crate::queue::InFlightLog;
 use crate::worker::QueueWorker;
+
+/// Which way a device's state goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// From this daemon to where the guest goes on.
+    Save,
+    /// To this daemon, where the guest goes on.
+    Load,
+}
 
 /// A virtio device as the session runs it.
 ///
@@ -68,6 +78,30 @@ pub trait Device: Send + Sync + 'static {
     fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
         let _ = index;
         None
+    }
+
+    /// Whether the device has a state of its own that moves with its guest (vhost-user,
+    /// `VHOST_USER_PROTOCOL_F_DEVICE_STATE`).
+    fn has_state(&self) -> bool {
+        false
+    }
+
+    /// Begins to write the device's state to `file`, or to read it from there up to its end, while no
+    /// queue runs. Does not wait: reading and writing are for another thread.
+    ///
+    /// # Errors
+    /// When that cannot be begun.
+    fn transfer_state(&self, direction: Transfer, file: File) -> io::Result<()> {
+        let _ = (direction, file);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Waits until the state has been transferred.
+    ///
+    /// # Errors
+    /// What went wrong; also, when no transfer was begun.
+    fn transferred(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// The driver acknowledged `features`.

@@ -192,6 +192,11 @@ impl Ring {
         self.0.returned.notify_all();
     }
 
+    /// Whether the queue's thread has it.
+    pub(crate) fn runs(&self) -> bool {
+        self.owner().running.is_some()
+    }
+
     /// Stops the ring for good: the connection is over.
     pub(crate) fn shut(&self) {
         self.change(|state| state.set_queue_ready(false));

@@ -13,7 +13,9 @@ use vhost_daemon::worker::PollPolicy;
 
 use super::{CompatError, Options};
 use crate::device::TAG_LEN;
-use crate::passthrough::{CachePolicy, Config, FileHandles, IdTranslation, Overlap};
+use crate::passthrough::{
+    CachePolicy, Config, FileHandles, IdTranslation, MigrationConfig, Overlap,
+};
 use crate::sys::group_named;
 
 /// Most request queues: a session has 64, and one is for high priority.
@@ -180,6 +182,11 @@ impl Options {
             max_open: self.max_open,
             users: translation("--translate-uid", &self.translate_uid)?,
             groups: translation("--translate-gid", &self.translate_gid)?,
+            migration: MigrationConfig {
+                mode: self.migration_mode,
+                on_error: self.migration_on_error,
+                verify: self.migration_verify_handles,
+            },
             ..Config::new(shared_directory.ok_or(ConfigError::NoSharedDirectory)?)
         })
     }

@@ -11,7 +11,9 @@ use clap::Parser;
 use vhost_daemon::options::CommonOptions;
 use vhost_daemon::sandbox::{IdMap, SandboxOptions};
 
-use crate::passthrough::{CachePolicy, FileHandles, TranslationRule, XattrMap};
+use crate::passthrough::{
+    CachePolicy, FileHandles, MigrationMode, OnMigrationError, TranslationRule, XattrMap,
+};
 
 pub use compat::CompatError;
 pub use config::{ConfigError, DaemonConfig};
@@ -135,6 +137,22 @@ pub struct Options {
     /// again: a directory in memory (tmpfs), for one daemon
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// How the other daemon finds a guest's files after a migration
+    #[arg(long, value_enum, value_name = "MODE", default_value = "find-paths")]
+    pub migration_mode: MigrationMode,
+
+    /// What happens when it does not find one
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "abort")]
+    pub migration_on_error: OnMigrationError,
+
+    /// With find-paths: files must have the same file handle there as here
+    #[arg(long)]
+    pub migration_verify_handles: bool,
+
+    /// Accepted and ignored: paths are always confirmed when they are sent
+    #[arg(long)]
+    pub migration_confirm_paths: bool,
 
     /// Limit of open files; 0 leaves it as it is [default: 1000000, or what the system allows]
     #[arg(long, value_name = "N")]

@@ -94,6 +94,39 @@ pub struct Config {
     pub users: IdTranslation,
     /// Other groups for the guest than the host's.
     pub groups: IdTranslation,
+    /// How nodes move to another daemon.
+    pub migration: MigrationConfig,
+}
+
+/// How the other daemon finds a node. The ways are those of the virtiofsd that people use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MigrationMode {
+    /// By its path in the shared directory
+    #[default]
+    FindPaths,
+    /// By its file handle: both daemons share one file system, and trust each other
+    FileHandles,
+}
+
+/// What becomes of a migration when a node cannot be found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnMigrationError {
+    /// It fails, and the guest goes on where it was
+    #[default]
+    Abort,
+    /// It goes on, and the guest gets errors for the node
+    GuestError,
+}
+
+/// How nodes move to another daemon.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MigrationConfig {
+    /// How the other daemon finds them.
+    pub mode: MigrationMode,
+    /// What happens if it does not.
+    pub on_error: OnMigrationError,
+    /// Files must have the same handle there as here.
+    pub verify: bool,
 }
 
 impl Config {
@@ -120,6 +153,7 @@ impl Config {
             max_open: None,
             users: IdTranslation::default(),
             groups: IdTranslation::default(),
+            migration: MigrationConfig::default(),
         }
     }
 }

@@ -154,6 +154,18 @@ impl GuestFileSystem for Passthrough {
         Ok(())
     }
 
+    fn can_move(&self) -> bool {
+        true
+    }
+
+    fn save(&self, features: Option<Features>) -> io::Result<Vec<u8>> {
+        self.save_all(features)
+    }
+
+    fn load(&self, saved: &[u8]) -> io::Result<Option<Features>> {
+        self.load_all(saved)
+    }
+
     fn read_back(&self, inode: u64, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         let node = self.inodes.get(inode)?;
         require_regular(&node)?;

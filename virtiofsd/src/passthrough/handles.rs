@@ -29,6 +29,8 @@ pub(super) struct Handle {
     /// Whose it is: a handle used with another node is forged.
     inode: u64,
     pub(super) file: Arc<File>,
+    /// What it was opened with.
+    flags: OFlags,
     /// What it is kept on.
     pub(super) medium: Arc<Medium>,
     pub(super) opened: Opened,
@@ -56,6 +58,17 @@ impl Handle {
     }
 }
 
+impl NewHandle {
+    fn saved(&self, number: u64) -> SavedOpen {
+        SavedOpen {
+            number,
+            inode: self.inode,
+            flags: self.flags.bits(),
+            directory: matches!(self.opened, Opened::Directory(_)),
+        }
+    }
+}
+
 const SHARDS: usize = 16;
 
 /// Handles by number.
@@ -76,27 +89,48 @@ impl HandleTable {
     /// Keeps a file open as a handle; returns its number.
     pub(super) fn add(&self, new: NewHandle) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let record = self.ledger.as_ref().map(|ledger| {
-            ledger.add_open(&SavedOpen {
-                number,
-                inode: new.inode,
-                flags: new.flags.bits(),
-                directory: matches!(new.opened, Opened::Directory(_)),
-            })
-        });
+        let ledger = self.ledger.as_ref();
+        let record = ledger.map(|ledger| ledger.add_open(&new.saved(number)));
         self.insert(number, new, record.unwrap_or_default());
         number
     }
 
     /// Keeps a file open as the handle that the guest has known before.
-    pub(super) fn restore(&mut self, number: u64, new: NewHandle, record: OpenRecord) {
-        self.insert(number, new, record);
+    pub(super) fn restore(&self, number: u64, new: NewHandle, record: Option<OpenRecord>) {
+        let record = record.or_else(|| Some(self.ledger.as_ref()?.add_open(&new.saved(number))));
+        self.insert(number, new, record.unwrap_or_default());
+    }
+
+    /// All handles.
+    pub(super) fn all(&self) -> Vec<SavedOpen> {
+        let saved = |(number, handle): (&u64, &Arc<Handle>)| SavedOpen {
+            number: *number,
+            inode: handle.inode,
+            flags: handle.flags.bits(),
+            directory: matches!(handle.opened, Opened::Directory(_)),
+        };
+        let of = |shard: &RwLock<HashMap<u64, Arc<Handle>>>| {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.iter().map(saved).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    /// The number that the next handle gets.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Gives new handles numbers from `first` on, if it is not beyond that already.
+    pub(super) fn number_from(&self, first: u64) {
+        self.next.fetch_max(first, Ordering::Relaxed);
     }
 
     fn insert(&self, number: u64, new: NewHandle, record: OpenRecord) {
         let handle = Arc::new(Handle {
             inode: new.inode,
             file: Arc::new(File::from(new.fd)),
+            flags: new.flags,
             medium: new.medium,
             opened: new.opened,
             _counted: new.counted,

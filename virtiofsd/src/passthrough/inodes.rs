@@ -26,17 +26,6 @@ pub(super) struct Identity {
     mount: u64,
 }
 
-impl Identity {
-    /// A file's, by its numbers.
-    pub(super) fn new(device: u64, inode: u64, mount: u64) -> Self {
-        Self {
-            device,
-            inode,
-            mount,
-        }
-    }
-}
-
 impl From<&FileStatus> for Identity {
     fn from(status: &FileStatus) -> Self {
         Self {
@@ -62,6 +51,13 @@ pub(super) struct Inode {
     pub(super) last_opened: LastOpened,
     /// What the next process will know of it.
     record: NodeRecord,
+}
+
+/// A node's file that was found again.
+pub(super) struct FoundAgain {
+    pub(super) place: Place,
+    pub(super) status: FileStatus,
+    pub(super) handle: Option<FileHandle>,
 }
 
 /// How a table remembers its nodes.
@@ -136,6 +132,11 @@ impl Inode {
         known
     }
 
+    /// How many lookups the guest has not forgotten.
+    pub(super) fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
     /// What the next process will know of it.
     pub(super) fn record(&self) -> &NodeRecord {
         &self.record
@@ -202,22 +203,27 @@ impl InodeTable {
         self.next = AtomicU64::new(first);
     }
 
-    /// A node that an earlier process remembered: the guest knows it, unless it is there for nodes below
-    /// it only.
+    /// A node that an earlier process, or another daemon, has left: the guest knows it, unless it is there
+    /// for nodes below it only.
     pub(super) fn restore(
-        &mut self,
-        place: Place,
-        status: Identity,
-        (saved, record): (&SavedNode, NodeRecord),
+        &self,
+        (saved, record): (&SavedNode, Option<NodeRecord>),
+        found: FoundAgain,
     ) -> Arc<Inode> {
+        let record = record.or_else(|| {
+            let (status, handle) = (&found.status, found.handle.as_ref());
+            let mut here = found.place.saved(saved.id, status, handle);
+            here.lookups = saved.lookups;
+            Some(self.ledger.as_ref()?.add_node(&here))
+        });
         let node = Arc::new(Inode {
             id: saved.id,
-            place,
+            place: found.place,
             kind: saved.kind,
-            identity: status,
+            identity: Identity::from(&found.status),
             lookups: AtomicU64::new(saved.lookups),
             last_opened: LastOpened::default(),
-            record,
+            record: record.unwrap_or_default(),
         });
         if saved.lookups > 0 {
             write(self.shard_of_id(node.id), |by_id| {
@@ -228,6 +234,27 @@ impl InodeTable {
             });
         }
         node
+    }
+
+    /// All nodes but the root.
+    pub(super) fn all(&self) -> Vec<Arc<Inode>> {
+        let nodes = |shard| read(shard, |nodes| nodes.values().cloned().collect::<Vec<_>>());
+        self.by_id.iter().flat_map(nodes).collect()
+    }
+
+    /// The number that the next node gets.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// A number that no node has.
+    pub(super) fn reserve_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives new nodes numbers from `first` on, if it is not beyond that already.
+    pub(super) fn number_from(&self, first: u64) {
+        self.next.fetch_max(first, Ordering::Relaxed);
     }
 
     pub(super) fn root(&self) -> &Arc<Inode> {

@@ -21,6 +21,7 @@ mod inodes;
 mod labels;
 mod leftovers;
 mod locks;
+mod migration;
 mod moves;
 mod named;
 mod names;
@@ -57,7 +58,7 @@ use leftovers::Leftovers;
 use locks::Locks;
 use place::Places;
 
-pub use config::{CachePolicy, Config};
+pub use config::{CachePolicy, Config, MigrationConfig, MigrationMode, OnMigrationError};
 pub use file_handles::FileHandles;
 pub use id_translation::{IdTranslation, Overlap, Span, TranslationRule, TranslationRuleError};
 pub use xattr_map::{XattrMap, XattrMapError};

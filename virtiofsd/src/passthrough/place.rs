@@ -230,11 +230,6 @@ impl Places {
     }
 
     /// What nodes by name share.
-    pub(super) fn shared_names(&self) -> &Arc<Names> {
-        &self.names
-    }
-
-    /// What nodes by name share.
     pub(super) fn names(&self) -> &Names {
         &self.names
     }

@@ -2,22 +2,21 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
 use super::handles::{NewHandle, Opened};
-use super::inodes::{Identity, Inode};
-use super::named::Named;
-use super::names::open_node;
+use super::inodes::{FoundAgain, Inode};
+use super::names::{check_name, open_node};
 use super::open::require_regular;
-use super::place::{Place, Way};
+use super::place::Found;
 use super::proof::{Proof, born};
 use super::{OpenError, Passthrough, errno};
 use crate::fuse::ROOT;
 use crate::state::{NodeRecord, RootIdentity, SavedNode, SavedOpen, State};
-use crate::sys::{FileHandle, status_of};
+use crate::sys::{FileHandle, FileStatus, status_of};
 
 /// What a file is opened with again: not what changed it when it was opened.
 const ONCE: OFlags = OFlags::TRUNC
@@ -25,10 +24,19 @@ const ONCE: OFlags = OFlags::TRUNC
     .union(OFlags::EXCL)
     .union(OFlags::TMPFILE);
 
-/// Nodes that have not been found yet, by number.
-type Missing = HashMap<u64, (SavedNode, NodeRecord)>;
+/// Nodes that have not been found yet, by number, with their places in the ledger.
+pub(super) type Missing = HashMap<u64, (SavedNode, Option<NodeRecord>)>;
 /// Those that have.
-type Known = HashMap<u64, Arc<Inode>>;
+pub(super) type Known = HashMap<u64, Arc<Inode>>;
+
+/// By what a file is known to be the one that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// On the same host: by all that tells files apart.
+    Proof,
+    /// Elsewhere inode numbers and times may be others: by where it is, and by handle if that is wanted.
+    Place,
+}
 
 impl Passthrough {
     /// Remembers nodes and open files in `state` from now on, and takes over what an earlier process
@@ -61,18 +69,18 @@ impl Passthrough {
         let mut missing: Missing = saved
             .nodes
             .into_iter()
-            .map(|(node, record)| (node.id, (node, record)))
+            .map(|(node, record)| (node.id, (node, Some(record))))
             .collect();
         let mut known = Known::from([(ROOT, root)]);
         let ids: Vec<u64> = missing.keys().copied().collect();
         for id in ids {
-            self.find_again(id, &mut missing, &mut known);
+            self.find_again(id, Trust::Proof, &mut missing, &mut known);
         }
         let mut reopened = 0;
         for (saved, record) in saved.open {
             match self.open_again(&saved, &known) {
                 Ok(new) => {
-                    self.handles.restore(saved.number, new, record);
+                    self.handles.restore(saved.number, new, Some(record));
                     reopened += 1;
                 }
                 Err(error) => tracing::debug!(?saved, %error, "an open file is gone"),
@@ -95,7 +103,13 @@ impl Passthrough {
     }
 
     /// Finds node `id`, and before it the directories that lead to it, one after the other.
-    fn find_again(&mut self, id: u64, missing: &mut Missing, known: &mut Known) {
+    pub(super) fn find_again(
+        &self,
+        id: u64,
+        trust: Trust,
+        missing: &mut Missing,
+        known: &mut Known,
+    ) {
         let mut line = Vec::new();
         let mut next = id;
         // What is taken out is never met again: a ring of directories ends, too.
@@ -105,11 +119,10 @@ impl Passthrough {
             line.push((node, record));
         }
         for (node, record) in line.into_iter().rev() {
-            match self.place_again(&node, known) {
-                Ok((place, identity)) => {
-                    let id = node.id;
-                    let inode = self.inodes.restore(place, identity, (&node, record));
-                    known.insert(id, inode);
+            match self.place_again(&node, trust, known) {
+                Ok(found) => {
+                    let inode = self.inodes.restore((&node, record), found);
+                    known.insert(node.id, inode);
                 }
                 Err(error) => tracing::debug!(node = node.id, %error, "a node is gone"),
             }
@@ -117,47 +130,61 @@ impl Passthrough {
     }
 
     /// Finds a node's file; it must be the same one.
-    fn place_again(&self, node: &SavedNode, known: &Known) -> io::Result<(Place, Identity)> {
+    fn place_again(&self, node: &SavedNode, trust: Trust, known: &Known) -> io::Result<FoundAgain> {
         let stale = || errno(libc::ESTALE);
-        let (fd, way) = if node.by_handle {
-            let handle = node.handle.clone().ok_or_else(stale)?;
+        let (fd, at) = if node.by_handle {
+            let handle = node.handle.as_ref().ok_or_else(stale)?;
             let mount = self.inodes.root().mount();
             let mount_file = self.places.known_mount(mount).ok_or_else(stale)?;
-            if self.places.is_crowded() {
-                let identity = Identity::new(node.device, node.inode, mount);
-                let place = Place::new(None, Some(Way::Handle(handle, mount_file)));
-                return Ok((place, identity));
-            }
-            let fd = handle.open(&mount_file)?;
-            (fd, Way::Handle(handle, mount_file))
+            (handle.open(&mount_file)?, None)
         } else {
             let (parent, name) = node.at.as_ref().ok_or_else(stale)?;
+            check_name(name)?;
             let parent = known.get(parent).ok_or_else(stale)?;
             let fd = open_node(parent.fd()?, name)?;
-            let at = (parent, name.as_c_str());
-            let named = Named::new(self.places.shared_names(), Proof::saved(node), at);
-            (fd, Way::Named(Box::new(named)))
+            (fd, Some((parent, name.as_c_str())))
         };
-        self.verified(node, fd, way)
-    }
-
-    fn verified(&self, node: &SavedNode, fd: OwnedFd, way: Way) -> io::Result<(Place, Identity)> {
         let status = status_of(&fd)?;
-        let handle = node.handle.as_ref().and(FileHandle::of(&fd).ok());
-        let same = status.attributes.st_ino == node.inode
-            && Proof::of(&status, handle.as_ref()) == Proof::saved(node);
-        if !same {
-            return Err(errno(libc::ESTALE));
+        let handle = FileHandle::of(&fd).ok();
+        if !self.is_same(node, trust, &status, handle.as_ref()) {
+            return Err(stale());
         }
-        let kept = if self.places.is_crowded() {
-            None
-        } else {
-            Some(self.places.keep(fd)?)
+        let found = Found {
+            fd,
+            status: &status,
+            handle: handle.as_ref(),
+            at,
         };
-        Ok((Place::new(kept, Some(way)), Identity::from(&status)))
+        let place = self.places.find(found, &self.descriptors)?;
+        Ok(FoundAgain {
+            place,
+            status,
+            handle,
+        })
     }
 
-    fn open_again(&self, saved: &SavedOpen, known: &Known) -> io::Result<NewHandle> {
+    fn is_same(
+        &self,
+        node: &SavedNode,
+        trust: Trust,
+        status: &FileStatus,
+        handle: Option<&FileHandle>,
+    ) -> bool {
+        match trust {
+            Trust::Proof => {
+                let handle = node.handle.as_ref().and(handle);
+                status.attributes.st_ino == node.inode
+                    && Proof::of(status, handle) == Proof::saved(node)
+            }
+            Trust::Place => {
+                let verify = self.config.migration.verify && node.handle.is_some();
+                status.attributes.st_mode & libc::S_IFMT == node.kind
+                    && (!verify || node.handle.as_ref() == handle)
+            }
+        }
+    }
+
+    pub(super) fn open_again(&self, saved: &SavedOpen, known: &Known) -> io::Result<NewHandle> {
         let node = known.get(&saved.inode).ok_or_else(|| errno(libc::ESTALE))?;
         let flags = OFlags::from_bits_retain(saved.flags).difference(ONCE);
         let fd = node.fd()?;

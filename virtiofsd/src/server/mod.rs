@@ -88,21 +88,59 @@ impl<F: GuestFileSystem> Server<F> {
     /// When the guest has mounted with features that this server's file system does not give.
     pub fn surviving(mut self, state: Arc<State>) -> std::result::Result<Self, StateError> {
         if let Some(features) = state.session.features() {
-            let agreed = self
-                .file_system
-                .negotiate(features)
-                .unwrap_or(Features::NONE);
-            let missing = features.without(agreed | init::SERVERS_OWN);
-            if missing != Features::NONE {
+            self.go_on_with(features).map_err(|missing| {
                 let path = state.path().to_owned();
-                let missing = missing.bits();
-                return Err(StateError::Features { path, missing });
-            }
-            self.features.store(features.bits(), Ordering::Release);
-            self.initialised.store(true, Ordering::Release);
+                StateError::Features { path, missing }
+            })?;
         }
         self.state = Some(state);
         Ok(self)
+    }
+
+    /// Goes on with a guest that has agreed on `features`; else which of them are not given here.
+    fn go_on_with(&self, features: Features) -> std::result::Result<(), u64> {
+        let given = self.file_system.negotiate(features);
+        let given = given.unwrap_or(Features::NONE) | init::SERVERS_OWN;
+        let missing = features.without(given);
+        if missing != Features::NONE {
+            return Err(missing.bits());
+        }
+        self.features.store(features.bits(), Ordering::Release);
+        self.initialised.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// What another daemon needs to go on with the guest. No queue runs meanwhile.
+    ///
+    /// # Errors
+    /// Why the guest cannot move.
+    pub fn save(&self) -> Result<Vec<u8>> {
+        let mounted = self.initialised.load(Ordering::Acquire);
+        self.file_system.save(mounted.then(|| self.features()))
+    }
+
+    /// Goes on with a guest that another daemon has saved.
+    ///
+    /// # Errors
+    /// Why that is not possible; then nothing of it stays.
+    pub fn load(&self, saved: &[u8]) -> Result<()> {
+        self.reset();
+        let loaded = self.file_system.load(saved).and_then(|features| {
+            let Some(features) = features else {
+                return Ok(());
+            };
+            if let Some(state) = &self.state {
+                state.session.begin(features);
+            }
+            self.go_on_with(features).map_err(|missing| {
+                let message = format!("the guest uses features {missing:#x}, not given here");
+                Error::other(message)
+            })
+        });
+        if loaded.is_err() {
+            self.reset();
+        }
+        loaded
     }
 
     /// What outlives this process.

@@ -9,6 +9,7 @@
 mod journal;
 mod ledger;
 mod session;
+mod stream;
 mod units;
 
 use std::fs::File;
@@ -26,6 +27,7 @@ use vhost_daemon::sys::open_locked;
 pub use journal::{Entry, Evidence, Journal, Journals, Recalled};
 pub(crate) use ledger::{Ledger, NodeRecord, OpenRecord, Saved, SavedNode, SavedOpen};
 pub(crate) use session::{RootIdentity, Session};
+pub(crate) use stream::Moved;
 
 const FILES: [&str; 3] = [
     "virtiofsd.nodes",

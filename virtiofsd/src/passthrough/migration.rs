@@ -1,0 +1,220 @@
+//! Moving to another daemon: nodes and open files as it will find them.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use super::inodes::Inode;
+use super::names::{check_name, open_node};
+use super::restore::{Known, Missing, Trust};
+use super::{MigrationConfig, MigrationMode, OnMigrationError, Passthrough, errno};
+use crate::fuse::{Features, ROOT};
+use crate::state::{Moved, SavedNode};
+use crate::sys::{FileHandle, status_of};
+
+/// Nodes by their path in the shared directory.
+type Paths = HashMap<PathBuf, u64>;
+
+impl Passthrough {
+    /// What another daemon needs to go on. No queue runs meanwhile.
+    ///
+    /// # Errors
+    /// When a node cannot be told of, and that is to end the migration.
+    pub(super) fn save_all(&self, features: Option<Features>) -> io::Result<Vec<u8>> {
+        let mut trouble = Trouble::new(self.config.migration.on_error);
+        let mut nodes = Vec::new();
+        let mut paths = Paths::new();
+        for node in self.inodes.all() {
+            match self.save_node(&node, &mut paths) {
+                Ok(saved) => nodes.push(saved),
+                Err(error) => trouble.met("a node cannot be moved", node.id, error)?,
+            }
+        }
+        trouble.tell();
+        self.add_parents(&mut nodes, &mut paths);
+        let moved = Moved {
+            features,
+            next: (self.inodes.next_number(), self.handles.next_number()),
+            nodes,
+            open: self.handles.all(),
+        };
+        Ok(moved.to_bytes())
+    }
+
+    fn save_node(&self, node: &Arc<Inode>, paths: &mut Paths) -> io::Result<SavedNode> {
+        let MigrationConfig { mode, verify, .. } = self.config.migration;
+        let fd = node.fd()?;
+        let by_handle = mode == MigrationMode::FileHandles;
+        let handle = if by_handle || verify {
+            Some(FileHandle::of(&fd)?)
+        } else {
+            None
+        };
+        if !by_handle {
+            let path = self.path_of(fd.as_fd())?;
+            paths.insert(path, node.id);
+        }
+        Ok(SavedNode {
+            id: node.id,
+            lookups: node.lookups(),
+            device: 0,
+            inode: 0,
+            kind: node.kind,
+            born: None,
+            handle,
+            by_handle,
+            at: None,
+        })
+    }
+
+    /// Where an open file is in the shared directory; it must still be there.
+    fn path_of(&self, fd: impl AsFd) -> io::Result<PathBuf> {
+        let (descriptors, name) = self.descriptors.name(&fd);
+        let path = rustix::fs::readlinkat(descriptors, name.as_c_str(), Vec::new())?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes()));
+        let root = self.inodes.root().fd()?;
+        let (descriptors, name) = self.descriptors.name(&root);
+        let above = rustix::fs::readlinkat(descriptors, name.as_c_str(), Vec::new())?;
+        let above = PathBuf::from(std::ffi::OsString::from_vec(above.into_bytes()));
+        let path = path.strip_prefix(above).map_err(|_| errno(libc::ESTALE))?;
+        let (found, this) = (status_of(self.walk(path)?)?, status_of(fd)?);
+        let same = |of: fn(&crate::sys::FileStatus) -> u64| of(&found) == of(&this);
+        let is_it = same(|status| status.attributes.st_ino)
+            && same(|status| status.attributes.st_dev)
+            && same(|status| status.mount_id);
+        is_it
+            .then(|| path.to_owned())
+            .ok_or_else(|| errno(libc::ESTALE))
+    }
+
+    /// Opens what is at a path, one component after the other.
+    fn walk(&self, path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+        let root = self.inodes.root().fd()?.as_fd().try_clone_to_owned()?;
+        path.components().try_fold(root, |above, component| {
+            let name = CString::new(component.as_os_str().as_bytes())?;
+            check_name(&name)?;
+            Ok(open_node(&above, &name)?)
+        })
+    }
+
+    /// Turns paths into directories' numbers and names. Directories that the guest does not know get
+    /// numbers of their own, without a lookup.
+    fn add_parents(&self, nodes: &mut Vec<SavedNode>, paths: &mut Paths) {
+        let mut by_id: HashMap<u64, SavedNode> =
+            nodes.drain(..).map(|node| (node.id, node)).collect();
+        paths.insert(PathBuf::new(), ROOT);
+        let known: Vec<PathBuf> = paths.keys().cloned().collect();
+        for path in known {
+            let mut path = path.as_path();
+            while let (Some(above), Some(Component::Normal(name))) =
+                (path.parent(), path.components().next_back())
+            {
+                let was_known = paths.contains_key(above);
+                let parent = *paths
+                    .entry(above.to_owned())
+                    .or_insert_with(|| self.inodes.reserve_number());
+                let id = paths.get(path).copied().unwrap_or(ROOT);
+                let node = by_id.entry(id).or_insert_with(|| unlooked(id));
+                node.at = CString::new(name.as_bytes())
+                    .ok()
+                    .map(|name| (parent, name));
+                if was_known {
+                    break;
+                }
+                path = above;
+            }
+        }
+        nodes.extend(by_id.into_values());
+    }
+
+    /// Takes over what another daemon has saved.
+    ///
+    /// # Errors
+    /// When that is no state, or a node cannot be found and that is to end the migration.
+    pub(super) fn load_all(&self, bytes: &[u8]) -> io::Result<Option<Features>> {
+        let mut trouble = Trouble::new(self.config.migration.on_error);
+        let moved = Moved::from_bytes(bytes).map_err(io::Error::other)?;
+        self.inodes.number_from(moved.next.0);
+        self.handles.number_from(moved.next.1);
+        let trust = Trust::Place;
+        let by_handle = self.config.migration.mode == MigrationMode::FileHandles;
+        let looked_up = moved.nodes.iter().filter(|node| node.lookups > 0);
+        let looked_up: Vec<u64> = looked_up.map(|node| node.id).collect();
+        let mut missing: Missing = moved
+            .nodes
+            .into_iter()
+            // A handle names any file of the file system: only who says so takes it from others.
+            .filter(|node| node.id != ROOT && (by_handle || !node.by_handle))
+            .map(|node| (node.id, (node, None)))
+            .collect();
+        let mut known = Known::from([(ROOT, self.inodes.root().clone())]);
+        for id in &looked_up {
+            self.find_again(*id, trust, &mut missing, &mut known);
+        }
+        for id in looked_up {
+            if !known.contains_key(&id) {
+                trouble.met("a node is not here", id, errno(libc::ESTALE))?;
+            }
+        }
+        for saved in &moved.open {
+            match self.open_again(saved, &known) {
+                Ok(new) => self.handles.restore(saved.number, new, None),
+                Err(error) => trouble.met("an open file is not here", saved.number, error)?,
+            }
+        }
+        trouble.tell();
+        Ok(moved.features)
+    }
+}
+
+/// What cannot move, and what that means.
+struct Trouble {
+    on_error: OnMigrationError,
+    count: u64,
+}
+
+impl Trouble {
+    fn new(on_error: OnMigrationError) -> Self {
+        Self { on_error, count: 0 }
+    }
+
+    fn met(&mut self, what: &str, number: u64, error: io::Error) -> io::Result<()> {
+        match self.on_error {
+            OnMigrationError::Abort => {
+                tracing::error!(number, %error, what);
+                Err(error)
+            }
+            OnMigrationError::GuestError => {
+                tracing::debug!(number, %error, what);
+                self.count += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&self) {
+        if self.count > 0 {
+            let files = self.count;
+            tracing::warn!(files, "the guest gets errors for files that could not move");
+        }
+    }
+}
+
+/// A directory that the guest does not know, on the way to a node.
+fn unlooked(id: u64) -> SavedNode {
+    SavedNode {
+        id,
+        lookups: 0,
+        device: 0,
+        inode: 0,
+        kind: libc::S_IFDIR,
+        born: None,
+        handle: None,
+        by_handle: false,
+        at: None,
+    }
+}
