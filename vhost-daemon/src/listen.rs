@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
@@ -27,6 +29,9 @@ pub enum ListenError {
         source: io::Error,
     },
 }
+
+/// A daemon that was killed may take a moment to go: its sandboxed process follows the one outside.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Listens on `path`, mode 0600. A socket file that nobody listens on any more (a killed daemon's)
 /// is replaced; one in use, or a file of another kind, is not.
@@ -62,7 +67,14 @@ fn remove_stale(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ListenE
     if !metadata.file_type().is_socket() {
         return Err(ListenError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut connected = UnixStream::connect(path);
+    while connected.is_ok() && Instant::now() < deadline {
+        drop(connected);
+        thread::sleep(Duration::from_millis(5));
+        connected = UnixStream::connect(path);
+    }
+    match connected {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(|source| ListenError::Bind {
                 path: path.to_owned(),

@@ -9,6 +9,7 @@ pub mod device;
 pub mod file_system;
 pub mod fuse;
 pub mod helpers;
+pub mod keeper;
 pub mod limits;
 pub mod medium;
 pub mod options;

@@ -1,6 +1,7 @@
 //! `virtiofsd`: shares a directory of the host with virtual machines.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use vhost_daemon::sandbox::{Sandbox, SandboxError, capabilities, close_inherited
 use vhost_daemon::session::{ServeError, Server, Service};
 use virtiofsd::device::{FsDevice, QUEUE_SIZE, queues};
 use virtiofsd::helpers::Helpers;
+use virtiofsd::keeper::{self, Held, Keeper, KeeperError};
 use virtiofsd::limits::{LimitError, make_room_for_descriptors, raise_open_files};
-use virtiofsd::options::{CAPABILITIES, ConfigError, DaemonConfig, Options};
+use virtiofsd::options::{Action, CAPABILITIES, ConfigError, DaemonConfig, Options};
 use virtiofsd::passthrough::{OpenError, Passthrough};
 use virtiofsd::server::Server as FsServer;
 use virtiofsd::state::{State, StateError};
@@ -41,6 +43,10 @@ enum Error {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
+    Keep(#[from] KeeperError),
+    #[error("no keeper answers at --keeper {path}")]
+    Keeper { path: PathBuf, source: io::Error },
+    #[error(transparent)]
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -52,7 +58,16 @@ fn main() -> ExitCode {
         println!("{CAPABILITIES}");
         return ExitCode::SUCCESS;
     }
-    daemon::exit_code("virtiofsd", run(options))
+    match options.action {
+        Some(Action::Keep(keeper)) => {
+            close_inherited(&[]);
+            let kept = vhost_daemon::log::start(&options.common.log_level)
+                .map_err(Error::from)
+                .and_then(|()| Ok(keeper::run(keeper)?));
+            daemon::exit_code("virtiofsd keep", kept)
+        }
+        None => daemon::exit_code("virtiofsd", run(options)),
+    }
 }
 
 fn run(options: Options) -> Result<(), Error> {
@@ -73,6 +88,7 @@ fn run(options: Options) -> Result<(), Error> {
 fn serve(config: DaemonConfig) -> Result<(), Error> {
     let open_files = raise_open_files(config.open_files)?;
     let state = open_state(&config)?;
+    let keeper = config.keeper.as_deref().map(connect).transpose()?;
     let mut endpoint = config.common.endpoint.bind(config.socket_group)?;
     let mut prepared = Prepared::new(config.common.metrics_socket.as_deref())?;
     let files = [endpoint.take_file(), prepared.take_file()];
@@ -91,7 +107,7 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     passthrough.shared_directory = inside.directory;
     let mut file_system = Passthrough::open_with(passthrough, inside.descriptors)?;
     if let Some(state) = &state {
-        file_system.remember_in(state)?;
+        file_system.remember_in(state, keeper)?;
     }
     let mut server = FsServer::new(file_system);
     if let Some(state) = state {
@@ -114,6 +130,13 @@ fn serve(config: DaemonConfig) -> Result<(), Error> {
     };
     let server = Server::open(&device, service)?.with_filters(filters);
     Ok(server.run(daemon.shutdown())?)
+}
+
+fn connect(path: &Path) -> Result<(Keeper, Held), Error> {
+    Keeper::connect(path).map_err(|source| Error::Keeper {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn open_state(config: &DaemonConfig) -> Result<Option<Arc<State>>, StateError> {

@@ -25,6 +25,7 @@ const FILE_CALLS: &[Call] = &[
         "what an earlier process appended (--state-dir)",
     ),
     Call::any(libc::SYS_readlinkat, "READLINK; paths, for a migration"),
+    Call::any(libc::SYS_sendmsg, "files without a name, to the keeper"),
     Call::any(libc::SYS_read, "the state that a migration brings"),
     Call::any(libc::SYS_mkdirat, "MKDIR"),
     Call::any(libc::SYS_mknodat, "MKNOD"),

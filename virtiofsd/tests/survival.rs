@@ -290,6 +290,106 @@ fn two_daemons_do_not_share_a_state_directory() {
     );
 }
 
+/// A keeper of its own.
+fn keeper(socket: &Path) -> Daemon {
+    Daemon::builder(PROGRAM)
+        .args(["keep", "--socket-path"])
+        .arg(socket)
+        .spawn_listening(socket, SOON)
+        .unwrap()
+}
+
+fn tmpfile(session: &mut Session<'_>) -> (u64, u64) {
+    let arguments = words(&[libc::O_RDWR.cast_unsigned(), 0o100_600, 0, 0]);
+    let body: &[&[u8]] = &[&arguments, b"/\0"];
+    let reply = session.call(Opcode::Tmpfile, ROOT, body, ENTRY + 16);
+    assert_eq!(reply.error, 0);
+    (number(&reply.body, 0), number(&reply.body, ENTRY))
+}
+
+#[test]
+fn files_without_a_name_go_on_with_a_keeper() {
+    for handles in ["never", "as-needed"] {
+        let place = lab::scratch::Scratch::new("survival-keeper").unwrap();
+        let socket = place.join("keeper.sock");
+        let _keeper = keeper(&socket);
+        let path = socket.to_str().unwrap();
+        let options = ["--keeper", path, "--inode-file-handles", handles];
+        let mut guest = Guest::start("survival-keeper", &options);
+        let mut session = guest.session();
+        let removed = session.create("removed");
+        let replaced = session.create("replaced");
+        let by = session.create("by");
+        let unnamed = tmpfile(&mut session);
+        for file in [removed, replaced, by, unnamed] {
+            assert_eq!(session.write(file, 0, b"before ").error, 0);
+        }
+        let unlinked = session.call(Opcode::Unlink, ROOT, &[b"removed\0"], 0);
+        assert_eq!(unlinked.error, 0);
+        assert_eq!(rename(&mut session, (ROOT, "by"), (ROOT, "replaced")), 0);
+        for _ in 0..2 {
+            guest.kill();
+            let mut session = guest.session();
+            for file in [removed, replaced, by, unnamed] {
+                assert_eq!(session.write(file, 7, b"after").error, 0, "{handles}");
+                assert_eq!(session.read(file, 0, 100).body, b"before after");
+            }
+        }
+        let mut session = guest.session();
+        assert_eq!(session.release(Opcode::Release, removed), 0);
+        session.forget(removed.0, 1);
+        guest.kill();
+        assert!(!exists(&mut guest.session(), removed.0));
+        assert!(exists(&mut guest.session(), unnamed.0));
+        // Nothing is left of a guest that has gone.
+        guest.fs.init(38, 0).unwrap();
+        guest.kill();
+        assert!(!exists(&mut guest.session(), unnamed.0));
+    }
+}
+
+#[test]
+fn a_keeper_that_is_gone_costs_only_what_it_held() {
+    let place = lab::scratch::Scratch::new("survival-no-keeper").unwrap();
+    let socket = place.join("keeper.sock");
+    let mut first = keeper(&socket);
+    let options = ["--keeper", socket.to_str().unwrap()];
+    let mut guest = Guest::start("survival-no-keeper", &options);
+    let (kept, lost) = (
+        guest.session().create("kept"),
+        tmpfile(&mut guest.session()),
+    );
+    first.kill().unwrap();
+    // One more, which nobody holds.
+    tmpfile(&mut guest.session());
+    guest.die();
+    let exit = builder(&guest.share, &guest.options).spawn().unwrap();
+    let exit = { exit }.wait_exit(SOON).unwrap();
+    assert!(exit.stderr.contains("no keeper answers"), "{}", exit.stderr);
+    let _second = keeper(&socket);
+    guest.go_on();
+    let mut session = guest.session();
+    assert_eq!(session.write(kept, 0, b"x").error, 0);
+    assert_ne!(session.read(lost, 0, 1).error, 0);
+}
+
+#[test]
+fn one_keeper_for_one_socket() {
+    let place = lab::scratch::Scratch::new("survival-keepers").unwrap();
+    let socket = place.join("keeper.sock");
+    let _first = keeper(&socket);
+    let second = |path: &Path| {
+        let keep = Daemon::builder(PROGRAM).args(["keep", "--socket-path"]);
+        let mut keep = keep.arg(path).spawn().unwrap();
+        keep.wait_exit(SOON).unwrap().stderr
+    };
+    assert!(second(&socket).contains("in use by another process"));
+    let file = place.join("file");
+    fs::write(&file, "not a socket").unwrap();
+    assert!(second(&file).contains("cannot listen"));
+    assert_eq!(fs::read(&file).unwrap(), b"not a socket");
+}
+
 /// The next process gives what the last one has answered, or finds out what it did.
 #[test]
 fn requests_in_flight_happen_once() {

@@ -52,6 +52,8 @@ pub struct DaemonConfig {
     pub queues: u32,
     /// Where to remember what guests have open.
     pub state_dir: Option<PathBuf>,
+    /// The keeper's socket.
+    pub keeper: Option<PathBuf>,
 }
 
 /// Options that cannot be used.
@@ -144,6 +146,7 @@ impl Options {
             tag: options.tag,
             queues: options.queues,
             state_dir: options.state_dir,
+            keeper: options.keeper,
             common: common.validate()?,
         })
     }

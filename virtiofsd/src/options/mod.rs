@@ -11,6 +11,7 @@ use clap::Parser;
 use vhost_daemon::options::CommonOptions;
 use vhost_daemon::sandbox::{IdMap, SandboxOptions};
 
+use crate::keeper::KeeperOptions;
 use crate::passthrough::{
     CachePolicy, FileHandles, MigrationMode, OnMigrationError, TranslationRule, XattrMap,
 };
@@ -27,10 +28,26 @@ pub const CAPABILITIES: &str = r#"{
   ]
 }"#;
 
+/// What to do other than to serve a directory.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Action {
+    /// Holds files without a name for a daemon that may be killed (--state-dir, --keeper)
+    Keep(KeeperOptions),
+}
+
 /// Shares a directory of the host with virtual machines (vhost-user, virtio-fs).
 #[derive(Debug, Parser)]
-#[command(name = "virtiofsd", version, args_override_self = true)]
+#[command(
+    name = "virtiofsd",
+    version,
+    args_override_self = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Options {
+    /// What to do other than to serve a directory.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// Options that all daemons share.
     #[command(flatten)]
     pub common: CommonOptions,
@@ -137,6 +154,10 @@ pub struct Options {
     /// again: a directory in memory (tmpfs), for one daemon
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// With --state-dir: socket of a keeper (virtiofsd keep) that holds files without a name
+    #[arg(long, value_name = "PATH", requires = "state_dir")]
+    pub keeper: Option<PathBuf>,
 
     /// How the other daemon finds a guest's files after a migration
     #[arg(long, value_enum, value_name = "MODE", default_value = "find-paths")]

@@ -206,6 +206,9 @@ impl Passthrough {
     ) -> io::Result<Opened> {
         let entry = self.entry_of(self.descriptors.reopen(&fd, OFlags::PATH)?, at)?;
         let node = self.inodes.get(entry.inode)?;
+        if at.is_none() {
+            self.hold(&node, &fd);
+        }
         let medium = self.medium(&node, &fd, flags);
         let handle = self.handles.add(NewHandle {
             inode: node.id,

@@ -36,6 +36,9 @@ impl FileSystem for Passthrough {
 
     fn destroy(&self) {
         self.locks.clear();
+        if let Some(keeper) = &self.keeper {
+            keeper.clear();
+        }
         self.handles.clear();
         self.inodes.clear();
     }

@@ -6,7 +6,7 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
@@ -51,6 +51,8 @@ pub(super) struct Inode {
     pub(super) last_opened: LastOpened,
     /// What the next process will know of it.
     record: NodeRecord,
+    /// The keeper has its file.
+    pub(super) is_held: AtomicBool,
 }
 
 /// A node's file that was found again.
@@ -187,6 +189,7 @@ impl InodeTable {
             lookups: AtomicU64::new(1),
             last_opened: LastOpened::default(),
             record: NodeRecord::default(),
+            is_held: AtomicBool::new(false),
         });
         Ok(Self {
             root,
@@ -224,6 +227,7 @@ impl InodeTable {
             lookups: AtomicU64::new(saved.lookups),
             last_opened: LastOpened::default(),
             record: record.unwrap_or_default(),
+            is_held: AtomicBool::new(false),
         });
         if saved.lookups > 0 {
             write(self.shard_of_id(node.id), |by_id| {
@@ -289,6 +293,19 @@ impl InodeTable {
         })
     }
 
+    /// The node of a file, without another lookup.
+    pub(super) fn of_file(
+        &self,
+        status: &FileStatus,
+        handle: Option<&FileHandle>,
+    ) -> Option<Arc<Inode>> {
+        let identity = Identity::from(status);
+        read(self.shard_of_identity(&identity), |nodes| {
+            let node = nodes.get(&identity)?;
+            node.place.is_of(status, handle).then(|| node.clone())
+        })
+    }
+
     /// The node of a file, if it is kept by name.
     pub(super) fn named(&self, fd: impl AsFd) -> Option<Arc<Inode>> {
         let status = status_of(&fd).ok()?;
@@ -322,6 +339,7 @@ impl InodeTable {
             lookups: AtomicU64::new(1),
             last_opened: LastOpened::default(),
             record: record.unwrap_or_default(),
+            is_held: AtomicBool::new(false),
         });
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.

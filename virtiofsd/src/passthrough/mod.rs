@@ -38,7 +38,7 @@ mod xattr_map;
 mod xattrs;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +49,7 @@ use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use crate::fuse::Features;
+use crate::keeper::Keeper;
 use crate::medium::Media;
 use crate::sys::{FileHandle, FileStatus, status_of};
 use descriptors::DescriptorDirectory;
@@ -104,6 +105,8 @@ pub struct Passthrough {
     privileged: bool,
     /// What was agreed on in `INIT`.
     agreed: AtomicU64,
+    /// Holds what has no name, too.
+    keeper: Option<Keeper>,
 }
 
 impl Passthrough {
@@ -159,6 +162,7 @@ impl Passthrough {
             places,
             privileged: rustix::process::geteuid().is_root(),
             agreed: AtomicU64::new(Features::NONE.bits()),
+            keeper: None,
         })
     }
 
@@ -189,6 +193,14 @@ impl Passthrough {
     /// The guest's kernel writes back when it likes.
     fn writeback(&self) -> bool {
         self.agreed(Features::WRITEBACK_CACHE)
+    }
+
+    /// A node's file has no name: has the keeper hold it, if there is one.
+    fn hold(&self, node: &Inode, file: impl AsFd) {
+        if let Some(keeper) = &self.keeper {
+            node.is_held.store(true, Ordering::Relaxed);
+            keeper.hold(node.id, file.as_fd());
+        }
     }
 
     /// Attributes as the guest is to see them.

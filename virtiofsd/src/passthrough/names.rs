@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use fuse_backend_rs::abi::fuse_abi::ATTR_SUBMOUNT;
 use fuse_backend_rs::api::filesystem::Entry;
@@ -86,6 +87,12 @@ impl Passthrough {
     /// Takes lookups of a node back. A large file that goes with the last one is left over.
     pub(super) fn forget_node(&self, inode: u64, count: u64) {
         let gone = self.inodes.forget(inode, count);
+        if let Some(node) = &gone
+            && let Some(keeper) = &self.keeper
+            && node.is_held.load(Ordering::Relaxed)
+        {
+            keeper.drop(node.id);
+        }
         if let Some(node) = gone
             && node.kind == libc::S_IFREG
             && let Some(fd) = Arc::into_inner(node).and_then(Inode::into_fd)
@@ -149,7 +156,7 @@ impl Passthrough {
     /// goes by its name. Where nodes are open, its node keeps it already.
     fn held(&self, directory: impl AsFd, name: &CStr) -> Option<Held> {
         let named = self.places.names().are_used();
-        if !named && !self.places.has_closed() {
+        if !named && !self.places.has_closed() && self.keeper.is_none() {
             return None;
         }
         let fd = open_node(directory, name).ok()?;
@@ -159,6 +166,15 @@ impl Passthrough {
 
     /// A node whose name is gone keeps its file by a descriptor, while there are any.
     fn lost_name(&self, held: &Held, at: At<'_>) {
+        if self.keeper.is_some()
+            && let Ok(status) = status_of(&held.fd)
+            && status.attributes.st_nlink == 0
+            && let Some(node) = self
+                .inodes
+                .of_file(&status, FileHandle::of(&held.fd).ok().as_ref())
+        {
+            self.hold(&node, &held.fd);
+        }
         let Some(node) = &held.node else { return };
         let Some(named) = node.place().named() else {
             return;

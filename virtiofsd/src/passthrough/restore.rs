@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::OFlags;
 
 use super::handles::{NewHandle, Opened};
 use super::inodes::{FoundAgain, Inode};
+use super::named::At;
 use super::names::{check_name, open_node};
 use super::open::require_regular;
 use super::place::Found;
 use super::proof::{Proof, born};
 use super::{OpenError, Passthrough, errno};
 use crate::fuse::ROOT;
+use crate::keeper::{Held, Keeper};
 use crate::state::{NodeRecord, RootIdentity, SavedNode, SavedOpen, State};
 use crate::sys::{FileHandle, FileStatus, status_of};
 
@@ -40,11 +43,15 @@ pub(super) enum Trust {
 
 impl Passthrough {
     /// Remembers nodes and open files in `state` from now on, and takes over what an earlier process
-    /// remembered there.
+    /// remembered there, and what a keeper has held for it.
     ///
     /// # Errors
     /// When the shared directory cannot be looked at.
-    pub fn remember_in(&mut self, state: &State) -> Result<(), OpenError> {
+    pub fn remember_in(
+        &mut self,
+        state: &State,
+        keeper: Option<(Keeper, Held)>,
+    ) -> Result<(), OpenError> {
         let failed = |source| OpenError::SharedDirectory {
             path: self.config.shared_directory.clone(),
             source,
@@ -62,7 +69,12 @@ impl Passthrough {
             inode: status.attributes.st_ino,
             born: born(&status),
         });
+        let (keeper, held) = keeper.unzip();
+        self.keeper = keeper;
         if state.session.features().is_none() {
+            if let Some(keeper) = &self.keeper {
+                keeper.clear();
+            }
             return Ok(());
         }
         let (nodes, open) = (saved.nodes.len(), saved.open.len());
@@ -72,6 +84,7 @@ impl Passthrough {
             .map(|(node, record)| (node.id, (node, Some(record))))
             .collect();
         let mut known = Known::from([(ROOT, root)]);
+        self.take_held(held.unwrap_or_default(), &mut missing, &mut known);
         let ids: Vec<u64> = missing.keys().copied().collect();
         for id in ids {
             self.find_again(id, Trust::Proof, &mut missing, &mut known);
@@ -94,6 +107,25 @@ impl Passthrough {
             "going on where the last process was"
         );
         Ok(())
+    }
+
+    /// Nodes whose files a keeper has held.
+    fn take_held(&self, held: Held, missing: &mut Missing, known: &mut Known) {
+        for (id, fd) in held {
+            let Some((node, record)) = missing.remove(&id) else {
+                // The guest had forgotten it.
+                self.keeper.iter().for_each(|keeper| keeper.drop(id));
+                continue;
+            };
+            match self.found_again(&node, Trust::Proof, fd, None) {
+                Ok(found) => {
+                    let inode = self.inodes.restore((&node, record), found);
+                    inode.is_held.store(true, Ordering::Relaxed);
+                    known.insert(id, inode);
+                }
+                Err(error) => tracing::debug!(node = id, %error, "the keeper has another file"),
+            }
+        }
     }
 
     fn opens_by_handle(&self, root: &Inode) -> io::Result<()> {
@@ -144,10 +176,20 @@ impl Passthrough {
             let fd = open_node(parent.fd()?, name)?;
             (fd, Some((parent, name.as_c_str())))
         };
+        self.found_again(node, trust, fd, at)
+    }
+
+    fn found_again(
+        &self,
+        node: &SavedNode,
+        trust: Trust,
+        fd: OwnedFd,
+        at: Option<At<'_>>,
+    ) -> io::Result<FoundAgain> {
         let status = status_of(&fd)?;
         let handle = FileHandle::of(&fd).ok();
         if !self.is_same(node, trust, &status, handle.as_ref()) {
-            return Err(stale());
+            return Err(errno(libc::ESTALE));
         }
         let found = Found {
             fd,
