@@ -16,7 +16,7 @@ use vmm::console::{Console, ConsoleError, RawTerminal};
 use vmm::kvm::{KvmError, Vm};
 use vmm::machine::{Ended, Events, Machine, MachineError, QuitHandle};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
-use vmm::options::{Action, Config, Named, Options, OptionsError};
+use vmm::options::{Config, NamedDevice, Options, OptionsError};
 use vmm::vhost_user::{FrontEnd, FrontEndError};
 use vmm::virtio::{Rng, SharedDevice};
 
@@ -34,9 +34,9 @@ enum Error {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    #[error("{option}")]
+    #[error("{label}")]
     Device {
-        option: String,
+        label: String,
         source: FrontEndError,
     },
     #[error("--rng: cannot open /dev/urandom")]
@@ -67,17 +67,19 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&options.log_level)?;
+    let check_only = options.check;
+    let description = options.description()?;
+    let filter = EnvFilter::try_new(description.log_level.as_deref().unwrap_or("info"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .with_target(false)
         .init();
-    match options.validate()? {
-        Action::Check => check(),
-        Action::Run(config) => run_machine(&config),
+    if check_only {
+        return check();
     }
+    run_machine(&description.validate()?)
 }
 
 fn check() -> Result<(), Error> {
@@ -118,11 +120,11 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn connect(wanted: &[Named], memory: &GuestMemory) -> Result<Vec<SharedDevice>, Error> {
-    let connect = |named: &Named| {
-        let device = FrontEnd::connect(named.device.clone(), memory);
+fn connect(wanted: &[NamedDevice], memory: &GuestMemory) -> Result<Vec<SharedDevice>, Error> {
+    let connect = |named: &NamedDevice| {
+        let device = FrontEnd::connect(named.front_end.clone(), memory);
         let device = device.map_err(|source| Error::Device {
-            option: named.option.clone(),
+            label: named.label.clone(),
             source,
         })?;
         Ok(Arc::new(Mutex::new(device)) as SharedDevice)

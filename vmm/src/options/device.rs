@@ -1,17 +1,18 @@
-//! Devices as typed: `socket=PATH,NAME=VALUE`.
+//! Devices as described: `socket=PATH,NAME=VALUE` as a flag, the same names as keys in a file.
 
-use super::OptionsError;
+use std::collections::BTreeSet;
+
 use super::error::DeviceError;
 use crate::vhost_user::FrontEndConfig;
 use crate::virtio::Kind;
 
-/// A device, and how it was typed: what messages about it begin with.
+/// A device, and what the control plane calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
-    /// The option with its value.
-    pub option: String,
-    /// What it means.
-    pub device: FrontEndConfig,
+pub struct DeviceDescription {
+    /// Its name; none is chosen for it.
+    pub id: Option<String>,
+    /// What it is.
+    pub front_end: FrontEndConfig,
 }
 
 /// Queues at most: more than processors bring nothing, and vectors are counted.
@@ -23,64 +24,138 @@ const DEFAULT_ENTRIES: u16 = 256;
 const LONGEST_TAG: usize = 36;
 /// Numbers below are not for guests (virtio 1.2, 5.10.4).
 const FIRST_CID: u64 = 3;
+/// Bytes of a device's name.
+const LONGEST_ID: usize = 64;
 
-pub(super) fn parse_all(
-    typed: impl IntoIterator<Item = (Kind, Vec<String>)>,
-) -> Result<Vec<Named>, OptionsError> {
-    let each =
-        |(kind, typed): (Kind, Vec<String>)| typed.into_iter().map(move |typed| parse(kind, typed));
-    typed.into_iter().flat_map(each).collect()
-}
+/// Words of a file system's, a network interface's, ... description.
+const ALL: &[&str] = &["socket", "id", "queue-size"];
 
-fn parse(kind: Kind, typed: String) -> Result<Named, OptionsError> {
-    let option = match kind {
-        Kind::Block => "--disk",
-        Kind::Net => "--net",
-        Kind::Fs => "--fs",
-        Kind::Vsock => "--vsock",
-        Kind::Rng => "--rng",
-    };
-    match describe(kind, &typed) {
-        Ok(device) => Ok(Named {
-            option: format!("{option} {typed}"),
-            device,
-        }),
-        Err(reason) => Err(OptionsError::Device {
-            option,
-            typed,
-            reason,
-        }),
+/// The word for this kind of device: of its flag, of its key in a file, of its key in the API.
+pub(super) fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Block => "disk",
+        Kind::Net => "net",
+        Kind::Fs => "fs",
+        Kind::Vsock => "vsock",
+        Kind::Rng => "rng",
     }
 }
 
-fn describe(kind: Kind, typed: &str) -> Result<FrontEndConfig, DeviceError> {
-    let mut device = FrontEndConfig {
-        kind,
-        socket: Default::default(),
-        queues: 1,
-        queue_size: DEFAULT_ENTRIES,
-        tag: None,
-        mac: None,
-        cid: None,
-    };
+/// Properties that only this kind of device has.
+fn own(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Block => &["queues"],
+        Kind::Net => &["queues", "mac"],
+        Kind::Fs => &["queues", "tag"],
+        Kind::Vsock => &["cid"],
+        Kind::Rng => &[],
+    }
+}
+
+/// A description that is being put together.
+pub(super) struct Properties {
+    described: DeviceDescription,
+    given: BTreeSet<&'static str>,
+}
+
+impl Properties {
+    pub(super) fn new(kind: Kind) -> Self {
+        let front_end = FrontEndConfig {
+            kind,
+            socket: Default::default(),
+            queues: 1,
+            queue_size: DEFAULT_ENTRIES,
+            tag: None,
+            mac: None,
+            cid: None,
+        };
+        Self {
+            described: DeviceDescription {
+                id: None,
+                front_end,
+            },
+            given: BTreeSet::new(),
+        }
+    }
+
+    /// A property of this device that was not given yet, by its name.
+    pub(super) fn begin(&mut self, name: &str) -> Result<&'static str, DeviceError> {
+        let own = own(self.described.front_end.kind);
+        let known = ALL.iter().chain(own).find(|known| **known == name);
+        let known = *known.ok_or_else(|| DeviceError::Unknown {
+            name: name.to_owned(),
+            known: [ALL, own].concat().join(", "),
+        })?;
+        if self.given.insert(known) {
+            Ok(known)
+        } else {
+            Err(DeviceError::Twice(known))
+        }
+    }
+
+    /// Sets what [`begin`](Self::begin) gave.
+    pub(super) fn set(&mut self, name: &'static str, value: &str) -> Result<(), DeviceError> {
+        let device = &mut self.described.front_end;
+        match name {
+            "socket" => device.socket = value.into(),
+            "id" => self.described.id = Some(id(value)?),
+            "queue-size" => device.queue_size = entries(value)?,
+            "queues" => device.queues = queues(value)?,
+            "mac" => device.mac = Some(mac(value)?),
+            "tag" => device.tag = Some(tag(value)?),
+            _ => device.cid = Some(cid(value)?),
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Result<DeviceDescription, DeviceError> {
+        if self.described.front_end.socket.as_os_str().is_empty() {
+            return Err(DeviceError::NoSocket);
+        }
+        Ok(self.described)
+    }
+}
+
+impl DeviceDescription {
+    /// How messages begin that are about it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let front_end = &self.front_end;
+        let socket = front_end.socket.display();
+        format!("--{} socket={socket}", word(front_end.kind))
+    }
+
+    /// What makes it so, but for what is as it would be anyway.
+    pub(super) fn properties(&self) -> Vec<(&'static str, String)> {
+        let device = &self.front_end;
+        let default = Properties::new(device.kind).described.front_end;
+        let mut properties = vec![("socket", device.socket.display().to_string())];
+        let mut add = |name, value: Option<String>| {
+            properties.extend(value.map(|value| (name, value)));
+        };
+        let unless = |value: u16, usual| (value != usual).then(|| value.to_string());
+        add("id", self.id.clone());
+        add("queues", unless(device.queues, default.queues));
+        add("queue-size", unless(device.queue_size, default.queue_size));
+        add("tag", device.tag.clone());
+        add("cid", device.cid.map(|cid| cid.to_string()));
+        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+        add("mac", device.mac.map(mac));
+        properties
+    }
+}
+
+/// A flag's value.
+pub(super) fn typed(kind: Kind, typed: &str) -> Result<DeviceDescription, DeviceError> {
+    let mut properties = Properties::new(kind);
     for property in typed.split(',') {
         let (name, value) = property
             .split_once('=')
             .ok_or_else(|| DeviceError::NotPair(property.to_owned()))?;
-        match (name, kind) {
-            ("socket", _) => device.socket = value.into(),
-            ("queue-size", _) => device.queue_size = entries(value)?,
-            ("queues", Kind::Block | Kind::Net | Kind::Fs) => device.queues = queues(value)?,
-            ("mac", Kind::Net) => device.mac = Some(mac(value)?),
-            ("tag", Kind::Fs) => device.tag = Some(tag(value)?),
-            ("cid", Kind::Vsock) => device.cid = Some(cid(value)?),
-            _ => return Err(DeviceError::Unknown(name.to_owned())),
-        }
+        let name = properties.begin(name)?;
+        properties.set(name, value)?;
     }
-    if device.socket.as_os_str().is_empty() {
-        return Err(DeviceError::NoSocket);
-    }
-    Ok(device)
+    properties.finish()
 }
 
 fn queues(value: &str) -> Result<u16, DeviceError> {
@@ -136,30 +211,49 @@ fn cid(value: &str) -> Result<u64, DeviceError> {
         })
 }
 
+/// Names are a part of the API's addresses.
+fn id(value: &str) -> Result<String, DeviceError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if value.is_empty() || value.len() > LONGEST_ID || !value.bytes().all(is_plain) {
+        return Err(DeviceError::Value {
+            name: "id",
+            wanted: "1 to 64 letters, digits, dots, dashes or underscores",
+        });
+    }
+    Ok(value.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn devices_are_described_by_properties() {
-        let net = "socket=/run/n,mac=02:00:00:00:00:0a,queues=2,queue-size=1024";
-        let net = describe(Kind::Net, net).unwrap();
+        let net = "socket=/run/n,mac=02:00:00:00:00:0a,queues=2,queue-size=1024,id=lan";
+        let described = typed(Kind::Net, net).unwrap();
+        assert_eq!(described.id.as_deref(), Some("lan"));
+        assert_eq!(described.label(), "--net socket=/run/n");
+        let net = described.front_end;
         assert_eq!(net.socket.to_str(), Some("/run/n"));
         assert_eq!((net.queues, net.queue_size), (2, 1024));
         assert_eq!(net.mac, Some([2, 0, 0, 0, 0, 10]));
-        let fs = describe(Kind::Fs, "tag=root,socket=/run/f").unwrap();
-        assert_eq!(fs.tag.as_deref(), Some("root"));
-        let vsock = describe(Kind::Vsock, "socket=/run/v,cid=3").unwrap();
-        assert_eq!(vsock.cid, Some(3));
+        let fs = typed(Kind::Fs, "tag=root,socket=/run/f").unwrap();
+        assert_eq!(fs.front_end.tag.as_deref(), Some("root"));
+        let vsock = typed(Kind::Vsock, "socket=/run/v,cid=3").unwrap();
+        assert_eq!(vsock.front_end.cid, Some(3));
     }
 
     #[test]
     fn mistakes_are_named() {
-        let sentence = |kind, typed: &str| describe(kind, typed).unwrap_err().to_string();
+        let sentence = |kind, text: &str| typed(kind, text).unwrap_err().to_string();
         let block = |typed: &str| sentence(Kind::Block, typed);
         assert_eq!(block(""), "\"\" is not NAME=VALUE");
         assert_eq!(block("queues=1"), "socket=PATH is missing");
-        assert_eq!(block("socket=/a,mac=1"), "there is no mac= here");
+        assert_eq!(
+            block("socket=/a,mac=1"),
+            "there is no mac= here, only socket, id, queue-size, queues"
+        );
+        assert_eq!(block("socket=/a,socket=/b"), "socket= is given twice");
         assert_eq!(block("socket=/a,queues=65"), "queues= wants 1 to 64");
         assert_eq!(
             block("socket=/a,queue-size=100"),
@@ -176,5 +270,6 @@ mod tests {
         }
         assert!(sentence(Kind::Fs, &format!("tag={}", "x".repeat(37))).contains("36"));
         assert!(sentence(Kind::Vsock, "socket=/a,cid=2").contains("from 3"));
+        assert!(block("socket=/a,id=a/b").starts_with("id= wants"));
     }
 }

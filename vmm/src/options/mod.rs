@@ -1,122 +1,47 @@
-//! What was typed, and what it means.
+//! What was typed or written into a file, and what it means.
 
+mod description;
 mod device;
 mod error;
+mod file;
+mod text;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 
-pub use device::Named;
-pub use error::OptionsError;
+pub use description::{BootProtocol, Description};
+pub use device::DeviceDescription;
+pub use error::{DeviceError, OptionsError, TextError};
+pub use file::parse;
 
 use crate::boot::{self, BootConfig, NamedFile, Protocol};
 use crate::console::ConsoleConfig;
 use crate::kvm::Probe;
 use crate::machine::MachineConfig;
 use crate::memory::{ByteSize, MemoryConfig};
-use crate::virtio::Kind;
+use crate::vhost_user::FrontEndConfig;
 
 /// Processors at most.
 const PROCESSORS: std::ops::RangeInclusive<u8> = 1..=64;
+const USUAL_MEMORY: ByteSize = ByteSize(256 << 20);
+const USUAL_COMMAND_LINE: &str = "console=ttyS0";
 
 /// Runs a virtual machine whose devices are vhost-user daemons.
 #[derive(Debug, Parser)]
 #[command(name = "ringside-vmm", version)]
 pub struct Options {
-    /// Linux kernel: bzImage, or ELF (vmlinux)
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
-    kernel: Option<PathBuf>,
+    /// TOML or JSON with the same words as these flags, which override it; devices are added to its own
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
-    /// Initial root file system, a cpio archive
-    #[arg(long, value_name = "FILE", alias = "initrd")]
-    initramfs: Option<PathBuf>,
-
-    /// The kernel's command line
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "console=ttyS0",
-        allow_hyphen_values = true
-    )]
-    cmdline: String,
-
-    /// How the kernel is entered; PVH where an ELF kernel offers it, else Linux's 64-bit entry
-    #[arg(long, value_name = "PROTOCOL")]
-    boot_protocol: Option<BootProtocol>,
-
-    /// Processors, 1 to 64
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    cpus: u8,
-
-    /// Memory, as 512M or 4G
-    #[arg(long, value_name = "SIZE", default_value = "256M")]
-    memory: ByteSize,
-
-    /// Take memory from the host's reserved 2 MiB pages
-    #[arg(long)]
-    hugepages: bool,
-
-    /// Have every page of memory before the guest starts
-    #[arg(long)]
-    prefault: bool,
-
-    /// Where the serial port ends: tty (Ctrl-A x ends the machine), null, file=PATH, socket=PATH
-    #[arg(long, value_name = "END", default_value = "tty")]
-    serial: String,
-
-    /// Disk: socket=PATH[,queues=N][,queue-size=N]; may be given again
-    #[arg(long, value_name = "DEVICE")]
-    disk: Vec<String>,
-
-    /// Network interface: socket=PATH[,mac=ADDRESS][,queues=PAIRS][,queue-size=N]; may be given again
-    #[arg(long, value_name = "DEVICE")]
-    net: Vec<String>,
-
-    /// File system: socket=PATH[,tag=NAME][,queues=N][,queue-size=N]; may be given again
-    #[arg(long, value_name = "DEVICE")]
-    fs: Vec<String>,
-
-    /// Sockets between host and guest: socket=PATH[,cid=NUMBER][,queue-size=N]
-    #[arg(long, value_name = "DEVICE")]
-    vsock: Option<String>,
-
-    /// Give the guest random numbers of the host's: virtio-rng
-    #[arg(long)]
-    rng: bool,
-
-    /// End when the guest resets, instead of starting it again
-    #[arg(long)]
-    no_reboot: bool,
-
-    /// Run even where the host's KVM emulates the guest's kernel, hundreds of times too slow
-    #[arg(long)]
-    no_probe: bool,
+    #[command(flatten)]
+    machine: Description,
 
     /// Measure the host's KVM, say how fast it is, and end
     #[arg(long)]
-    check: bool,
-
-    /// What to log on standard error: error, warn, info, debug, or a filter of `tracing`
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log_level: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum BootProtocol {
-    /// 64-bit entry, for bzImage and ELF
-    Linux,
-    /// PVH entry, for ELF
-    Pvh,
-}
-
-/// What to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Measure KVM.
-    Check,
-    /// Run a machine.
-    Run(Box<Config>),
+    pub check: bool,
 }
 
 /// A machine that can be made.
@@ -129,63 +54,119 @@ pub struct Config {
     /// Its serial port's end.
     pub console: ConsoleConfig,
     /// Its devices, in the order of their places on the bus.
-    pub devices: Vec<Named>,
+    pub devices: Vec<NamedDevice>,
     /// It has a source of random numbers.
     pub rng: bool,
     /// A reset ends it.
     pub no_reboot: bool,
 }
 
+/// A device of a daemon, by the name that it has in this machine alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedDevice {
+    /// Its name.
+    pub id: String,
+    /// How messages about it begin.
+    pub label: String,
+    /// What it is.
+    pub front_end: FrontEndConfig,
+}
+
 impl Options {
-    /// Checks what was typed and opens the files it names.
+    /// What the flags say, over what the file says.
     ///
     /// # Errors
-    /// When an option makes no sense, or a file cannot be opened.
-    pub fn validate(self) -> Result<Action, OptionsError> {
-        let Some(kernel) = self.kernel.filter(|_| !self.check) else {
-            return Ok(Action::Check);
-        };
-        if !PROCESSORS.contains(&self.cpus) {
-            return Err(OptionsError::Processors(self.cpus));
+    /// When the file cannot be read, or is no description.
+    pub fn description(self) -> Result<Description, OptionsError> {
+        let base = self.config.as_deref().map(file::read).transpose()?;
+        Ok(self.machine.over(base.unwrap_or_default()))
+    }
+}
+
+impl Description {
+    /// Checks what is said and opens the files it names.
+    ///
+    /// # Errors
+    /// When it makes no sense, or a file cannot be opened.
+    pub fn validate(self) -> Result<Config, OptionsError> {
+        let kernel = self.kernel.ok_or(OptionsError::NoKernel)?;
+        let processors = self.cpus.unwrap_or(1);
+        if !PROCESSORS.contains(&processors) {
+            return Err(OptionsError::Processors(processors));
         }
-        boot::check_command_line(&self.cmdline)?;
-        let memory = MemoryConfig {
-            size: self.memory,
-            hugepages: self.hugepages,
-            prefault: self.prefault,
-        };
+        let command_line = self.cmdline.unwrap_or_else(|| USUAL_COMMAND_LINE.into());
+        boot::check_command_line(&command_line)?;
         let boot = BootConfig {
             kernel: NamedFile::open(kernel)?,
             initramfs: self.initramfs.map(NamedFile::open).transpose()?,
-            command_line: self.cmdline,
-            protocol: self.boot_protocol.map(|protocol| match protocol {
-                BootProtocol::Linux => Protocol::Linux,
-                BootProtocol::Pvh => Protocol::Pvh,
-            }),
+            command_line,
+            protocol: self.boot_protocol.map(Protocol::from),
         };
-        let probe = if self.no_probe {
+        let probe = if self.no_probe.unwrap_or(false) {
             Probe::Skip
         } else {
             Probe::Check
         };
-        let devices = [
-            (Kind::Block, self.disk),
-            (Kind::Net, self.net),
-            (Kind::Fs, self.fs),
-            (Kind::Vsock, self.vsock.into_iter().collect()),
-        ];
-        Ok(Action::Run(Box::new(Config {
-            devices: device::parse_all(devices)?,
-            memory,
+        let devices = [self.disk, self.net, self.fs, Vec::from_iter(self.vsock)].concat();
+        Ok(Config {
+            memory: MemoryConfig {
+                size: self.memory.unwrap_or(USUAL_MEMORY),
+                hugepages: self.hugepages.unwrap_or(false),
+                prefault: self.prefault.unwrap_or(false),
+            },
             machine: MachineConfig {
-                processors: self.cpus,
+                processors,
                 boot,
                 probe,
             },
-            console: console(&self.serial)?,
-            rng: self.rng,
-            no_reboot: self.no_reboot,
-        })))
+            console: console(self.serial.as_deref().unwrap_or("tty"))?,
+            devices: name(devices)?,
+            rng: self.rng.unwrap_or(false),
+            no_reboot: self.no_reboot.unwrap_or(false),
+        })
+    }
+}
+
+impl From<BootProtocol> for Protocol {
+    fn from(protocol: BootProtocol) -> Self {
+        match protocol {
+            BootProtocol::Linux => Self::Linux,
+            BootProtocol::Pvh => Self::Pvh,
+        }
+    }
+}
+
+/// Who has no name gets one: disk0, disk1, ...
+fn name(devices: Vec<DeviceDescription>) -> Result<Vec<NamedDevice>, OptionsError> {
+    let mut taken = BTreeSet::new();
+    for id in devices.iter().filter_map(|device| device.id.clone()) {
+        if let Some(same) = taken.replace(id) {
+            return Err(OptionsError::SameId(same));
+        }
+    }
+    let named = devices.into_iter().map(|device| {
+        let device = device.named(|id| taken.contains(id));
+        taken.insert(device.id.clone());
+        device
+    });
+    Ok(named.collect())
+}
+
+impl DeviceDescription {
+    /// With its own name, or the first of its kind that is not taken.
+    #[must_use]
+    pub fn named(self, is_taken: impl Fn(&str) -> bool) -> NamedDevice {
+        let label = self.label();
+        let kind = device::word(self.front_end.kind);
+        let free = || {
+            let mut names = (0_u32..).map(|number| format!("{kind}{number}"));
+            names.find(|name| !is_taken(name)).unwrap_or_default()
+        };
+        NamedDevice {
+            id: self.id.unwrap_or_else(free),
+            label,
+            front_end: self.front_end,
+        }
     }
 }
 
@@ -203,9 +184,10 @@ fn console(typed: &str) -> Result<ConsoleConfig, OptionsError> {
 mod tests {
     use super::*;
 
-    fn validate(arguments: &[&str]) -> Result<Action, OptionsError> {
+    fn validate(arguments: &[&str]) -> Result<Config, OptionsError> {
         let words = [&["ringside-vmm"], arguments].concat();
-        Options::try_parse_from(words).unwrap().validate()
+        let options = Options::try_parse_from(words).unwrap();
+        options.description()?.validate()
     }
 
     fn message(arguments: &[&str]) -> String {
@@ -224,9 +206,7 @@ mod tests {
             "--serial=socket=/run/console",
             "--boot-protocol=pvh",
         ];
-        let Ok(Action::Run(config)) = validate(&typed) else {
-            panic!("not accepted")
-        };
+        let config = validate(&typed).unwrap();
         assert_eq!(config.machine.processors, 2);
         assert_eq!(config.memory.size, ByteSize(4 << 30));
         assert_eq!(config.machine.boot.protocol, Some(Protocol::Pvh));
@@ -246,7 +226,46 @@ mod tests {
             "--cmdline has a zero byte or a line break"
         );
         assert_eq!(message(&["--initramfs=/no/such"]), "cannot open /no/such");
-        assert!(Options::try_parse_from(["ringside-vmm"]).is_err());
-        assert!(matches!(validate(&["--check"]), Ok(Action::Check)));
+        assert_eq!(
+            validate(&["--cpus=1"]).unwrap_err().to_string(),
+            "no kernel: give --kernel FILE, or `kernel` in the file of --config"
+        );
+        assert_eq!(
+            message(&["--config=/no/such"]),
+            "--config: cannot read /no/such"
+        );
+    }
+
+    #[test]
+    fn every_device_has_a_name_of_its_own() {
+        let disk = "--disk=socket=/a";
+        let named = ["--disk=socket=/b,id=disk1", "--net=socket=/c,id=lan"];
+        let kernel = "--kernel=/dev/null";
+        let config = validate(&[kernel, disk, named[0], disk, named[1]]).unwrap();
+        let names: Vec<&str> = config.devices.iter().map(|it| it.id.as_str()).collect();
+        assert_eq!(names, ["disk0", "disk1", "disk2", "lan"]);
+        assert_eq!(
+            message(&[named[1], "--fs=socket=/d,tag=t,id=lan"]),
+            "two devices have id=lan"
+        );
+    }
+
+    #[test]
+    fn a_flag_overrides_the_file_and_devices_are_added() {
+        let file = "kernel = \"/dev/null\"\ncpus = 3\nrng = true\nmemory = \"1G\"\n\
+            vsock = { socket = \"/v\", cid = 4 }\n[[disk]]\nsocket = \"/a\"\n";
+        let typed = Description {
+            cpus: Some(2),
+            rng: Some(false),
+            disk: vec![device::typed(crate::virtio::Kind::Block, "socket=/b").unwrap()],
+            ..Description::default()
+        };
+        let config = typed.over(parse(file.as_bytes()).unwrap()).validate();
+        let config = config.unwrap();
+        assert_eq!((config.machine.processors, config.rng), (2, false));
+        assert_eq!(config.memory.size, ByteSize(1 << 30));
+        let sockets = config.devices.iter().map(|it| &it.front_end.socket);
+        let sockets: Vec<_> = sockets.map(|it| it.to_str().unwrap()).collect();
+        assert_eq!(sockets, ["/a", "/b", "/v"]);
     }
 }
