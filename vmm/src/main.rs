@@ -104,7 +104,7 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     let _raw = config.console.is_terminal().then(RawTerminal::enter);
     let mut devices = connect(&config.devices, &memory)?;
     if config.rng {
-        let source = Rng::new(&memory).map_err(Error::Rng)?;
+        let source = Rng::device(&memory).map_err(Error::Rng)?;
         devices.push(Arc::new(Mutex::new(source)));
     }
     let ended = loop {

@@ -48,6 +48,9 @@ pub enum KvmError {
         /// Million instructions a second.
         millions: u64,
     },
+    /// A processor cannot go on, so it answers nothing.
+    #[error("a processor has stopped")]
+    Gone,
     /// A thread could not be started.
     #[error("no thread for a processor")]
     Thread(#[source] std::io::Error),

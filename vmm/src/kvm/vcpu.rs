@@ -5,6 +5,7 @@ mod failure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -59,7 +60,9 @@ pub struct Exits {
     pub ports: AtomicU64,
     /// Accesses to devices' memory.
     pub memory: AtomicU64,
-    /// Everything else, signals included.
+    /// Signals: somebody wanted the processor's thread.
+    pub signals: AtomicU64,
+    /// Everything else.
     pub others: AtomicU64,
 }
 
@@ -75,7 +78,7 @@ struct Vcpu {
 #[derive(Debug)]
 pub struct VcpuThread {
     thread: JoinHandle<()>,
-    control: Arc<Control>,
+    control: Arc<Control<VcpuFd>>,
     exits: Arc<Exits>,
 }
 
@@ -165,6 +168,28 @@ impl VcpuThread {
         self.bring_out(Wanted::Pause);
     }
 
+    /// Has the thread of a paused processor do something with it.
+    ///
+    /// # Errors
+    /// When the processor has stopped for ever.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut VcpuFd) -> T + Send + 'static,
+    ) -> Result<T, KvmError> {
+        let (sender, receiver) = channel();
+        self.control.ask(Box::new(move |vcpu| {
+            // Nobody has gone: we wait below.
+            let _ = sender.send(job(vcpu));
+        }));
+        receiver.recv().map_err(|_| KvmError::Gone)
+    }
+
+    /// Tells the guest's clock, if it uses KVM's, that it was paused: its watchdogs then do not bark.
+    pub fn tell_paused(&self) {
+        // A guest that does not use the clock is an error.
+        let _ = self.ask(|vcpu| vcpu.kvmclock_ctrl());
+    }
+
     /// Ends the thread.
     pub fn stop(self) {
         self.bring_out(Wanted::Stop);
@@ -189,9 +214,9 @@ impl VcpuThread {
 }
 
 impl Vcpu {
-    fn run(mut self, guest: &dyn Guest, control: &Control, tell: &Reporter) {
+    fn run(mut self, guest: &dyn Guest, control: &Control<VcpuFd>, tell: &Reporter) {
         let _out_at_the_end = control.out_at_the_end();
-        while control.may_run() {
+        while control.may_run(&mut self.fd) {
             if let Err(stopped) = self.enter(guest) {
                 let report = Report {
                     processor: self.id,
@@ -229,10 +254,11 @@ impl Vcpu {
                 count(&exits.memory);
                 guest.write_memory(address, data);
             }
-            Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => count(&exits.others),
+            Ok(VcpuExit::Intr) => count(&exits.signals),
+            Ok(VcpuExit::IrqWindowOpen) => count(&exits.others),
             Ok(exit) => return Err(Stopped::by(&exit)),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                count(&exits.others);
+                count(&exits.signals);
             }
             Err(error) => return Err(Stopped::failed(error)),
         }

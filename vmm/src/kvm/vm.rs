@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -139,6 +141,27 @@ impl Vm {
         self.fd
             .set_gsi_routing(&super::routes::table(&routes)?)
             .map_err(failed("route interrupts"))
+    }
+
+    /// The guest's clock in nanoseconds, for [`set_clock`](Self::set_clock).
+    ///
+    /// # Errors
+    /// When KVM does not tell it.
+    pub fn clock(&self) -> Result<u64, KvmError> {
+        let clock = self.fd.get_clock().map_err(failed("tell its clock"))?;
+        Ok(clock.clock)
+    }
+
+    /// Lets the guest's clock go on from there: time that it was paused does not count.
+    ///
+    /// # Errors
+    /// When KVM does not take it.
+    pub fn set_clock(&self, nanoseconds: u64) -> Result<(), KvmError> {
+        let clock = kvm_clock_data {
+            clock: nanoseconds,
+            ..kvm_clock_data::default()
+        };
+        self.fd.set_clock(&clock).map_err(failed("set its clock"))
     }
 
     fn reserve_addresses(&self) -> Result<(), KvmError> {

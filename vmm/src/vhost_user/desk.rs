@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::virtio::{Setup, Signals};
+use crate::virtio::{Condition, Setup, Signals};
 
 /// Configuration writes that wait at most: a driver that writes faster loses some.
 const MOST_WRITES: usize = 16;
@@ -23,7 +23,9 @@ pub(super) struct Desk {
 pub(super) struct State {
     /// What the driver wants: a running device, or one that is reset.
     pub(super) wanted: Option<Arc<Setup>>,
-    /// Counts changes of `wanted`.
+    /// Nothing is to be served for a while.
+    pub(super) paused: bool,
+    /// Counts changes of the two.
     pub(super) asked: u64,
     /// The last change that was carried out.
     pub(super) done: u64,
@@ -33,6 +35,10 @@ pub(super) struct State {
     /// Other interrupts for running queues.
     pub(super) calls: BTreeMap<usize, EventFd>,
     pub(super) signals: Arc<Signals>,
+    /// The daemon is there.
+    pub(super) connected: bool,
+    /// How often it was lost.
+    pub(super) losses: u64,
     pub(super) quit: bool,
 }
 
@@ -41,6 +47,7 @@ impl Desk {
         Ok(Self {
             state: Mutex::new(State {
                 config,
+                connected: true,
                 ..State::default()
             }),
             wake: EventFd::new(EFD_NONBLOCK)?,
@@ -78,5 +85,26 @@ impl Desk {
     pub(super) fn is_reset(&self) -> bool {
         let state = self.state();
         state.wanted.is_none() && state.done == state.asked
+    }
+
+    pub(super) fn pause(&self, paused: bool) {
+        self.change(|state| {
+            state.paused = paused;
+            state.asked += 1;
+        });
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        let state = self.state();
+        state.paused && state.done == state.asked
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        let state = self.state();
+        Condition {
+            connected: state.connected,
+            started: state.wanted.is_some(),
+            losses: state.losses,
+        }
     }
 }

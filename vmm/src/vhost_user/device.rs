@@ -11,7 +11,7 @@ use super::session::Session;
 use super::worker::Worker;
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
-use crate::virtio::{Device, Kind, Setup, Signals};
+use crate::virtio::{Condition, Device, Kind, Setup, Signals};
 
 /// How long a daemon that was started a moment ago has to listen.
 const STARTING: Duration = Duration::from_secs(2);
@@ -107,6 +107,22 @@ impl Device for FrontEnd {
 
     fn is_reset(&self) -> bool {
         self.desk.is_reset()
+    }
+
+    fn pause(&mut self) {
+        self.desk.pause(true);
+    }
+
+    fn is_paused(&self) -> bool {
+        self.desk.is_paused()
+    }
+
+    fn resume(&mut self) {
+        self.desk.pause(false);
+    }
+
+    fn condition(&self) -> Condition {
+        self.desk.condition()
     }
 }
 

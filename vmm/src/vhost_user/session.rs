@@ -2,6 +2,7 @@
 
 mod requests;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -39,12 +40,15 @@ pub(super) struct Session {
     running: Vec<usize>,
 }
 
+/// The next entry of the available ring, by queue.
+pub(super) type Positions = BTreeMap<usize, u16>;
+
 /// Where a daemon begins in a ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// The driver has just set it up.
-    AtStart,
-    /// Another daemon served it before.
+    /// Where it was stopped; a queue that was not, where its set-up says.
+    At(Positions),
+    /// Behind what a daemon that was lost had completed.
     BehindUsed,
 }
 
@@ -169,7 +173,7 @@ impl Session {
         &mut self,
         setup: &Setup,
         memory: &GuestMemory,
-        begin: Begin,
+        begin: &Begin,
     ) -> Result<(), FrontEndError> {
         let lacking = setup.features & !self.offered & !our_own(setup.features);
         if lacking != 0 {
@@ -191,7 +195,7 @@ impl Session {
         &mut self,
         queue: &QueueSetup,
         memory: &GuestMemory,
-        begin: Begin,
+        begin: &Begin,
     ) -> Result<(), FrontEndError> {
         let address = |guest| memory.user_address(guest);
         let not_there = || FrontEndError::QueueAddress(queue.index);
@@ -205,7 +209,7 @@ impl Session {
             log_addr: None,
         };
         let base = match begin {
-            Begin::AtStart => 0,
+            Begin::At(positions) => *positions.get(&queue.index).unwrap_or(&queue.position),
             Begin::BehindUsed => memory.used_index(queue.used).ok_or_else(not_there)?,
         };
         let (index, daemon) = (queue.index, &mut self.front_end);
@@ -226,14 +230,15 @@ impl Session {
             .map_err(failed("take an interrupt"))
     }
 
-    /// Returns when the daemon has completed what it had begun.
-    pub(super) fn stop(&mut self) -> Result<(), FrontEndError> {
-        for queue in std::mem::take(&mut self.running) {
-            self.front_end
-                .get_vring_base(queue)
-                .map_err(failed("stop a queue"))?;
-        }
-        Ok(())
+    /// Returns when the daemon has completed what it had begun: where each queue goes on.
+    pub(super) fn stop(&mut self) -> Result<Positions, FrontEndError> {
+        let stop = |queue| {
+            let stopped = self.front_end.get_vring_base(queue);
+            let position = stopped.map_err(failed("stop a queue"))?;
+            // A split ring's position has 16 bits.
+            Ok((queue, u16::try_from(position & 0xffff).unwrap_or(0)))
+        };
+        std::mem::take(&mut self.running).into_iter().map(stop).collect()
     }
 }
 

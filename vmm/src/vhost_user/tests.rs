@@ -139,6 +139,34 @@ fn a_killed_daemon_costs_a_pause_and_no_request() {
 }
 
 #[test]
+fn a_paused_disk_is_served_by_nobody_and_goes_on_where_it_was() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    disk.start();
+    for round in 1..=5_u8 {
+        disk.submit_write(0, &[round; 4096]);
+        disk.device.pause();
+        wait_for("the pause", || disk.device.is_paused());
+        disk.submit_write(8, &[round; 4096]);
+        if round == 3 {
+            // One that is lost meanwhile is not missed, and the next one is not told to serve.
+            daemon.kill().unwrap();
+            daemon = fixture.daemon();
+            wait_for("the new daemon", || disk.device.condition().losses == 1);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let image = std::fs::read(fixture.scratch.join("disk")).unwrap();
+        assert_eq!(image[4096..8192], [round - 1; 4096]);
+        disk.device.resume();
+        disk.finish_all();
+        assert_eq!(disk.read(0, 4096), [round; 4096]);
+        assert_eq!(disk.read(8, 4096), [round; 4096]);
+    }
+    assert!(daemon.is_running());
+}
+
+#[test]
 fn a_daemon_that_is_gone_does_not_hold_up_a_reset() {
     let fixture = Fixture::new();
     let mut daemon = fixture.daemon();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::desk::Desk;
-use super::session::{Begin, Session};
+use super::session::{Begin, Positions, Session};
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
 use crate::virtio::Setup;
@@ -33,6 +33,26 @@ pub(super) struct Worker {
     daemon: Daemon,
     /// What the driver wants, as far as it was carried out.
     setup: Option<Arc<Setup>>,
+    queues: Queues,
+}
+
+/// What the driver's queues are doing.
+enum Queues {
+    /// The daemon serves them.
+    Served,
+    /// Nobody does. This is where they go on.
+    Waiting(Begin),
+}
+
+impl Queues {
+    /// As a driver has just set them up.
+    fn fresh() -> Self {
+        Self::Waiting(Begin::At(Positions::new()))
+    }
+
+    fn are_served(&self) -> bool {
+        matches!(self, Self::Served)
+    }
 }
 
 enum Daemon {
@@ -57,6 +77,7 @@ impl Worker {
             epoll,
             daemon: Daemon::Here(session),
             setup: None,
+            queues: Queues::fresh(),
         })
     }
 
@@ -113,7 +134,7 @@ impl Worker {
 
     /// Carries out what is on the desk.
     fn reconcile(&mut self) -> Result<(), FrontEndError> {
-        let (asked, wanted, writes, calls) = {
+        let (asked, wanted, paused, writes, calls) = {
             let mut state = self.desk.state();
             let writes = std::mem::take(&mut state.config_writes);
             let calls = std::mem::take(&mut state.calls);
@@ -121,11 +142,12 @@ impl Worker {
             (
                 changed.then_some(state.asked),
                 state.wanted.clone(),
+                state.paused,
                 writes,
                 calls,
             )
         };
-        let result = asked.map_or(Ok(()), |_| self.carry_out(wanted));
+        let result = asked.map_or(Ok(()), |_| self.carry_out(wanted, paused));
         if let Some(asked) = asked {
             // Even if the daemon was lost: nothing of the old setup is being served any more.
             self.desk.state().done = asked;
@@ -146,18 +168,47 @@ impl Worker {
         self.read_config()
     }
 
-    fn carry_out(&mut self, wanted: Option<Arc<Setup>>) -> Result<(), FrontEndError> {
-        self.setup = wanted;
-        let Daemon::Here(session) = &mut self.daemon else {
+    fn carry_out(
+        &mut self,
+        wanted: Option<Arc<Setup>>,
+        paused: bool,
+    ) -> Result<(), FrontEndError> {
+        let is_same = match (&self.setup, &wanted) {
+            (Some(carried_out), Some(wanted)) => Arc::ptr_eq(carried_out, wanted),
+            (None, None) => true,
+            _ => false,
+        };
+        if self.queues.are_served() && (paused || !is_same) {
+            // Where they are if the daemon is lost in this moment.
+            self.queues = Queues::Waiting(Begin::BehindUsed);
+            if let Daemon::Here(session) = &mut self.daemon {
+                self.queues = Queues::Waiting(Begin::At(session.stop()?));
+            }
+        }
+        if !is_same {
+            self.setup = wanted;
+            self.queues = Queues::fresh();
+        }
+        if paused { Ok(()) } else { self.begin() }
+    }
+
+    /// Has the daemon serve queues that wait.
+    fn begin(&mut self) -> Result<(), FrontEndError> {
+        let (Daemon::Here(session), Some(setup)) = (&mut self.daemon, &self.setup) else {
             return Ok(());
         };
-        match &self.setup {
-            Some(setup) => {
-                let started = session.start(setup, &self.memory, Begin::AtStart);
-                self.or_needs_reset(started)
+        let Queues::Waiting(begin) = &self.queues else {
+            return Ok(());
+        };
+        let started = session.start(setup, &self.memory, begin);
+        let is_fresh = matches!(begin, Begin::At(positions) if positions.is_empty());
+        if started.is_ok() {
+            if !is_fresh {
+                wake_both(setup);
             }
-            None => session.stop(),
+            self.queues = Queues::Served;
         }
+        self.or_needs_reset(started)
     }
 
     /// The guest's queues may be nonsense: the guest has to know, and the daemon is still good.
@@ -173,6 +224,7 @@ impl Worker {
             session.stop()?;
         }
         self.setup = None;
+        self.queues = Queues::fresh();
         let signals = self.desk.state().signals.clone();
         signals.needs_reset();
         Ok(())
@@ -205,6 +257,13 @@ impl Worker {
             }
             Daemon::Lost { retry, .. } => (*retry * 2).min(LAST_RETRY),
         };
+        if self.queues.are_served() {
+            self.queues = Queues::Waiting(Begin::BehindUsed);
+        }
+        {
+            let mut state = self.desk.state();
+            state.losses += u64::from(std::mem::take(&mut state.connected));
+        }
         // Closed descriptors leave the epoll set by themselves.
         self.daemon = Daemon::Lost {
             retry,
@@ -218,11 +277,14 @@ impl Worker {
         }
         let mut session = Session::connect(&self.config.socket)?;
         watch_session(&self.epoll, &session)?;
-        if let Some(setup) = &self.setup {
-            session.start(setup, &self.memory, Begin::BehindUsed)?;
+        let paused = self.desk.state().paused;
+        if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
+            session.start(setup, &self.memory, begin)?;
             wake_both(setup);
+            self.queues = Queues::Served;
         }
         self.daemon = Daemon::Here(session);
+        self.desk.state().connected = true;
         tracing::info!(device = self.name(), "the daemon is back");
         self.read_config()
     }

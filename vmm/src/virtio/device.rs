@@ -51,6 +51,9 @@ pub struct QueueSetup {
     pub kick: EventFd,
     /// The device signals it when something is done.
     pub call: EventFd,
+    /// The first entry of the available ring to be taken, modulo 2^16: 0 unless the queue was served
+    /// before.
+    pub position: u16,
 }
 
 /// What a driver chose when it started the device.
@@ -84,6 +87,26 @@ pub trait Device: Send {
     fn reset(&mut self);
     /// Whether nothing touches the guest's memory any more.
     fn is_reset(&self) -> bool;
+    /// Begin to stop for a while, with what was begun completed; memory is touched until
+    /// [`is_paused`](Self::is_paused). What the driver wants meanwhile is kept for later.
+    fn pause(&mut self);
+    /// Whether nothing touches the guest's memory until [`resume`](Self::resume).
+    fn is_paused(&self) -> bool;
+    /// Go on where it was.
+    fn resume(&mut self);
+    /// How it is.
+    fn condition(&self) -> Condition;
+}
+
+/// How a device is, for whoever watches the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// Whoever serves it is there.
+    pub connected: bool,
+    /// The driver has started it.
+    pub started: bool,
+    /// How often its daemon was lost.
+    pub losses: u64,
 }
 
 /// A device that outlives the machine's resets.

@@ -3,13 +3,15 @@
 
 mod common;
 mod device;
+mod in_process;
 mod layout;
 mod queue;
 mod rng;
 mod signals;
 mod transport;
 
-pub use device::{Device, Kind, QueueSetup, Setup, SharedDevice};
+pub use device::{Condition, Device, Kind, QueueSetup, Setup, SharedDevice};
+pub use in_process::{InProcess, ServeError, Server};
 pub use rng::Rng;
 pub use signals::Signals;
 pub use transport::{Transport, TransportError};

@@ -65,6 +65,7 @@ impl Queue {
             used: self.used,
             kick: self.kick.try_clone()?,
             call,
+            position: 0,
         })
     }
 }

@@ -1,88 +1,37 @@
-//! Random numbers of the host's (virtio 1.2, 5.4). The only device whose queue the VMM serves itself: a
-//! thread owns the queue from the driver's start to its reset.
+//! Random numbers of the host's (virtio 1.2, 5.4).
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 
-use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemoryMmap};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::common::VERSION_1;
-use super::{Device, Kind, QueueSetup, Setup, Signals};
+use super::in_process::{InProcess, ServeError, Server};
+use super::Kind;
 use crate::memory::GuestMemory;
 
 const ENTRIES: u16 = 64;
 /// Bytes for one request at most. A device may give fewer than asked for.
 const MOST: usize = 64 << 10;
 
-/// What the epoll set tells apart.
-const KICK: u64 = 0;
-const STOP: u64 = 1;
-
-/// The device.
+/// Gives what /dev/urandom gives.
 #[derive(Debug)]
-pub struct Rng {
-    memory: GuestMemoryMmap,
-    source: Arc<File>,
-    signals: Arc<Signals>,
-    running: Option<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    thread: JoinHandle<()>,
-    stop: EventFd,
-}
-
-/// What ends the thread before its time.
-#[derive(Debug, Error)]
-enum RngError {
-    #[error("the queue is not in memory or breaks its rules: {0}")]
-    Queue(#[from] virtio_queue::Error),
-    #[error("a buffer is not in memory")]
-    Buffer(#[from] vm_memory::GuestMemoryError),
-    #[error("no random numbers or events")]
-    System(#[from] io::Error),
-}
+pub struct Rng(File);
 
 impl Rng {
-    /// A device that gives what /dev/urandom gives.
+    /// A device with its source.
     ///
     /// # Errors
     /// When that cannot be opened.
-    pub fn new(memory: &GuestMemory) -> io::Result<Self> {
-        Ok(Self {
-            memory: memory.mapped().clone(),
-            source: Arc::new(File::open("/dev/urandom")?),
-            signals: Arc::default(),
-            running: None,
-        })
-    }
-
-    fn begin(&self, setup: Setup) -> Result<Option<Running>, RngError> {
-        let Some(queue) = setup.queues.into_iter().next() else {
-            return Ok(None);
-        };
-        let stop = EventFd::new(EFD_NONBLOCK)?;
-        let server = Server::new(queue, &stop, self.memory.clone(), self.source.clone())?;
-        let signals = self.signals.clone();
-        let thread = Builder::new().name("rng".into()).spawn(move || {
-            if let Err(error) = server.run() {
-                tracing::warn!(%error, "the driver of virtio-rng is at fault");
-                signals.needs_reset();
-            }
-        })?;
-        Ok(Some(Running { thread, stop }))
+    pub fn device(memory: &GuestMemory) -> io::Result<InProcess<Self>> {
+        let source = Self(File::open("/dev/urandom")?);
+        Ok(InProcess::new(Arc::new(source), memory))
     }
 }
 
-impl Device for Rng {
+impl Server for Rng {
     fn kind(&self) -> Kind {
         Kind::Rng
     }
@@ -95,110 +44,15 @@ impl Device for Rng {
         vec![ENTRIES]
     }
 
-    fn attach(&mut self, signals: Arc<Signals>) {
-        self.signals = signals;
-    }
-
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
-
-    fn start(&mut self, setup: Setup) {
-        match self.begin(setup) {
-            Ok(running) => self.running = running,
-            Err(error) => {
-                tracing::warn!(%error, "virtio-rng cannot be started");
-                self.signals.needs_reset();
-            }
-        }
-    }
-
-    /// The call is fixed when the driver starts: Linux sets vectors before.
-    fn set_call(&mut self, _queue: usize, _call: EventFd) {}
-
-    fn reset(&mut self) {
-        if let Some(running) = &self.running {
-            // Cannot be full: it is written once or a few times.
-            let _ = running.stop.write(1);
-        }
-    }
-
-    fn is_reset(&self) -> bool {
-        let running = self.running.as_ref();
-        running.is_none_or(|running| running.thread.is_finished())
-    }
-}
-
-impl Drop for Rng {
-    fn drop(&mut self) {
-        self.reset();
-    }
-}
-
-/// The thread's own.
-struct Server {
-    queue: Queue,
-    kick: EventFd,
-    call: EventFd,
-    stop: EventFd,
-    epoll: Epoll,
-    memory: GuestMemoryMmap,
-    source: Arc<File>,
-}
-
-impl Server {
-    fn new(
-        setup: QueueSetup,
-        stop: &EventFd,
-        memory: GuestMemoryMmap,
-        source: Arc<File>,
-    ) -> Result<Self, RngError> {
-        let mut queue = Queue::new(ENTRIES)?;
-        queue.set_size(setup.size);
-        queue.try_set_desc_table_address(vm_memory::GuestAddress(setup.descriptors))?;
-        queue.try_set_avail_ring_address(vm_memory::GuestAddress(setup.available))?;
-        queue.try_set_used_ring_address(vm_memory::GuestAddress(setup.used))?;
-        queue.set_ready(true);
-        let epoll = Epoll::new()?;
-        for (event, token) in [(&setup.kick, KICK), (stop, STOP)] {
-            let wanted = EpollEvent::new(EventSet::IN, token);
-            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), wanted)?;
-        }
-        Ok(Self {
-            queue,
-            kick: setup.kick,
-            call: setup.call,
-            stop: stop.try_clone()?,
-            epoll,
-            memory,
-            source,
-        })
-    }
-
-    fn run(mut self) -> Result<(), RngError> {
-        loop {
-            let mut events = [EpollEvent::default(); 2];
-            match self.epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(error.into());
-                }
-                _ => {}
-            }
-            if self.stop.read().is_ok() {
-                return Ok(());
-            }
-            let _ = self.kick.read();
-            self.serve()?;
-        }
-    }
-
     /// At most one round of the ring: whoever fills it for ever must not keep the thread from its end.
-    fn serve(&mut self) -> Result<(), RngError> {
-        let mut used = false;
-        let waiting = self.queue.iter(&self.memory)?.take(usize::from(ENTRIES));
-        let chains: Vec<_> = waiting.collect();
+    fn serve(
+        &self,
+        _index: usize,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+    ) -> Result<bool, ServeError> {
+        let chains: Vec<_> = queue.iter(memory)?.take(usize::from(ENTRIES)).collect();
+        let used = !chains.is_empty();
         for chain in chains {
             let head = chain.head_index();
             let mut given = 0;
@@ -206,19 +60,14 @@ impl Server {
                 let wanted = usize::try_from(descriptor.len()).unwrap_or(MOST);
                 let len = wanted.min(MOST - given);
                 let mut bytes = vec![0; len];
-                (&*self.source).read_exact(&mut bytes)?;
-                self.memory.write_slice(&bytes, descriptor.addr())?;
+                (&self.0).read_exact(&mut bytes)?;
+                memory.write_slice(&bytes, descriptor.addr())?;
                 given += len;
             }
             let given = u32::try_from(given).unwrap_or(0);
-            self.queue.add_used(&self.memory, head, given)?;
-            used = true;
+            queue.add_used(memory, head, given)?;
         }
-        if used && self.queue.needs_notification(&self.memory)? {
-            // Full only when billions were not taken: one is pending then.
-            let _ = self.call.write(1);
-        }
-        Ok(())
+        Ok(used)
     }
 }
 
@@ -228,9 +77,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use vm_memory::GuestAddress;
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
     use crate::memory::{ByteSize, MemoryConfig};
+    use crate::virtio::{Device, QueueSetup, Setup, Signals};
 
     const DESCRIPTORS: u64 = 0x1000;
     const AVAILABLE: u64 = 0x2000;
@@ -238,8 +89,10 @@ mod tests {
     const DATA: u64 = 0x10_0000;
 
     struct Driver {
-        device: Rng,
+        device: InProcess<Rng>,
         memory: GuestMemory,
+        signals: Arc<Signals>,
+        asked: u16,
         kick: EventFd,
         call: EventFd,
     }
@@ -252,9 +105,14 @@ mod tests {
                 prefault: false,
             });
             let memory = memory.unwrap();
+            let mut device = Rng::device(&memory).unwrap();
+            let signals = Arc::new(Signals::default());
+            device.attach(signals.clone());
             Self {
-                device: Rng::new(&memory).unwrap(),
+                device,
                 memory,
+                signals,
+                asked: 0,
                 kick: EventFd::new(EFD_NONBLOCK).unwrap(),
                 call: EventFd::new(EFD_NONBLOCK).unwrap(),
             }
@@ -271,18 +129,20 @@ mod tests {
                     used,
                     kick: self.kick.try_clone().unwrap(),
                     call: self.call.try_clone().unwrap(),
+                    position: 0,
                 }],
             });
         }
 
-        fn ask(&self, address: u64, len: u32) {
+        fn ask(&mut self, address: u64, len: u32) {
+            self.asked += 1;
             let memory = self.memory.mapped();
             let rest = u64::from(len) | 2 << 32;
             memory
                 .write_obj([address, rest], GuestAddress(DESCRIPTORS))
                 .unwrap();
             memory
-                .store(1_u16, GuestAddress(AVAILABLE + 2), Ordering::Release)
+                .store(self.asked, GuestAddress(AVAILABLE + 2), Ordering::Release)
                 .unwrap();
             self.kick.write(1).unwrap();
         }
@@ -323,12 +183,34 @@ mod tests {
     }
 
     #[test]
+    fn a_paused_device_gives_nothing_and_then_goes_on_where_it_was() {
+        let mut driver = Driver::new();
+        driver.start(USED);
+        driver.ask(DATA, 64);
+        driver.wait(|driver| driver.call.read().is_ok());
+        driver.device.pause();
+        driver.wait(|driver| driver.device.is_paused());
+        driver.ask(DATA + 4096, 64);
+        std::thread::sleep(Duration::from_millis(20));
+        let used = |driver: &Driver| {
+            let memory = driver.memory.mapped();
+            memory.load::<u16>(GuestAddress(USED + 2), Ordering::Acquire).unwrap()
+        };
+        assert_eq!(used(&driver), 1);
+        driver.device.resume();
+        driver.wait(|driver| used(driver) == 2);
+        let memory = driver.memory.mapped();
+        let number: u64 = memory.read_obj(GuestAddress(DATA + 4096)).unwrap();
+        assert_ne!(number, 0);
+    }
+
+    #[test]
     fn nonsense_needs_a_reset() {
         for (used, buffer) in [(1 << 40, DATA), (USED, u64::MAX - 3)] {
             let mut driver = Driver::new();
             driver.start(used);
             driver.ask(buffer, 64);
-            driver.wait(|driver| driver.device.signals.is_reset_needed());
+            driver.wait(|driver| driver.signals.is_reset_needed());
             driver.device.reset();
             driver.wait(|driver| driver.device.is_reset());
         }

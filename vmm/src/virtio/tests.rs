@@ -57,6 +57,14 @@ impl Device for Memo {
     fn is_reset(&self) -> bool {
         !self.slow
     }
+    fn pause(&mut self) {}
+    fn is_paused(&self) -> bool {
+        true
+    }
+    fn resume(&mut self) {}
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
 }
 
 struct Driver {

@@ -12,36 +12,39 @@ pub(super) enum Wanted {
     Stop,
 }
 
-#[derive(Debug)]
-struct State {
+/// What a waiting thread is asked to do with its processor.
+pub(super) type Job<P> = Box<dyn FnOnce(&mut P) + Send>;
+
+struct State<P> {
     wanted: Wanted,
     /// The thread is outside the guest and waits, or has ended.
     out: bool,
+    job: Option<Job<P>>,
 }
 
 /// Starts paused.
-#[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct Control<P> {
     /// The thread must look at the state. Spares a lock at each exit.
     attention: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<State<P>>,
     changed: Condvar,
 }
 
-impl Default for Control {
+impl<P> Default for Control<P> {
     fn default() -> Self {
         Self {
             attention: AtomicBool::new(true),
             state: Mutex::new(State {
                 wanted: Wanted::Pause,
                 out: false,
+                job: None,
             }),
             changed: Condvar::new(),
         }
     }
 }
 
-impl Control {
+impl<P> Control<P> {
     pub(super) fn want(&self, wanted: Wanted) {
         let mut state = self.state();
         state.wanted = wanted;
@@ -62,8 +65,14 @@ impl Control {
         waited.0.out
     }
 
-    /// The thread asks; it waits here while it is paused. False: end.
-    pub(super) fn may_run(&self) -> bool {
+    /// Leaves a job for a thread that is paused.
+    pub(super) fn ask(&self, job: Job<P>) {
+        self.state().job = Some(job);
+        self.changed.notify_all();
+    }
+
+    /// The thread asks; it waits here while it is paused, and does what it is asked meanwhile. False: end.
+    pub(super) fn may_run(&self, processor: &mut P) -> bool {
         if !self.attention.load(Ordering::Acquire) {
             return true;
         }
@@ -71,6 +80,12 @@ impl Control {
         while state.wanted == Wanted::Pause {
             state.out = true;
             self.changed.notify_all();
+            if let Some(job) = state.job.take() {
+                drop(state);
+                job(processor);
+                state = self.state();
+                continue;
+            }
             state = self.wait(state);
         }
         if state.wanted == Wanted::Run {
@@ -92,24 +107,35 @@ impl Control {
 
     /// Says that the thread is out when it ends, in whatever way.
     pub(super) fn out_at_the_end(&self) -> impl Drop + '_ {
-        struct Out<'a>(&'a Control);
-        impl Drop for Out<'_> {
+        struct Out<'a, P>(&'a Control<P>);
+        impl<P> Drop for Out<'_, P> {
             fn drop(&mut self) {
-                self.0.state().out = true;
+                let mut state = self.0.state();
+                state.out = true;
+                // Whoever waits for its answer learns that there is none.
+                state.job = None;
+                drop(state);
                 self.0.changed.notify_all();
             }
         }
         Out(self)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&self, state: MutexGuard<'a, State<P>>) -> MutexGuard<'a, State<P>> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P> std::fmt::Debug for Control<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let wanted = self.state().wanted;
+        f.debug_struct("Control").field("wanted", &wanted).finish()
     }
 }
 
@@ -117,6 +143,7 @@ impl Control {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use super::*;
@@ -125,13 +152,14 @@ mod tests {
 
     #[test]
     fn a_thread_runs_pauses_and_ends_as_told() {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::<usize>::default());
         let turns = Arc::new(AtomicUsize::new(0));
         let thread = thread::spawn({
             let (control, turns) = (control.clone(), turns.clone());
             move || {
                 let _out = control.out_at_the_end();
-                while control.may_run() {
+                let mut asked = 0;
+                while control.may_run(&mut asked) {
                     turns.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -145,6 +173,14 @@ mod tests {
             let counted = turns.load(Ordering::Relaxed);
             thread::yield_now();
             assert_eq!(turns.load(Ordering::Relaxed), counted);
+        }
+        for expected in 1..=3 {
+            let (sender, receiver) = channel();
+            control.ask(Box::new(move |asked| {
+                *asked += 1;
+                sender.send(*asked).unwrap();
+            }));
+            assert_eq!(receiver.recv(), Ok(expected));
         }
         control.want(Wanted::Stop);
         thread.join().unwrap();

@@ -69,6 +69,7 @@ impl Disk {
                 used: USED,
                 kick: self.kick.try_clone().unwrap(),
                 call: self.call.try_clone().unwrap(),
+                position: 0,
             }],
         });
     }

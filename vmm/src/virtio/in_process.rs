@@ -1,0 +1,336 @@
+//! A device whose queues the VMM serves itself, where the data path is nobody's concern: a thread owns
+//! the queues from the driver's start to its reset, or to a pause.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use thiserror::Error;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{Condition, Device, Kind, QueueSetup, Setup, Signals};
+use crate::memory::GuestMemory;
+
+/// What the epoll set tells apart from the queues' numbers.
+const STOP: u64 = u64::MAX;
+
+/// What a device does. Shared by its thread and by processors that look at its configuration.
+pub trait Server: Send + Sync + 'static {
+    /// What it is.
+    fn kind(&self) -> Kind;
+    /// Features it offers.
+    fn features(&self) -> u64;
+    /// Most entries of each queue.
+    fn queue_sizes(&self) -> Vec<u16>;
+    /// Its configuration space.
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    /// The driver writes to configuration space.
+    fn write_config(&self, _offset: usize, _data: &[u8]) {}
+    /// Whom to tell about changes.
+    fn attach(&self, _signals: Arc<Signals>) {}
+    /// The driver chose these features; none: it reset the device.
+    fn chosen(&self, _features: Option<u64>) {}
+    /// Serves what waits in a queue, at most one round of the ring; whether it used any.
+    ///
+    /// # Errors
+    /// When the driver breaks the rules: the device needs a reset.
+    fn serve(
+        &self,
+        index: usize,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+    ) -> Result<bool, ServeError>;
+}
+
+/// What ends a device's thread before its time.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The queue itself.
+    #[error("the queue is not in memory or breaks its rules: {0}")]
+    Queue(#[from] virtio_queue::Error),
+    /// What the queue points to.
+    #[error("a buffer is not in memory: {0}")]
+    Buffer(#[from] vm_memory::GuestMemoryError),
+    /// Ours.
+    #[error("no descriptors or threads: {0}")]
+    System(#[from] io::Error),
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct InProcess<S: Server> {
+    server: Arc<S>,
+    memory: GuestMemoryMmap,
+    signals: Arc<Signals>,
+    /// What the driver wants, and where each queue goes on.
+    setup: Option<Setup>,
+    paused: bool,
+    running: Option<Running>,
+}
+
+type Positions = BTreeMap<usize, u16>;
+
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<Positions>,
+    stop: EventFd,
+}
+
+impl<S: Server> InProcess<S> {
+    /// A device that is reset.
+    #[must_use]
+    pub fn new(server: Arc<S>, memory: &GuestMemory) -> Self {
+        Self {
+            server,
+            memory: memory.mapped().clone(),
+            signals: Arc::default(),
+            setup: None,
+            paused: false,
+            running: None,
+        }
+    }
+
+    fn begin(&mut self) {
+        let Some(setup) = self.setup.as_ref().filter(|_| !self.paused) else {
+            return;
+        };
+        match self.thread(setup) {
+            Ok(running) => self.running = Some(running),
+            Err(error) => {
+                tracing::warn!(kind = ?self.server.kind(), %error, "a device cannot be started");
+                self.signals.needs_reset();
+            }
+        }
+    }
+
+    fn thread(&self, setup: &Setup) -> Result<Running, ServeError> {
+        let stop = EventFd::new(EFD_NONBLOCK)?;
+        let loop_ = Loop::new(setup, &stop, self.memory.clone(), self.server.clone())?;
+        let signals = self.signals.clone();
+        let kind = self.server.kind();
+        let name = format!("{kind:?}").to_lowercase();
+        let thread = Builder::new().name(name).spawn(move || {
+            let (positions, result) = loop_.run();
+            if let Err(error) = result {
+                tracing::warn!(?kind, %error, "a driver is at fault");
+                signals.needs_reset();
+            }
+            positions
+        })?;
+        Ok(Running { thread, stop })
+    }
+
+    fn stop(&self) {
+        if let Some(running) = &self.running {
+            // Cannot be full: it is written once or a few times.
+            let _ = running.stop.write(1);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_none_or(|running| running.thread.is_finished())
+    }
+
+    /// Where queues go on that a pause ended.
+    fn keep_positions(&mut self) {
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let positions = running.thread.join().unwrap_or_default();
+        for queue in self.setup.iter_mut().flat_map(|it| &mut it.queues) {
+            if let Some(position) = positions.get(&queue.index) {
+                queue.position = *position;
+            }
+        }
+    }
+}
+
+impl<S: Server> Device for InProcess<S> {
+    fn kind(&self) -> Kind {
+        self.server.kind()
+    }
+
+    fn features(&self) -> u64 {
+        self.server.features()
+    }
+
+    fn queue_sizes(&self) -> Vec<u16> {
+        self.server.queue_sizes()
+    }
+
+    fn attach(&mut self, signals: Arc<Signals>) {
+        self.server.attach(signals.clone());
+        self.signals = signals;
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.server.config()
+    }
+
+    fn write_config(&mut self, offset: usize, data: &[u8]) {
+        self.server.write_config(offset, data);
+    }
+
+    fn start(&mut self, setup: Setup) {
+        self.server.chosen(Some(setup.features));
+        self.setup = Some(setup);
+        self.begin();
+    }
+
+    /// The call is fixed when the driver starts: Linux sets vectors before.
+    fn set_call(&mut self, _queue: usize, _call: EventFd) {}
+
+    fn reset(&mut self) {
+        self.server.chosen(None);
+        self.setup = None;
+        self.stop();
+    }
+
+    fn is_reset(&self) -> bool {
+        self.setup.is_none() && self.is_stopped()
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        self.stop();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused && self.is_stopped()
+    }
+
+    fn resume(&mut self) {
+        if !std::mem::take(&mut self.paused) {
+            return;
+        }
+        self.keep_positions();
+        self.begin();
+        // Kicks that nobody saw.
+        for queue in self.setup.iter().flat_map(|setup| &setup.queues) {
+            let _ = queue.kick.write(1);
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        Condition {
+            connected: true,
+            started: self.setup.is_some(),
+            losses: 0,
+        }
+    }
+}
+
+impl<S: Server> Drop for InProcess<S> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The thread's own.
+struct Loop<S> {
+    queues: Vec<Served>,
+    stop: EventFd,
+    epoll: Epoll,
+    memory: GuestMemoryMmap,
+    server: Arc<S>,
+}
+
+struct Served {
+    index: usize,
+    queue: Queue,
+    kick: EventFd,
+    call: EventFd,
+}
+
+impl Served {
+    fn new(setup: &QueueSetup) -> Result<Self, ServeError> {
+        let mut queue = Queue::new(setup.size)?;
+        queue.set_size(setup.size);
+        queue.try_set_desc_table_address(GuestAddress(setup.descriptors))?;
+        queue.try_set_avail_ring_address(GuestAddress(setup.available))?;
+        queue.try_set_used_ring_address(GuestAddress(setup.used))?;
+        // What was taken was completed, and in order.
+        queue.set_next_avail(setup.position);
+        queue.set_next_used(setup.position);
+        queue.set_ready(true);
+        Ok(Self {
+            index: setup.index,
+            queue,
+            kick: setup.kick.try_clone()?,
+            call: setup.call.try_clone()?,
+        })
+    }
+}
+
+impl<S: Server> Loop<S> {
+    fn new(
+        setup: &Setup,
+        stop: &EventFd,
+        memory: GuestMemoryMmap,
+        server: Arc<S>,
+    ) -> Result<Self, ServeError> {
+        let epoll = Epoll::new()?;
+        let watch = |event: &EventFd, token| {
+            let wanted = EpollEvent::new(EventSet::IN, token);
+            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), wanted)
+        };
+        watch(stop, STOP)?;
+        let queues = setup.queues.iter().map(Served::new);
+        let queues = queues.collect::<Result<Vec<_>, _>>()?;
+        for (place, served) in (0..).zip(&queues) {
+            watch(&served.kick, place)?;
+        }
+        Ok(Self {
+            queues,
+            stop: stop.try_clone()?,
+            epoll,
+            memory,
+            server,
+        })
+    }
+
+    fn run(mut self) -> (Positions, Result<(), ServeError>) {
+        let result = self.serve_until_stopped();
+        let position = |served: &Served| (served.index, served.queue.next_avail());
+        (self.queues.iter().map(position).collect(), result)
+    }
+
+    fn serve_until_stopped(&mut self) -> Result<(), ServeError> {
+        loop {
+            let mut events = [EpollEvent::default(); 4];
+            let count = match self.epoll.wait(-1, &mut events) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if self.stop.read().is_ok() {
+                return Ok(());
+            }
+            for event in &events[..count] {
+                let place = usize::try_from(event.data()).unwrap_or(usize::MAX);
+                if let Some(served) = self.queues.get_mut(place) {
+                    served.serve(&*self.server, &self.memory)?;
+                }
+            }
+        }
+    }
+}
+
+impl Served {
+    fn serve<S: Server>(&mut self, server: &S, memory: &GuestMemoryMmap) -> Result<(), ServeError> {
+        let _ = self.kick.read();
+        let used = server.serve(self.index, &mut self.queue, memory)?;
+        if used && self.queue.needs_notification(memory)? {
+            // Full only when billions were not taken: one is pending then.
+            let _ = self.call.write(1);
+        }
+        Ok(())
+    }
+}
