@@ -58,6 +58,8 @@ pub const SERIAL_IRQ: u32 = 4;
 pub const ACPI_EVENT_IRQ: u32 = 9;
 /// First interrupt number for messages (MSI-X); those before are the I/O APIC's pins.
 pub const FIRST_MESSAGE_GSI: u32 = IO_APIC_PINS;
+/// Interrupt numbers end here (KVM_MAX_IRQ_ROUTES of Linux on x86).
+pub const MESSAGE_GSI_END: u32 = 4096;
 
 /// I/O ports.
 pub mod port {
@@ -81,6 +83,12 @@ pub mod port {
     pub const ACPI_RESET: u16 = 0x602;
     /// Events that the guest's ACPI code reads and thereby clears, 32 bits.
     pub const ACPI_EVENTS: u16 = 0x604;
+    /// Devices that came, a bit for each place on the PCI bus; cleared by reading, 32 bits.
+    pub const PCI_CAME: u16 = 0x608;
+    /// Devices that shall go, the same way.
+    pub const PCI_SHALL_GO: u16 = 0x60c;
+    /// Lets go of the devices whose bits are written, 32 bits.
+    pub const PCI_EJECT: u16 = 0x610;
     /// PCI configuration address register (PCI local bus specification, 3.2.2.3.2).
     pub const PCI_CONFIG_ADDRESS: u16 = 0xcf8;
     /// PCI configuration data register, four ports.

@@ -4,11 +4,13 @@
 //! `docs/vmm.md` shows how the parts work together.
 
 pub mod acpi;
+pub mod api;
 pub mod boot;
 pub mod console;
 pub mod devices;
 pub mod kvm;
 pub mod layout;
+mod listen;
 pub mod machine;
 pub mod memory;
 pub mod options;

@@ -12,13 +12,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use vmm::api::{Api, ApiError};
 use vmm::console::{Console, ConsoleError, RawTerminal};
 use vmm::kvm::{KvmError, Vm};
-use vmm::machine::{Ended, Events, Machine, MachineError, QuitHandle};
+use vmm::machine::{DeviceSet, Ended, Events, Machine, MachineError, QuitHandle};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
-use vmm::vhost_user::{FrontEnd, FrontEndError};
-use vmm::virtio::{Rng, SharedDevice};
+use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
+use vmm::virtio::Rng;
 
 #[derive(Debug, Error)]
 enum Error {
@@ -28,6 +29,8 @@ enum Error {
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
     #[error(transparent)]
@@ -105,14 +108,18 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     let mut devices = connect(&config.devices, &memory)?;
     if config.rng {
         let source = Rng::device(&memory).map_err(Error::Rng)?;
-        devices.push(Arc::new(Mutex::new(source)));
+        devices.add_own(Arc::new(Mutex::new(source)));
     }
+    let controller = events.controller(&memory);
+    let api = config.api_socket.as_deref();
+    let _api = api.map(|path| Api::serve(path, controller)).transpose()?;
     let ended = loop {
-        let machine = Machine::new(&config.machine, &memory, &console, &events, &devices)?;
+        let machine = Machine::new(&config.machine, &memory, &console, &events, &mut devices)?;
         let ended = machine.run();
         console.flush(LAST_WORDS);
         match ended {
             Ok(Ended::Reset) if !config.no_reboot => memory.clear()?,
+            Ok(Ended::Restart) => memory.clear()?,
             other => break other,
         }
     };
@@ -120,16 +127,17 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn connect(wanted: &[NamedDevice], memory: &GuestMemory) -> Result<Vec<SharedDevice>, Error> {
-    let connect = |named: &NamedDevice| {
-        let device = FrontEnd::connect(named.front_end.clone(), memory);
+fn connect(wanted: &[NamedDevice], memory: &GuestMemory) -> Result<DeviceSet, Error> {
+    let mut devices = DeviceSet::default();
+    for named in wanted {
+        let device = FrontEnd::connect(named.front_end.clone(), memory, Patience::Starting);
         let device = device.map_err(|source| Error::Device {
             label: named.label.clone(),
             source,
         })?;
-        Ok(Arc::new(Mutex::new(device)) as SharedDevice)
-    };
-    wanted.iter().map(connect).collect()
+        devices.add(named.clone(), device);
+    }
+    Ok(devices)
 }
 
 fn quit_on_signals(quit: QuitHandle) -> Result<(), Error> {

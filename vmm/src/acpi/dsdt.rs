@@ -4,11 +4,13 @@ use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, Device, EISAName, Equal, Field, FieldAccessType,
     FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
-    Name, Notify, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope, Store,
+    MethodCall, Name, Notify, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Scope,
+    Store,
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{EVENT_POWER_BUTTON, OEM, OEM_REVISION, OEM_TABLE, SLEEP_TYPE_OFF, bytes};
+use super::hot_plug::{self, Raw};
+use super::{EVENT_PCI, EVENT_POWER_BUTTON, OEM, OEM_REVISION, OEM_TABLE, SLEEP_TYPE_OFF, bytes};
 use crate::layout::{self, port};
 
 /// Bytes of a table's header, which is all that `Sdt::new` writes.
@@ -48,6 +50,7 @@ fn pci_host() -> Vec<u8> {
             &Name::new(path("_SEG"), &0_u8),
             &Name::new(path("_UID"), &0_u8),
             &Name::new(path("_CRS"), &resources),
+            &Raw(hot_plug::objects()),
         ],
     ))
 }
@@ -123,6 +126,8 @@ fn events() -> Vec<u8> {
     let register = path("EVTS");
     let number = layout::ACPI_EVENT_IRQ;
     let pressed = And::new(&Local(1), &Local(0), &EVENT_POWER_BUTTON);
+    let came_or_goes = And::new(&Local(1), &Local(0), &EVENT_PCI);
+    let tell_bus = MethodCall::new(path("\\_SB_.PCI0.PCNT"), vec![]);
     bytes(&Device::new(
         path("GED0"),
         vec![
@@ -150,6 +155,8 @@ fn events() -> Vec<u8> {
                             &Local(1),
                             vec![&Notify::new(&path("\\_SB_.PWRB"), &BUTTON_PRESSED)],
                         ),
+                        &came_or_goes,
+                        &If::new(&Local(1), vec![&tell_bus]),
                     ],
                 )],
             ),

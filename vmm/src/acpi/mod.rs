@@ -2,6 +2,7 @@
 //! events arrive on an interrupt of their own.
 
 mod dsdt;
+mod hot_plug;
 mod tables;
 
 use acpi_tables::xsdt::XSDT;
@@ -22,6 +23,8 @@ const ALIGNMENT: u64 = 16;
 
 /// The event register's bit of the power button.
 pub const EVENT_POWER_BUTTON: u32 = 1;
+/// The event register's bit of the PCI bus: devices came or shall go.
+pub const EVENT_PCI: u32 = 2;
 /// SLP_TYP of "soft off", S5: what the DSDT's `_S5` names.
 pub const SLEEP_TYPE_OFF: u8 = 5;
 /// What the reset register takes.

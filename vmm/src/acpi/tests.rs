@@ -126,7 +126,9 @@ fn acpica_carries_out_the_code() {
     fs::write(scratch.join("dsdt.dat"), dsdt).unwrap();
     let evaluate = |object: &str| {
         let command = format!("evaluate {object}");
-        run("acpiexec", scratch.path(), &["-b", &command, "dsdt.dat"])
+        let ports_are_ones = ["-fv", "0xff"];
+        let arguments = [&["-b", &command], &ports_are_ones[..], &["dsdt.dat"]].concat();
+        run("acpiexec", scratch.path(), &arguments)
     };
     let off = evaluate("\\_S5");
     assert!(off.contains("[Integer] = 0000000000000005"), "{off}");
@@ -134,6 +136,18 @@ fn acpica_carries_out_the_code() {
     assert!(bridge.contains("[Buffer] Length"), "{bridge}");
     let event = evaluate("\\_SB.GED0._EVT 9");
     assert!(!event.contains("AE_"), "{event}");
+    // Ports read as ones there: every place is told that something came and that it shall go.
+    let bus = evaluate("\\_SB.PCI0.PCNT");
+    assert!(!bus.contains("AE_"), "{bus}");
+    for place in [1, 31] {
+        for what in ["0x01", "0x03"] {
+            let (place, what) = (format!("[S{place:03}]"), format!("Value {what}"));
+            let told = |line: &str| line.contains(&place) && line.contains(&what);
+            assert!(bus.lines().any(told), "no {place} {what} in {bus}");
+        }
+    }
+    let eject = evaluate("\\_SB.PCI0.S031._EJ0 1");
+    assert!(!eject.contains("AE_"), "{eject}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::devices::SerialPort;
+use crate::listen::listen;
 pub use buffer::{Buffer, Output};
 use keys::Keys;
 pub use terminal::RawTerminal;
@@ -108,7 +109,7 @@ impl Console {
                 console.write_to(file)?;
             }
             ConsoleConfig::Socket(path) => {
-                let listener = socket::listen(path).map_err(|source| ConsoleError::Socket {
+                let listener = listen(path).map_err(|source| ConsoleError::Socket {
                     path: path.clone(),
                     source,
                 })?;

@@ -1,21 +1,9 @@
 //! A console on a unix socket.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::Shutdown;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
-
-/// Listens, in place of a socket that somebody left behind.
-pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = |it: fs::Metadata| it.file_type().is_socket();
-    if fs::symlink_metadata(path).is_ok_and(is_socket) && UnixStream::connect(path).is_err() {
-        fs::remove_file(path)?;
-    }
-    UnixListener::bind(path)
-}
 
 /// Who is connected.
 #[derive(Debug, Default)]

@@ -50,7 +50,12 @@ impl Power {
 
     /// Tells the guest that somebody pressed its power button.
     pub fn press_button(&self) {
-        self.events.fetch_or(EVENT_POWER_BUTTON, Ordering::AcqRel);
+        self.tell(EVENT_POWER_BUTTON);
+    }
+
+    /// Sets a bit of the event register, and interrupts the guest.
+    pub fn tell(&self, event: u32) {
+        self.events.fetch_or(event, Ordering::AcqRel);
         // Full only when the guest ignores billions of events: it has one waiting then.
         let _ = self.interrupt.write(1);
     }

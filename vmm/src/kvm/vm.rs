@@ -3,9 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region,
-};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -75,6 +73,12 @@ impl Vm {
             .map_err(failed("make interrupt controllers"))?;
         vm.map_memory()?;
         Ok(Arc::new(vm))
+    }
+
+    /// Bytes of the guest's memory.
+    #[must_use]
+    pub fn memory_size(&self) -> u64 {
+        self.memory.size()
     }
 
     /// Runs a short ring-0 loop on `vcpu`, before it is set up.

@@ -1,10 +1,12 @@
-//! A machine from its parts, and its life: on, off, reset.
+//! A machine from its parts, and its life: on, paused, off, reset.
 
+mod devices;
+mod events;
+mod metrics;
+mod orders;
 mod platform;
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -12,12 +14,18 @@ use crate::acpi::{self, AcpiError};
 use crate::boot::{self, BootConfig, BootError};
 use crate::console::Console;
 use crate::devices::{Power, PowerEvent, SerialPort};
-use crate::kvm::{KvmError, Probe, Report, Stopped, VcpuThread, Vm};
+use crate::kvm::{KvmError, Probe, Stopped, VcpuThread, Vm};
 use crate::layout;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::pci::{HostBridge, PciBus};
-use crate::virtio::{Device, SharedDevice, Transport, TransportError};
+use crate::virtio::TransportError;
+use events::Event;
+use orders::Outcome;
 use platform::Platform;
+
+pub use devices::{DeviceInfo, DeviceSet};
+pub use events::{Controller, Events, QuitHandle};
+pub use orders::{Answer, Command, Info, Refusal, State};
 
 /// What a machine is made of, besides its devices.
 #[derive(Debug)]
@@ -37,6 +45,8 @@ pub enum Ended {
     Off,
     /// The guest wants to start again.
     Reset,
+    /// Somebody outside wants it to start again.
+    Restart,
     /// Somebody outside ended it.
     Quit,
 }
@@ -75,62 +85,16 @@ pub enum MachineError {
     },
 }
 
-/// What ends a machine.
-#[derive(Debug)]
-enum Event {
-    Power(PowerEvent),
-    Stopped(Report),
-    Quit,
-}
-
-/// Ends a machine from outside, from any thread.
-#[derive(Debug, Clone)]
-pub struct QuitHandle(Sender<Event>);
-
-impl QuitHandle {
-    /// The machine ends as if its plug was pulled.
-    pub fn quit(&self) {
-        // It has ended already when nobody listens.
-        let _ = self.0.send(Event::Quit);
-    }
-}
-
-/// Where events arrive. It outlives resets.
-#[derive(Debug)]
-pub struct Events {
-    sender: Sender<Event>,
-    receiver: Receiver<Event>,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        let (sender, receiver) = channel();
-        Self { sender, receiver }
-    }
-}
-
-impl Events {
-    /// A way to end the machine.
-    #[must_use]
-    pub fn quit_handle(&self) -> QuitHandle {
-        QuitHandle(self.sender.clone())
-    }
-}
-
 /// A machine that is ready to run.
 pub struct Machine<'a> {
     events: &'a Events,
     processors: Vec<VcpuThread>,
-    devices: &'a [SharedDevice],
-    _platform: Arc<Platform>,
-    _vm: Arc<Vm>,
+    devices: &'a mut DeviceSet,
+    platform: Arc<Platform>,
+    vm: Arc<Vm>,
+    /// Paused, and the guest's clock at that time.
+    paused_at: Option<u64>,
 }
-
-/// How long a device has to stop when the machine ends.
-const STOPPING: Duration = Duration::from_secs(5);
-const STOPPING_POLL: Duration = Duration::from_millis(1);
-/// Bytes between devices' base addresses.
-const BAR_DISTANCE: u64 = 0x10_0000;
 
 impl<'a> Machine<'a> {
     /// Loads the kernel into `memory`, which must be zero, and makes the machine. The devices must be
@@ -143,7 +107,7 @@ impl<'a> Machine<'a> {
         memory: &GuestMemory,
         console: &Console,
         events: &'a Events,
-        devices: &'a [SharedDevice],
+        devices: &'a mut DeviceSet,
     ) -> Result<Self, MachineError> {
         let vm = Vm::new(memory, config.processors)?;
         let (serial, line) = SerialPort::new(console.output()).map_err(MachineError::Interrupt)?;
@@ -153,8 +117,8 @@ impl<'a> Machine<'a> {
         let serial = Arc::new(serial);
         console.attach(&serial);
         let pci = PciBus::default();
-        pci.plug(HostBridge::default());
-        plug(&pci, &vm, devices)?;
+        pci.plug_at(0, HostBridge::default());
+        devices.plug_all(&pci, &vm)?;
         let platform = Arc::new(Platform::new(serial, power, pci, events.sender.clone()));
 
         let entry = boot::load(&config.boot, memory)?;
@@ -171,8 +135,9 @@ impl<'a> Machine<'a> {
             events,
             processors,
             devices,
-            _platform: platform,
-            _vm: vm,
+            platform,
+            vm,
+            paused_at: None,
         })
     }
 
@@ -180,58 +145,40 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// When a processor cannot go on.
-    pub fn run(self) -> Result<Ended, MachineError> {
+    pub fn run(mut self) -> Result<Ended, MachineError> {
         for processor in &self.processors {
             processor.resume();
         }
-        let event = self.events.receiver.recv();
+        let ended = self.obey_until_the_end();
         for processor in self.processors {
             processor.stop();
         }
-        stop_devices(self.devices);
-        match event {
-            Ok(Event::Power(PowerEvent::Off)) => Ok(Ended::Off),
-            Ok(Event::Power(PowerEvent::Reset)) => Ok(Ended::Reset),
-            Ok(Event::Quit) | Err(_) => Ok(Ended::Quit),
-            Ok(Event::Stopped(report)) => Err(MachineError::Stopped {
-                processor: report.processor,
-                stopped: report.stopped,
-            }),
-        }
+        self.devices.stop();
+        ended
     }
-}
 
-fn plug(pci: &PciBus, vm: &Arc<Vm>, devices: &[SharedDevice]) -> Result<(), MachineError> {
-    let mut interrupts = layout::FIRST_MESSAGE_GSI..;
-    for (device, place) in devices.iter().zip(0..) {
-        let address = u32::try_from(layout::PCI_WINDOW + place * BAR_DISTANCE)
-            .map_err(|_| MachineError::Places)?;
-        let queues = lock(device).queue_sizes().len();
-        let numbers: Vec<u32> = interrupts.by_ref().take(queues + 1).collect();
-        let transport = Transport::new(device.clone(), vm.clone(), address, &numbers)?;
-        pci.plug(transport).ok_or(MachineError::Places)?;
-    }
-    Ok(())
-}
-
-/// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
-fn stop_devices(devices: &[SharedDevice]) {
-    for device in devices {
-        lock(device).reset();
-    }
-    let give_up = Instant::now() + STOPPING;
-    for device in devices {
-        while !lock(device).is_reset() {
-            if Instant::now() >= give_up {
-                let kind = lock(device).kind();
-                tracing::warn!(?kind, "a device's daemon does not stop");
-                break;
+    fn obey_until_the_end(&mut self) -> Result<Ended, MachineError> {
+        loop {
+            match self.events.receiver.recv() {
+                Ok(Event::Power(PowerEvent::Off)) => return Ok(Ended::Off),
+                Ok(Event::Power(PowerEvent::Reset)) => return Ok(Ended::Reset),
+                Ok(Event::Quit) | Err(_) => return Ok(Ended::Quit),
+                Ok(Event::Stopped(report)) => {
+                    return Err(MachineError::Stopped {
+                        processor: report.processor,
+                        stopped: report.stopped,
+                    });
+                }
+                Ok(Event::Ejected(slot)) => self.ejected(slot),
+                Ok(Event::Order(command, reply)) => match self.carry_out(command) {
+                    // Who asked may have gone.
+                    Outcome::Answer(answer) => drop(reply.send(answer)),
+                    Outcome::End(ended) => {
+                        let _ = reply.send(Ok(Answer::Begun));
+                        return Ok(ended);
+                    }
+                },
             }
-            std::thread::sleep(STOPPING_POLL);
         }
     }
-}
-
-fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Event;
-use crate::devices::{Power, Rtc, SerialPort};
+use crate::acpi::EVENT_PCI;
+use crate::devices::{HotPlug, Power, Rtc, SerialPort};
 use crate::kvm::Guest;
 use crate::layout::{self, port};
 use crate::pci::PciBus;
@@ -16,6 +17,7 @@ pub(super) struct Platform {
     serial: Arc<SerialPort>,
     clock: Mutex<Rtc>,
     power: Power,
+    hot_plug: HotPlug,
     pci: PciBus,
     events: Sender<Event>,
     /// The machine was told its end: a guest that repeats it does not fill memory with events.
@@ -25,6 +27,7 @@ pub(super) struct Platform {
 const SERIAL_LAST: u16 = port::SERIAL + port::SERIAL_LEN - 1;
 const CONFIG_DATA_LAST: u16 = port::PCI_CONFIG_DATA + 3;
 const ACPI_EVENTS_LAST: u16 = port::ACPI_EVENTS + 3;
+const PCI_EJECT_LAST: u16 = port::PCI_EJECT + 3;
 const ECAM_END: u64 = layout::PCI_ECAM + layout::PCI_ECAM_SIZE;
 
 impl Platform {
@@ -38,9 +41,40 @@ impl Platform {
             serial,
             clock: Mutex::default(),
             power,
+            hot_plug: HotPlug::default(),
             pci,
             events,
             ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn power(&self) -> &Power {
+        &self.power
+    }
+
+    pub(super) fn pci(&self) -> &PciBus {
+        &self.pci
+    }
+
+    /// Tells the guest that there is a device in a place on the bus.
+    pub(super) fn came(&self, place: usize) {
+        self.hot_plug.came(place);
+        self.power.tell(EVENT_PCI);
+    }
+
+    /// Asks the guest to let go of a device.
+    pub(super) fn shall_go(&self, place: usize) {
+        self.hot_plug.shall_go(place);
+        self.power.tell(EVENT_PCI);
+    }
+
+    /// The guest lets go of devices, asked or not. The host bridge is none.
+    fn eject(&self, places: u32) {
+        for place in (1..32).filter(|place| places >> place & 1 == 1) {
+            if self.pci.unplug(place) {
+                // Nobody listens when the machine is being torn down.
+                let _ = self.events.send(Event::Ejected(place));
+            }
         }
     }
 
@@ -72,6 +106,7 @@ impl Guest for Platform {
             | port::ACPI_EVENTS..=ACPI_EVENTS_LAST
             | port::I8042_DATA
             | port::I8042_COMMAND => self.power.read(number, data),
+            port::PCI_CAME..=PCI_EJECT_LAST => self.hot_plug.read(number, data),
             port::PCI_CONFIG_ADDRESS | port::PCI_CONFIG_DATA..=CONFIG_DATA_LAST => {
                 self.pci.read_port(number, data);
             }
@@ -96,6 +131,11 @@ impl Guest for Platform {
             port::ACPI_SLEEP_CONTROL | port::ACPI_RESET | port::I8042_COMMAND => {
                 for byte in data {
                     self.write_power(number, *byte);
+                }
+            }
+            port::PCI_EJECT => {
+                if let Ok(places) = data.try_into() {
+                    self.eject(u32::from_le_bytes(places));
                 }
             }
             port::PCI_CONFIG_ADDRESS | port::PCI_CONFIG_DATA..=CONFIG_DATA_LAST => {
@@ -143,7 +183,8 @@ mod tests {
         let buffer = Buffer::new();
         let (serial, _line) = SerialPort::new(buffer.output()).unwrap();
         let pci = PciBus::default();
-        pci.plug(HostBridge::default());
+        pci.plug_at(0, HostBridge::default()).unwrap();
+        pci.plug_at(3, HostBridge::default()).unwrap();
         let (sender, receiver) = channel();
         let power = Power::new().unwrap();
         let platform = Platform::new(Arc::new(serial), power, pci, sender);
@@ -186,6 +227,29 @@ mod tests {
         assert!(matches!(told[..], [Event::Power(PowerEvent::Reset)]));
     }
 
+    #[test]
+    fn a_guest_lets_go_of_devices_but_not_of_the_host_bridge() {
+        let (platform, _buffer, events) = platform();
+        platform.came(3);
+        assert_eq!(read(&platform, 0x604), [2, 0, 0, 0]);
+        assert_eq!(read(&platform, 0x608), [8, 0, 0, 0]);
+        assert_eq!(read(&platform, 0x608), [0; 4]);
+        platform.shall_go(3);
+        assert_eq!(read(&platform, 0x60c), [8, 0, 0, 0]);
+        platform.write_port(0x610, &[0xff]);
+        for _ in 0..100 {
+            platform.write_port(0x610, &[0xff; 4]);
+        }
+        let told: Vec<Event> = events.try_iter().collect();
+        assert!(matches!(told[..], [Event::Ejected(3)]));
+        let config = |place: u64| {
+            let mut data = [0; 2];
+            platform.read_memory(layout::PCI_ECAM + (place << 15), &mut data);
+            data
+        };
+        assert_eq!((config(0), config(3)), ([0x36, 0x1b], [0xff; 2]));
+    }
+
     proptest::proptest! {
         #[test]
         fn any_access_is_answered(
@@ -194,7 +258,7 @@ mod tests {
             let (platform, _buffer, _events) = platform();
             for (is_write, number, address, mut data) in accesses {
                 data.truncate(8);
-                for number in [number, 0x60 + number % 0x20, 0x3f0 + number % 16, 0x600 + number % 8] {
+                for number in [number, 0x60 + number % 0x20, 0x3f0 + number % 16, 0x600 + number % 0x18] {
                     if is_write {
                         platform.write_port(number, &data);
                     } else {

@@ -101,6 +101,11 @@ pub struct Description {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<bool>,
 
+    /// Socket to give the machine orders on, HTTP and JSON: docs/vmm-api.yaml
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_socket: Option<PathBuf>,
+
     /// End when the guest resets, instead of starting it again
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +153,7 @@ impl Description {
             fs,
             vsock,
             rng,
+            api_socket,
             no_reboot,
             no_probe,
             log_level,
@@ -167,6 +173,7 @@ impl Description {
             fs: [base.fs, fs].concat(),
             vsock: vsock.or(base.vsock),
             rng: rng.or(base.rng),
+            api_socket: api_socket.or(base.api_socket),
             no_reboot: no_reboot.or(base.no_reboot),
             no_probe: no_probe.or(base.no_probe),
             log_level: log_level.or(base.log_level),

@@ -30,17 +30,6 @@ const LONGEST_ID: usize = 64;
 /// Words of a file system's, a network interface's, ... description.
 const ALL: &[&str] = &["socket", "id", "queue-size"];
 
-/// The word for this kind of device: of its flag, of its key in a file, of its key in the API.
-pub(super) fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Block => "disk",
-        Kind::Net => "net",
-        Kind::Fs => "fs",
-        Kind::Vsock => "vsock",
-        Kind::Rng => "rng",
-    }
-}
-
 /// Properties that only this kind of device has.
 fn own(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -122,7 +111,7 @@ impl DeviceDescription {
     pub fn label(&self) -> String {
         let front_end = &self.front_end;
         let socket = front_end.socket.display();
-        format!("--{} socket={socket}", word(front_end.kind))
+        format!("--{} socket={socket}", front_end.kind.word())
     }
 
     /// What makes it so, but for what is as it would be anyway.

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::Description;
 use super::error::{OptionsError, TextError};
+use super::text::AnyDevice;
+use super::{Description, DeviceDescription};
 
 /// Bytes of a description at most.
 pub(super) const LONGEST: usize = 1 << 20;
@@ -38,6 +39,15 @@ pub fn parse(text: &[u8]) -> Result<Description, TextError> {
         return serde_json::from_str(text).map_err(|error| json_error(&error));
     }
     toml::from_str(text).map_err(|error| toml_error(&error, text))
+}
+
+/// Reads one device, as `{"disk": {"socket": "/run/disk.sock"}}`.
+///
+/// # Errors
+/// When it is not one.
+pub fn parse_device(json: &[u8]) -> Result<DeviceDescription, TextError> {
+    let AnyDevice(device) = serde_json::from_slice(json).map_err(|error| json_error(&error))?;
+    Ok(device)
 }
 
 fn json_error(error: &serde_json::Error) -> TextError {

@@ -14,7 +14,7 @@ use clap::Parser;
 pub use description::{BootProtocol, Description};
 pub use device::DeviceDescription;
 pub use error::{DeviceError, OptionsError, TextError};
-pub use file::parse;
+pub use file::{parse, parse_device};
 
 use crate::boot::{self, BootConfig, NamedFile, Protocol};
 use crate::console::ConsoleConfig;
@@ -57,6 +57,8 @@ pub struct Config {
     pub devices: Vec<NamedDevice>,
     /// It has a source of random numbers.
     pub rng: bool,
+    /// Where it takes orders.
+    pub api_socket: Option<PathBuf>,
     /// A reset ends it.
     pub no_reboot: bool,
 }
@@ -122,6 +124,7 @@ impl Description {
             console: console(self.serial.as_deref().unwrap_or("tty"))?,
             devices: name(devices)?,
             rng: self.rng.unwrap_or(false),
+            api_socket: self.api_socket,
             no_reboot: self.no_reboot.unwrap_or(false),
         })
     }
@@ -157,7 +160,7 @@ impl DeviceDescription {
     #[must_use]
     pub fn named(self, is_taken: impl Fn(&str) -> bool) -> NamedDevice {
         let label = self.label();
-        let kind = device::word(self.front_end.kind);
+        let kind = self.front_end.kind.word();
         let free = || {
             let mut names = (0_u32..).map(|number| format!("{kind}{number}"));
             names.find(|name| !is_taken(name)).unwrap_or_default()

@@ -109,6 +109,38 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     }
 }
 
+/// Reads a device by its kind's word: `{"disk": {"socket": "..."}}`.
+pub(super) struct AnyDevice(pub(super) DeviceDescription);
+
+impl<'de> Deserialize<'de> for AnyDevice {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct ByKind;
+        impl<'de> Visitor<'de> for ByKind {
+            type Value = AnyDevice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one device: disk, net, fs or vsock with its properties")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnyDevice, A::Error> {
+                let word: Option<String> = map.next_key()?;
+                let kinds = [Kind::Block, Kind::Net, Kind::Fs, Kind::Vsock];
+                let kind = kinds
+                    .into_iter()
+                    .find(|it| word.as_deref() == Some(it.word()));
+                let kind =
+                    kind.ok_or_else(|| A::Error::custom("neither disk, net, fs nor vsock"))?;
+                let device = map.next_value_seed(OneDevice(kind))?;
+                if map.next_key::<Scalar>()?.is_some() {
+                    return Err(A::Error::custom("more than one device"));
+                }
+                Ok(AnyDevice(device))
+            }
+        }
+        from.deserialize_map(ByKind)
+    }
+}
+
 struct Devices(Kind);
 
 impl<'de> Visitor<'de> for Devices {

@@ -45,13 +45,34 @@ struct Slots {
 }
 
 impl PciBus {
-    /// Puts a device into the first free place. `None` where there is none.
-    pub fn plug(&self, function: impl Function + 'static) -> Option<usize> {
+    /// Puts a device into a place. `None` where there is no such place, or somebody has it.
+    pub fn plug_at(&self, place: usize, function: impl Function + 'static) -> Option<()> {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let place = slots.devices.iter().position(Option::is_none)?;
+        if slots.devices.get(place)?.is_some() {
+            return None;
+        }
         slots.decoded[place] = function.decoded();
         slots.devices[place] = Some(Arc::new(Mutex::new(function)));
-        Some(place)
+        Some(())
+    }
+
+    /// The first place that nobody has, and that is not reserved.
+    #[must_use]
+    pub fn free_place(&self, reserved: &[usize]) -> Option<usize> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        (0..DEVICES).find(|place| slots.devices[*place].is_none() && !reserved.contains(place))
+    }
+
+    /// Takes a device away; false where none was. A processor that is using it finishes that.
+    pub fn unplug(&self, place: usize) -> bool {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(device) = slots.devices.get_mut(place) else {
+            return false;
+        };
+        let gone = device.take();
+        slots.decoded[place] = None;
+        drop(slots);
+        gone.is_some()
     }
 
     /// Fills `data` from one of the configuration ports.
@@ -125,12 +146,18 @@ impl PciBus {
         let Some(device) = self.device(place) else {
             return;
         };
-        let mut device = lock(&device);
-        device.write_config(offset, data);
+        let mut function = lock(&device);
+        function.write_config(offset, data);
         // Still under the device's lock: two writers would leave the wrong one's answer otherwise.
-        let decoded = device.decoded();
+        let decoded = function.decoded();
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        slots.decoded[place] = decoded;
+        // It may have been unplugged meanwhile.
+        if slots.devices[place]
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, &device))
+        {
+            slots.decoded[place] = decoded;
+        }
     }
 
     fn device(&self, place: usize) -> Option<Shared> {
@@ -244,8 +271,8 @@ mod tests {
 
     fn bus() -> PciBus {
         let bus = PciBus::default();
-        assert_eq!(bus.plug(HostBridge::default()), Some(0));
-        assert_eq!(bus.plug(Notebook::at(0xc000_0000)), Some(1));
+        assert_eq!(bus.plug_at(0, HostBridge::default()), Some(()));
+        assert_eq!(bus.plug_at(1, Notebook::at(0xc000_0000)), Some(()));
         bus
     }
 
@@ -308,9 +335,27 @@ mod tests {
     fn a_full_bus_takes_no_more() {
         let bus = PciBus::default();
         for place in 0..DEVICES {
-            assert_eq!(bus.plug(HostBridge::default()), Some(place));
+            assert_eq!(bus.free_place(&[]), Some(place));
+            assert_eq!(bus.plug_at(place, HostBridge::default()), Some(()));
         }
-        assert_eq!(bus.plug(HostBridge::default()), None);
+        assert_eq!(bus.free_place(&[]), None);
+        assert_eq!(bus.plug_at(5, HostBridge::default()), None);
+        assert_eq!(bus.plug_at(DEVICES, HostBridge::default()), None);
+    }
+
+    #[test]
+    fn a_device_that_was_unplugged_answers_no_more() {
+        let bus = bus();
+        bus.write_mapped_config((1 << 15) + 4, &[2, 0]);
+        assert!(bus.unplug(1));
+        assert!(!bus.unplug(1) && !bus.unplug(DEVICES));
+        let mut data = [0; 4];
+        bus.read_memory(0xc000_0000, &mut data);
+        assert_eq!(data, [0xff; 4]);
+        assert_eq!(mapped_u32(&bus, 1 << 15), u32::MAX);
+        assert_eq!(bus.free_place(&[1]), Some(2));
+        assert_eq!(bus.plug_at(1, Notebook::at(0xc000_0000)), Some(()));
+        assert_eq!(mapped_u32(&bus, 1 << 15), 0x5678_1234);
     }
 
     proptest::proptest! {

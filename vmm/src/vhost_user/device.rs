@@ -17,6 +17,15 @@ use crate::virtio::{Condition, Device, Kind, Setup, Signals};
 const STARTING: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(10);
 
+/// What to do when nobody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Give up.
+    None,
+    /// The daemon may have been started a moment ago: wait for two seconds.
+    Starting,
+}
+
 /// A device whose daemon is connected, or was and will be again.
 #[derive(Debug)]
 pub struct FrontEnd {
@@ -31,13 +40,18 @@ impl FrontEnd {
     /// Connects to the daemon and asks what it offers.
     ///
     /// # Errors
-    /// When nobody listens within two seconds, or the daemon cannot be what was asked for.
-    pub fn connect(config: FrontEndConfig, memory: &GuestMemory) -> Result<Self, FrontEndError> {
-        let mut session = first_session(&config)?;
+    /// When nobody listens, or the daemon cannot be what was asked for.
+    pub fn connect(
+        config: FrontEndConfig,
+        memory: &GuestMemory,
+        patience: Patience,
+    ) -> Result<Self, FrontEndError> {
+        let mut session = first_session(&config, patience)?;
         let features = config.features(session.features());
         let queues = config.queue_count(features);
         session.check_queues(&config, queues)?;
         let told = session.config(config.config_len())?;
+        session.trust()?;
         let desk = Arc::new(Desk::new(config.config(told)?)?);
         let (kind, queue_size) = (config.kind, config.queue_size);
         let worker = Worker::new(config, memory.clone(), desk.clone(), session)?;
@@ -54,8 +68,11 @@ impl FrontEnd {
     }
 }
 
-fn first_session(config: &FrontEndConfig) -> Result<Session, FrontEndError> {
-    let give_up = Instant::now() + STARTING;
+fn first_session(config: &FrontEndConfig, patience: Patience) -> Result<Session, FrontEndError> {
+    let give_up = match patience {
+        Patience::None => Instant::now(),
+        Patience::Starting => Instant::now() + STARTING,
+    };
     loop {
         match Session::connect(&config.socket) {
             Err(FrontEndError::Connect(_)) if Instant::now() < give_up => {

@@ -12,7 +12,7 @@ mod session;
 mod worker;
 
 pub use config_space::FrontEndConfig;
-pub use device::FrontEnd;
+pub use device::{FrontEnd, Patience};
 pub use error::FrontEndError;
 
 #[cfg(test)]

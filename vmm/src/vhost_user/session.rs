@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use vhost::vhost_user::message::{
     VHOST_USER_MAX_VRINGS, VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
@@ -29,6 +30,9 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::BACKEND_REQ);
 const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
+/// How long a new daemon has for each answer.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
 /// A daemon that has told what it offers.
 pub(super) struct Session {
     front_end: Frontend,
@@ -38,6 +42,8 @@ pub(super) struct Session {
     requests: Option<Requests>,
     /// Queues that the daemon may be serving.
     running: Vec<usize>,
+    /// The connection while answers have a time limit.
+    limited: Option<UnixStream>,
 }
 
 /// The next entry of the available ring, by queue.
@@ -55,6 +61,8 @@ pub(super) enum Begin {
 impl Session {
     pub(super) fn connect(socket: &Path) -> Result<Self, FrontEndError> {
         let stream = UnixStream::connect(socket).map_err(FrontEndError::Connect)?;
+        stream.set_read_timeout(Some(HANDSHAKE))?;
+        let limited = Some(stream.try_clone()?);
         let mut front_end = Frontend::from_stream(stream, VHOST_USER_MAX_VRINGS);
         front_end
             .set_owner()
@@ -82,6 +90,7 @@ impl Session {
             queues: VHOST_USER_MAX_VRINGS,
             requests: None,
             running: Vec::new(),
+            limited,
         };
         session.finish_handshake()?;
         Ok(session)
@@ -104,6 +113,14 @@ impl Session {
                 .set_backend_request_fd(&requests.theirs())
                 .map_err(failed("take a channel for its requests"))?;
             self.requests = Some(requests);
+        }
+        Ok(())
+    }
+
+    /// From now on the daemon may take its time: a queue is stopped when its last request is done.
+    pub(super) fn trust(&mut self) -> Result<(), FrontEndError> {
+        if let Some(stream) = self.limited.take() {
+            stream.set_read_timeout(None)?;
         }
         Ok(())
     }
@@ -238,7 +255,10 @@ impl Session {
             // A split ring's position has 16 bits.
             Ok((queue, u16::try_from(position & 0xffff).unwrap_or(0)))
         };
-        std::mem::take(&mut self.running).into_iter().map(stop).collect()
+        std::mem::take(&mut self.running)
+            .into_iter()
+            .map(stop)
+            .collect()
     }
 }
 

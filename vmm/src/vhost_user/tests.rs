@@ -60,7 +60,7 @@ impl Fixture {
     }
 
     fn connect(&self) -> FrontEnd {
-        FrontEnd::connect(self.config(), &self.memory).unwrap()
+        FrontEnd::connect(self.config(), &self.memory, Patience::Starting).unwrap()
     }
 
     fn disk(&self) -> Disk {
@@ -241,7 +241,7 @@ fn status(function: &mut Transport) -> u8 {
 fn what_a_daemon_cannot_be_is_told() {
     let fixture = Fixture::new();
     let sentence = |config| {
-        FrontEnd::connect(config, &fixture.memory)
+        FrontEnd::connect(config, &fixture.memory, Patience::None)
             .unwrap_err()
             .to_string()
     };

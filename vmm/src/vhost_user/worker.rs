@@ -168,11 +168,7 @@ impl Worker {
         self.read_config()
     }
 
-    fn carry_out(
-        &mut self,
-        wanted: Option<Arc<Setup>>,
-        paused: bool,
-    ) -> Result<(), FrontEndError> {
+    fn carry_out(&mut self, wanted: Option<Arc<Setup>>, paused: bool) -> Result<(), FrontEndError> {
         let is_same = match (&self.setup, &wanted) {
             (Some(carried_out), Some(wanted)) => Arc::ptr_eq(carried_out, wanted),
             (None, None) => true,
@@ -276,6 +272,7 @@ impl Worker {
             return Ok(());
         }
         let mut session = Session::connect(&self.config.socket)?;
+        session.trust()?;
         watch_session(&self.epoll, &session)?;
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {

@@ -22,6 +22,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word for it: of its flag, of its key in a file and in the API.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Block => "disk",
+            Self::Rng => "rng",
+            Self::Vsock => "vsock",
+            Self::Fs => "fs",
+        }
+    }
+
     /// PCI interface, subclass and class (PCI code and ID assignment specification 1.11).
     #[must_use]
     pub fn class(self) -> [u8; 3] {

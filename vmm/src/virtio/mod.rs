@@ -14,7 +14,7 @@ pub use device::{Condition, Device, Kind, QueueSetup, Setup, SharedDevice};
 pub use in_process::{InProcess, ServeError, Server};
 pub use rng::Rng;
 pub use signals::Signals;
-pub use transport::{Transport, TransportError};
+pub use transport::{Accesses, Transport, TransportError};
 
 #[cfg(test)]
 mod tests;

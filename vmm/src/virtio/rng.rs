@@ -7,9 +7,9 @@ use std::sync::Arc;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemoryMmap};
 
+use super::Kind;
 use super::common::VERSION_1;
 use super::in_process::{InProcess, ServeError, Server};
-use super::Kind;
 use crate::memory::GuestMemory;
 
 const ENTRIES: u16 = 64;
@@ -194,7 +194,9 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         let used = |driver: &Driver| {
             let memory = driver.memory.mapped();
-            memory.load::<u16>(GuestAddress(USED + 2), Ordering::Acquire).unwrap()
+            memory
+                .load::<u16>(GuestAddress(USED + 2), Ordering::Acquire)
+                .unwrap()
         };
         assert_eq!(used(&driver), 1);
         driver.device.resume();

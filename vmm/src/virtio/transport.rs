@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -37,6 +38,15 @@ pub enum TransportError {
     Setup(#[from] io::Error),
 }
 
+/// How often processors came to a function: each time an exit.
+#[derive(Debug, Default)]
+pub struct Accesses {
+    /// To its registers, or with a kick.
+    pub accesses: AtomicU64,
+    /// With a kick.
+    pub kicks: AtomicU64,
+}
+
 /// The function. It owns what the driver wrote; the device it points to outlives it.
 pub struct Transport {
     config: ConfigSpace,
@@ -47,6 +57,7 @@ pub struct Transport {
     signals: Arc<Signals>,
     common: Common,
     queues: Vec<Queue>,
+    accesses: Arc<Accesses>,
     /// The device serves queues, or did and has not finished its reset.
     started: bool,
     /// The driver asked for a reset, which the device has not finished.
@@ -93,9 +104,16 @@ impl Transport {
             signals,
             common,
             queues,
+            accesses: Arc::default(),
             started: false,
             resetting: false,
         })
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn accesses(&self) -> Arc<Accesses> {
+        self.accesses.clone()
     }
 
     fn device(&self) -> MutexGuard<'_, dyn Device + 'static> {
@@ -238,6 +256,7 @@ impl Transport {
 
     /// A kick that came to us: the kernel has no event at its address, or the driver does not write there.
     fn notify(&self, offset: usize) {
+        self.accesses.kicks.fetch_add(1, Ordering::Relaxed);
         let index = offset / 4;
         if let Some(queue) = self.queues.get(index) {
             // Full only when billions were not taken: one is pending then.
@@ -310,6 +329,7 @@ impl Function for Transport {
 
     fn read_memory(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
+        self.accesses.accesses.fetch_add(1, Ordering::Relaxed);
         let (place, within) = split(offset);
         match place {
             layout::COMMON => self.read_common(within, data),
@@ -326,6 +346,7 @@ impl Function for Transport {
     }
 
     fn write_memory(&mut self, offset: u64, data: &[u8]) {
+        self.accesses.accesses.fetch_add(1, Ordering::Relaxed);
         let (place, within) = split(offset);
         match place {
             layout::COMMON => self.write_common(within, data),

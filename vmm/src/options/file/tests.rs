@@ -36,6 +36,30 @@ fn a_mistake_is_told_where_it_is() {
     assert_eq!(parse(&[b' '; LONGEST + 1]), Err(TextError::Long(LONGEST)));
 }
 
+#[test]
+fn a_device_is_told_by_its_kind() {
+    let device = parse_device(br#"{"fs": {"socket": "/f", "tag": "t", "queues": 2}}"#).unwrap();
+    assert_eq!(device.label(), "--fs socket=/f");
+    assert_eq!(device.front_end.queues, 2);
+    let message = |json: &str| parse_device(json.as_bytes()).unwrap_err().to_string();
+    for (json, expected) in [
+        ("{}", "neither disk, net, fs nor vsock"),
+        ("{\"rng\": {}}", "neither disk, net, fs nor vsock"),
+        (
+            "{\"disk\": {\"socket\": \"a\"}, \"net\": 1}",
+            "more than one device",
+        ),
+        ("{\"net\": {\"tag\": \"a\"}}", "there is no tag= here"),
+        ("[]", "expected one device"),
+    ] {
+        assert!(
+            message(json).contains(expected),
+            "{json}: {}",
+            message(json)
+        );
+    }
+}
+
 /// A word with its value as TOML and JSON write it.
 type Said = (&'static str, String);
 
@@ -88,7 +112,15 @@ fn scalars() -> impl Strategy<Value = Vec<Said>> {
     };
     let cpus = proptest::option::of(any::<u8>().prop_map(|value| ("cpus", value.to_string())));
     let memory = proptest::option::of(any::<u32>().prop_map(|value| ("memory", value.to_string())));
-    let texts = ["kernel", "initramfs", "cmdline", "serial", "log-level"].map(text);
+    let texts = [
+        "kernel",
+        "initramfs",
+        "cmdline",
+        "serial",
+        "api-socket",
+        "log-level",
+    ]
+    .map(text);
     let words = ["hugepages", "prefault", "rng", "no-reboot", "no-probe"].map(word);
     (Vec::from(texts), Vec::from(words), cpus, memory).prop_map(|(texts, words, cpus, memory)| {
         let all = [texts, words, vec![cpus, memory]].concat();

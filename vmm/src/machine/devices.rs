@@ -1,0 +1,248 @@
+//! The machine's devices: names, places on the bus, and how each is. They outlive resets.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{MachineError, Refusal};
+use crate::kvm::Vm;
+use crate::layout;
+use crate::options::NamedDevice;
+use crate::pci::PciBus;
+use crate::virtio::{Accesses, Device, Kind, SharedDevice, Transport};
+
+/// How long a device has to stop when the machine ends or is paused, or the device is removed.
+const STOPPING: Duration = Duration::from_secs(5);
+const STOPPING_POLL: Duration = Duration::from_millis(1);
+/// Bytes between devices' base addresses.
+const BAR_DISTANCE: u64 = 0x10_0000;
+
+/// A device, and where it is plugged in.
+pub(super) struct Attached {
+    pub(super) id: String,
+    pub(super) device: SharedDevice,
+    socket: Option<String>,
+    /// Its place on the bus, once it had one. It keeps it over resets.
+    pub(super) slot: Option<usize>,
+    interrupts: Vec<u32>,
+    /// The guest was asked to let go of it.
+    pub(super) leaving: bool,
+    pub(super) accesses: Arc<Accesses>,
+}
+
+/// All of them, in the order in which they came.
+#[derive(Default)]
+pub struct DeviceSet(Vec<Attached>);
+
+/// A device, for whoever watches the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeviceInfo {
+    /// Its name.
+    pub id: String,
+    /// disk, net, fs, vsock, rng, ...
+    pub kind: &'static str,
+    /// Its place on PCI bus 0.
+    pub slot: Option<usize>,
+    /// Where its daemon listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// Its daemon is there.
+    pub connected: bool,
+    /// The guest's driver has started it.
+    pub started: bool,
+    /// How often its daemon was lost.
+    pub losses: u64,
+    /// The guest was asked to let go of it.
+    pub leaving: bool,
+}
+
+impl DeviceSet {
+    /// Adds a device of a daemon; it is plugged in when a machine is made of the set.
+    pub fn add(&mut self, named: NamedDevice, device: impl Device + 'static) {
+        let socket = named.front_end.socket.display().to_string();
+        self.push(named.id, Some(socket), Arc::new(Mutex::new(device)));
+    }
+
+    /// Adds a device that is in this process. It has its kind's name.
+    pub fn add_own(&mut self, device: SharedDevice) {
+        let id = lock(&device).kind().word().to_owned();
+        self.push(id, None, device);
+    }
+
+    fn push(&mut self, id: String, socket: Option<String>, device: SharedDevice) {
+        self.0.push(Attached {
+            id,
+            device,
+            socket,
+            slot: None,
+            interrupts: Vec::new(),
+            leaving: false,
+            accesses: Arc::default(),
+        });
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Attached> {
+        self.0.iter()
+    }
+
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|it| it.id == id)
+    }
+
+    pub(super) fn has_kind(&self, kind: Kind) -> bool {
+        self.0.iter().any(|it| lock(&it.device).kind() == kind)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &str) -> Result<&mut Attached, Refusal> {
+        let mut found = self.0.iter_mut().filter(|it| it.id == id);
+        found.next().ok_or_else(|| Refusal::NoDevice(id.to_owned()))
+    }
+
+    pub(super) fn infos(&self) -> Vec<DeviceInfo> {
+        self.0.iter().map(Attached::info).collect()
+    }
+
+    /// Puts every device on the bus of a new machine. Those that were leaving are gone.
+    pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
+        self.0.retain(|it| !it.leaving);
+        for place in 0..self.0.len() {
+            self.plug(place, bus, vm)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the device that was added last on the bus: its place there.
+    pub(super) fn plug_last(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<usize, MachineError> {
+        let plugged = self.plug(self.0.len().saturating_sub(1), bus, vm);
+        if plugged.is_err() {
+            self.0.pop();
+        }
+        plugged
+    }
+
+    fn plug(&mut self, index: usize, bus: &PciBus, vm: &Arc<Vm>) -> Result<usize, MachineError> {
+        let reserved: Vec<usize> = self.0.iter().filter_map(|it| it.slot).collect();
+        let attached = self.0.get(index).ok_or(MachineError::Places)?;
+        let free = || bus.free_place(&reserved);
+        let slot = attached.slot.or_else(free).ok_or(MachineError::Places)?;
+        let vectors = lock(&attached.device).queue_sizes().len() + 1;
+        let numbers = if attached.interrupts.is_empty() {
+            self.free_interrupts(vectors)
+        } else {
+            attached.interrupts.clone()
+        };
+        let attached = &mut self.0[index];
+        let address = base_address(slot).ok_or(MachineError::Places)?;
+        let transport = Transport::new(attached.device.clone(), vm.clone(), address, &numbers)?;
+        attached.accesses = transport.accesses();
+        bus.plug_at(slot, transport).ok_or(MachineError::Places)?;
+        (attached.slot, attached.interrupts) = (Some(slot), numbers);
+        Ok(slot)
+    }
+
+    /// The lowest interrupt numbers that no device has; fewer than wanted where there are no more.
+    fn free_interrupts(&self, wanted: usize) -> Vec<u32> {
+        let taken = |number: &u32| self.0.iter().any(|it| it.interrupts.contains(number));
+        (layout::FIRST_MESSAGE_GSI..layout::MESSAGE_GSI_END)
+            .filter(|number| !taken(number))
+            .take(wanted)
+            .collect()
+    }
+
+    /// The guest has let go of the device in this place: it ends, and its daemon's connection with it.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<String> {
+        let index = self.0.iter().position(|it| it.slot == Some(slot))?;
+        let gone = self.0.remove(index);
+        lock(&gone.device).reset();
+        let device = &gone.device;
+        // A processor may be in the function that was on the bus, for a moment.
+        wait_for(device, |it| it.is_reset() && Arc::strong_count(device) == 1);
+        Some(gone.id)
+    }
+
+    /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
+    pub(super) fn stop(&self) {
+        for attached in &self.0 {
+            lock(&attached.device).reset();
+        }
+        for attached in &self.0 {
+            wait_for(&attached.device, |device| device.is_reset());
+            // For the next machine, if this one was paused.
+            lock(&attached.device).resume();
+        }
+    }
+
+    /// Afterwards no daemon touches the guest's memory until [`resume`](Self::resume).
+    pub(super) fn pause(&self) -> Result<(), Refusal> {
+        for attached in &self.0 {
+            lock(&attached.device).pause();
+        }
+        let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_paused());
+        match self.0.iter().find(stays) {
+            Some(attached) => Err(Refusal::Busy(attached.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        for attached in &self.0 {
+            lock(&attached.device).resume();
+        }
+    }
+}
+
+impl std::fmt::Debug for DeviceSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.infos()).finish()
+    }
+}
+
+impl Attached {
+    pub(super) fn info(&self) -> DeviceInfo {
+        let device = lock(&self.device);
+        let condition = device.condition();
+        DeviceInfo {
+            id: self.id.clone(),
+            kind: device.kind().word(),
+            slot: self.slot,
+            socket: self.socket.clone(),
+            connected: condition.connected,
+            started: condition.started,
+            losses: condition.losses,
+            leaving: self.leaving,
+        }
+    }
+
+    pub(super) fn counted(&self) -> (u64, u64) {
+        let accesses = self.accesses.accesses.load(Ordering::Relaxed);
+        (accesses, self.accesses.kicks.load(Ordering::Relaxed))
+    }
+}
+
+/// Place 0 is the host bridge's, which has no base address.
+fn base_address(slot: usize) -> Option<u32> {
+    let index = u64::try_from(slot.checked_sub(1)?).ok()?;
+    u32::try_from(layout::PCI_WINDOW + index * BAR_DISTANCE).ok()
+}
+
+fn wait_for(device: &SharedDevice, done: impl Fn(&dyn Device) -> bool) -> bool {
+    let give_up = Instant::now() + STOPPING;
+    loop {
+        if done(&*lock(device)) {
+            return true;
+        }
+        if Instant::now() >= give_up {
+            let kind = lock(device).kind();
+            tracing::warn!(?kind, "a device's daemon does not stop");
+            return false;
+        }
+        std::thread::sleep(STOPPING_POLL);
+    }
+}
+
+pub(super) fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! What the machine's owner waits for: the guest's and processors' news, and orders from outside.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::{Answer, Command, Refusal};
+use crate::devices::PowerEvent;
+use crate::kvm::Report;
+use crate::memory::GuestMemory;
+use crate::options::DeviceDescription;
+use crate::vhost_user::{FrontEnd, Patience};
+
+/// What happens to a machine.
+pub(super) enum Event {
+    Power(PowerEvent),
+    Stopped(Report),
+    /// The guest let go of the device in this place.
+    Ejected(usize),
+    Order(Command, Sender<Result<Answer, Refusal>>),
+    Quit,
+}
+
+/// Ends a machine from outside, from any thread.
+#[derive(Debug, Clone)]
+pub struct QuitHandle(Sender<Event>);
+
+impl QuitHandle {
+    /// The machine ends as if its plug was pulled.
+    pub fn quit(&self) {
+        // It has ended already when nobody listens.
+        let _ = self.0.send(Event::Quit);
+    }
+}
+
+/// Gives a machine orders, from any thread. It outlives resets.
+#[derive(Debug, Clone)]
+pub struct Controller {
+    sender: Sender<Event>,
+    memory: GuestMemory,
+}
+
+impl Controller {
+    /// Waits until the order is carried out.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn order(&self, command: Command) -> Result<Answer, Refusal> {
+        let (sender, receiver) = channel();
+        self.sender
+            .send(Event::Order(command, sender))
+            .map_err(|_| Refusal::Ended)?;
+        receiver.recv().unwrap_or(Err(Refusal::Ended))
+    }
+
+    /// Connects to a device's daemon, and plugs it in.
+    ///
+    /// # Errors
+    /// When the daemon cannot serve it, its name is taken, or there is no place.
+    pub fn add(&self, described: DeviceDescription) -> Result<Answer, Refusal> {
+        let label = described.label();
+        let front_end = described.front_end.clone();
+        let device = FrontEnd::connect(front_end, &self.memory, Patience::None);
+        let device = device.map_err(|source| Refusal::Device { label, source })?;
+        self.order(Command::Add(described, Box::new(device)))
+    }
+}
+
+/// Where events arrive. It outlives resets.
+#[derive(Debug)]
+pub struct Events {
+    pub(super) sender: Sender<Event>,
+    pub(super) receiver: Receiver<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        let (sender, receiver) = channel();
+        Self { sender, receiver }
+    }
+}
+
+impl Events {
+    /// A way to end the machine.
+    #[must_use]
+    pub fn quit_handle(&self) -> QuitHandle {
+        QuitHandle(self.sender.clone())
+    }
+
+    /// A way to give it orders.
+    #[must_use]
+    pub fn controller(&self, memory: &GuestMemory) -> Controller {
+        Controller {
+            sender: self.sender.clone(),
+            memory: memory.clone(),
+        }
+    }
+}
