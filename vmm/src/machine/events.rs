@@ -56,6 +56,12 @@ impl Controller {
     /// # Errors
     /// When the daemon cannot serve it, its name is taken, or there is no place.
     pub fn add(&self, described: DeviceDescription) -> Result<Answer, Refusal> {
+        // A daemon that serves the device of this name would not answer a second front end.
+        if let (Some(id), Answer::Devices(devices)) = (&described.id, self.order(Command::Devices)?)
+            && devices.iter().any(|device| device.id == *id)
+        {
+            return Err(Refusal::SameId(id.clone()));
+        }
         let label = described.label();
         let front_end = described.front_end.clone();
         let device = FrontEnd::connect(front_end, &self.memory, Patience::None);

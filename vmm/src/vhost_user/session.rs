@@ -1,6 +1,7 @@
 //! One connection to a daemon.
 
 mod requests;
+mod time_limit;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,6 +23,7 @@ use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
 use crate::virtio::{QueueSetup, Setup};
 use requests::Requests;
+use time_limit::TimeLimit;
 
 /// What we can make use of.
 const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
@@ -30,7 +32,7 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::BACKEND_REQ);
 const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
-/// How long a new daemon has for each answer.
+/// How long a new daemon has to say what it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// A daemon that has told what it offers.
@@ -42,8 +44,7 @@ pub(super) struct Session {
     requests: Option<Requests>,
     /// Queues that the daemon may be serving.
     running: Vec<usize>,
-    /// The connection while answers have a time limit.
-    limited: Option<UnixStream>,
+    limit: Option<TimeLimit>,
 }
 
 /// The next entry of the available ring, by queue.
@@ -61,8 +62,7 @@ pub(super) enum Begin {
 impl Session {
     pub(super) fn connect(socket: &Path) -> Result<Self, FrontEndError> {
         let stream = UnixStream::connect(socket).map_err(FrontEndError::Connect)?;
-        stream.set_read_timeout(Some(HANDSHAKE))?;
-        let limited = Some(stream.try_clone()?);
+        let limit = TimeLimit::new(&stream, HANDSHAKE)?;
         let mut front_end = Frontend::from_stream(stream, VHOST_USER_MAX_VRINGS);
         front_end
             .set_owner()
@@ -90,7 +90,7 @@ impl Session {
             queues: VHOST_USER_MAX_VRINGS,
             requests: None,
             running: Vec::new(),
-            limited,
+            limit: Some(limit),
         };
         session.finish_handshake()?;
         Ok(session)
@@ -118,11 +118,8 @@ impl Session {
     }
 
     /// From now on the daemon may take its time: a queue is stopped when its last request is done.
-    pub(super) fn trust(&mut self) -> Result<(), FrontEndError> {
-        if let Some(stream) = self.limited.take() {
-            stream.set_read_timeout(None)?;
-        }
-        Ok(())
+    pub(super) fn trust(&mut self) {
+        self.limit = None;
     }
 
     pub(super) fn features(&self) -> u64 {

@@ -247,6 +247,14 @@ fn what_a_daemon_cannot_be_is_told() {
     };
     let nobody = sentence(fixture.config());
     assert_eq!(nobody, "nobody listens there; start the daemon first");
+    let silent = std::os::unix::net::UnixListener::bind(fixture.scratch.join("blk")).unwrap();
+    let says_nothing = sentence(fixture.config());
+    assert!(
+        says_nothing.starts_with("the daemon did not"),
+        "{says_nothing}"
+    );
+    drop(silent);
+    std::fs::remove_file(fixture.scratch.join("blk")).unwrap();
     let _daemon = fixture.daemon();
     let queues = 3;
     let many = sentence(FrontEndConfig {

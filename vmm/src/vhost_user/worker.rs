@@ -272,7 +272,7 @@ impl Worker {
             return Ok(());
         }
         let mut session = Session::connect(&self.config.socket)?;
-        session.trust()?;
+        session.trust();
         watch_session(&self.epoll, &session)?;
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {

@@ -21,7 +21,8 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 /// The lab takes seconds, a guest in it ten, and on a busy host many times as long.
 const LIMIT: Duration = Duration::from_secs(400);
 
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtiofs"];
+/// For devices, and for the power button.
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "virtiofs", "button", "evdev"];
 
 /// Functions of the lab's script. Each guest's console ends up between marks in the output.
 const FUNCTIONS: &str = r#"
@@ -35,6 +36,19 @@ blk() {
 fs() {
     "$FS" --socket-path fs.sock --sandbox none "$@" 2>>fs.log &
     until [ -S fs.sock ]; do sleep 0.05; done
+}
+# api METHOD PATH [BODY]: the answer's body, or a line that says what went wrong.
+api() {
+    curl -sS --fail-with-body --max-time 60 --unix-socket api.sock -X "$1" ${3:+-d "$3"} \
+        "http://vmm$2" || echo "api $1 $2 FAILED"
+}
+# until_is FILE TEXT: waits for the guest.
+until_is() {
+    for _ in $(seq 2000); do
+        [ "$(cat "$1" 2>/dev/null)" = "$2" ] && return
+        sleep 0.05
+    done
+    echo "$1 is not $2 FAILED"
 }
 boot() {
     name=$1; shift

@@ -1,0 +1,112 @@
+//! A machine gets orders while a guest runs.
+
+use crate::support::{Lab, TestResult};
+
+/// What the guest does for orders: counts, uses devices that come and go, starts again, is switched off.
+const GUEST: &str = r#"
+mount -t virtiofs files /mnt
+echo "round $(cat /mnt/round)"
+if [ "$(cat /mnt/round)" = 1 ]; then
+    (n=0; while :; do n=$((n + 1)); echo $n >/mnt/count; usleep 1000; done) &
+    for turn in 1 2 3 4 5 6 7 8 9 10; do
+        until [ -b /dev/vda ]; do usleep 20000; done
+        if [ $turn -gt 1 ]; then
+            dd if=/dev/vda bs=512 skip=$((turn - 1)) count=1 2>/dev/null | grep -q "turn $((turn - 1))," ||
+                echo "turn $turn FAILED: the disk forgot"
+        fi
+        echo "turn $turn," | dd of=/dev/vda bs=512 seek=$turn conv=sync,fsync 2>/dev/null || echo "turn $turn FAILED"
+        echo $turn >/mnt/did
+        while [ -b /dev/vda ]; do usleep 20000; done
+    done
+    mkdir /more
+    until mount -t virtiofs more /more 2>/dev/null; do usleep 20000; done
+    cat /more/file
+    umount /more
+    echo more >/mnt/did
+    while :; do sleep 1; done
+fi
+dmesg | grep -iE "soft lockup|stall|BUG" && echo FAILED
+echo waiting >/mnt/did
+dd if=/dev/input/event0 bs=24 count=1 >/dev/null 2>&1 && echo "the button was pressed"
+poweroff -f"#;
+
+const ORDERS: &str = r#"
+mkdir files more; echo 1 >files/round; echo "more files" >more/file
+truncate -s 16M disk
+blk --blk-file disk; fs --shared-dir files
+"$FS" --socket-path more.sock --sandbox none --shared-dir more 2>>fs.log &
+boot guest --kernel "$ELF" --cpus 2 --api-socket api.sock --fs socket=fs.sock,tag=files --rng &
+guest=$!
+until [ -s files/count ]; do sleep 0.1; done
+vmm=$(api GET /v1/info | sed 's/.*"pid":\([0-9]*\).*/\1/')
+api GET /v1/info
+
+api POST /v1/pause; api POST /v1/pause
+api GET /v1/info
+before=$(cat files/count); sleep 2; after=$(cat files/count)
+[ "$before" = "$after" ] || echo "it counted from $before to $after while it was paused FAILED"
+api POST /v1/resume
+until [ "$(cat files/count)" != "$after" ]; do sleep 0.1; done
+echo "it counts on"
+
+used() { ls /proc/$vmm/fd | wc -l; ls /proc/$vmm/task | wc -l; }
+for turn in 1 2 3 4 5 6 7 8 9 10; do
+    api POST /v1/devices '{"disk": {"socket": "blk.sock", "id": "hot"}}' >added
+    until_is files/did $turn
+    [ $turn = 5 ] && api POST /v1/devices '{"disk": {"socket": "blk.sock", "id": "hot"}}'
+    api DELETE /v1/devices/hot
+    for _ in $(seq 500); do api GET /v1/devices >devices; grep -q hot devices || break; sleep 0.05; done
+    [ $turn = 1 ] && { sleep 0.5; used >used.first; }
+done
+cat added; sleep 0.5; used >used.last
+cmp used.first used.last && echo "nothing leaks: $(tr '\n' ' ' <used.last)"
+grep -q hot devices && echo "the disk is still there FAILED"
+api POST /v1/devices '{"fs": {"socket": "more.sock", "tag": "more"}}'
+until_is files/did more
+api DELETE /v1/devices/fs1
+api DELETE /v1/devices/none
+api POST /v1/devices '{"disk": {"socket": "nobody.sock"}}'
+api GET /metrics | grep -E '^ringside_vmm_(exits_total|device_started|paused)'
+
+echo 2 >files/round
+api POST /v1/reset
+until_is files/did waiting
+api GET /v1/devices
+api POST /v1/shutdown
+wait $guest
+test -e api.sock && echo "the socket stays FAILED"
+true
+"#;
+
+#[test]
+fn a_running_machine_does_what_it_is_told() -> TestResult {
+    let lab = Lab::new("orders")?;
+    let said = lab.run(GUEST, ORDERS)?;
+    let text = format!("{said:?}")
+        .replace("\\n", "\n")
+        .replace("\\\"", "\"");
+    assert_eq!(said.code("guest"), 0, "{text}");
+    let guest = said.guest("guest");
+    for expected in ["round 1", "more files", "round 2", "the button was pressed"] {
+        assert!(guest.contains(expected), "no {expected:?} in {text}");
+    }
+    for expected in [
+        r#""state":"running","cpus":2,"memory":268435456,"devices":2"#,
+        r#""state":"paused""#,
+        "it counts on",
+        r#""id":"hot","kind":"disk","slot":3"#,
+        "nothing leaks",
+        r#""id":"fs1","kind":"fs","slot":3"#,
+        "{\"error\":\"there is no device none\"}",
+        "{\"error\":\"there is a device hot already\"}",
+        "--disk socket=nobody.sock: nobody listens there",
+        r#"ringside_vmm_exits_total{cpu="1",kind="port"}"#,
+        r#"ringside_vmm_device_started{device="rng",kind="rng"}"#,
+        "ringside_vmm_paused 0",
+    ] {
+        assert!(said.contains(expected), "no {expected:?} in {text}");
+    }
+    // Three orders were to be refused.
+    assert_eq!(text.matches("FAILED").count(), 3, "{text}");
+    Ok(())
+}
