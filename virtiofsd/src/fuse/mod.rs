@@ -14,7 +14,7 @@ pub use opcode::Opcode;
 pub const MAJOR: u32 = 7;
 
 /// The newest minor version that this server speaks.
-pub const MINOR: u32 = 40;
+pub const MINOR: u32 = 45;
 
 /// The oldest minor version that this server speaks: the first after which the structures of
 /// every request and reply kept their size.

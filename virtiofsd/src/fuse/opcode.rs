@@ -85,6 +85,8 @@ opcodes! {
     Tmpfile = 51,
     /// 7.39.
     Statx = 52,
+    /// 7.45.
+    CopyFileRange64 = 53,
 }
 
 impl Opcode {
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn numbers_without_a_request_are_refused() {
-        for number in [0, 7, 19, 53, 4096, u32::MAX] {
+        for number in [0, 7, 19, 54, 4096, u32::MAX] {
             assert_eq!(Opcode::from_number(number), None, "{number}");
         }
         for opcode in Opcode::ALL {

@@ -71,6 +71,7 @@ fn handler<F: GuestFileSystem>(opcode: Opcode) -> Handler<F> {
         Opcode::Fallocate => io::fallocate,
         Opcode::Lseek => io::lseek,
         Opcode::CopyFileRange => io::copy_file_range,
+        Opcode::CopyFileRange64 => io::copy_file_range_64,
 
         Opcode::Opendir => dir::opendir,
         Opcode::Readdir => dir::readdir,
@@ -112,6 +113,7 @@ const fn reply_size(opcode: Opcode) -> usize {
         Opcode::Statfs => size_of::<StatfsOut>(),
         Opcode::Open | Opcode::Opendir => size_of::<OpenOut>(),
         Opcode::Write | Opcode::CopyFileRange => size_of::<WriteOut>(),
+        Opcode::CopyFileRange64 => size_of::<u64>(),
         Opcode::Lseek => size_of::<LseekOut>(),
         Opcode::Getlk => size_of::<LkOut>(),
         _ => 0,

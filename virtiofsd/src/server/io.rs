@@ -180,12 +180,19 @@ pub(super) fn copy_file_range<F: GuestFileSystem>(
     request: &mut Request<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Work> {
-    let input: CopyFileRangeIn = request.body.take()?;
-    if input.flags != 0 {
-        return Err(Malformed::OutOfRange.into());
-    }
-    let size = copy_in_steps(server, request, &input)?;
+    let size = copy_in_steps(server, request)?;
     reply.put(&WriteOut { size, padding: 0 })?;
+    Ok(Work::Replied)
+}
+
+/// `struct fuse_copy_file_range_out { uint64_t bytes_copied; }`.
+pub(super) fn copy_file_range_64<F: GuestFileSystem>(
+    server: &Server<F>,
+    request: &mut Request<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Work> {
+    let copied = u64::from(copy_in_steps(server, request)?);
+    reply.put_bytes(&copied.to_le_bytes())?;
     Ok(Work::Replied)
 }
 
@@ -195,11 +202,11 @@ const COPY_STEP: u64 = 64 << 20;
 /// Most bytes of one copy: what Linux copies at most (`MAX_RW_COUNT`).
 const COPY_MAX: u64 = 0x7fff_f000;
 
-fn copy_in_steps<F: GuestFileSystem>(
-    server: &Server<F>,
-    request: &Request<'_>,
-    input: &CopyFileRangeIn,
-) -> Result<u32> {
+fn copy_in_steps<F: GuestFileSystem>(server: &Server<F>, request: &mut Request<'_>) -> Result<u32> {
+    let input: CopyFileRangeIn = request.body.take()?;
+    if input.flags != 0 {
+        return Err(Malformed::OutOfRange.into());
+    }
     let wanted = input.len.min(COPY_MAX);
     let mut copied = 0;
     loop {

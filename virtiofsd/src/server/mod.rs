@@ -201,7 +201,11 @@ impl<F: GuestFileSystem> Server<F> {
         let copied = |copy: CopyFileRangeIn| copy.len > SHORT_COPY;
         match request.opcode {
             Opcode::Syncfs => true,
-            Opcode::CopyFileRange if request.body.clone().take().is_ok_and(copied) => true,
+            Opcode::CopyFileRange | Opcode::CopyFileRange64
+                if request.body.clone().take().is_ok_and(copied) =>
+            {
+                true
+            }
             opcode => self.pace.is_slow(opcode),
         }
     }

@@ -36,7 +36,7 @@ impl Pace {
     }
 }
 
-/// Opcodes end at 52.
+/// Opcodes end at 53.
 const fn bit(opcode: Opcode) -> u64 {
     1 << (opcode as u32 % u64::BITS)
 }

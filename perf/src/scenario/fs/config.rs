@@ -40,6 +40,11 @@ pub struct FsOptions {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub queues: u16,
 
+    /// Has our daemon take turns with --state-dir DIR, too: what it costs to survive; a directory in
+    /// memory
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// Size of the data in MiB
     #[arg(
         long,
@@ -70,6 +75,8 @@ pub struct FsConfig {
     pub caches: Vec<Cache>,
     /// Request queues of our daemon's second entry.
     pub queues: u16,
+    /// Where our daemon's third entry remembers what guests have open.
+    pub state_dir: Option<PathBuf>,
     /// Bytes of data, in all files.
     pub bytes: u64,
     /// Files of the metadata workloads.
@@ -100,6 +107,7 @@ impl FsOptions {
             targets: self.targets,
             caches: self.caches,
             queues: self.queues,
+            state_dir: self.state_dir,
             bytes,
             files: self.files.unwrap_or(files),
             dd_count,

@@ -19,13 +19,21 @@ const INSTALLED: &str = "/var/cache/ringside/peers/bin";
 /// Everybody who can take part in a target; who cannot is there with the reason.
 pub(super) fn line_up(target: Target, config: &FsConfig) -> Vec<Contestant> {
     let run = &config.run;
-    let mut all = vec![ours(OURS.to_owned(), Role::Ours, &run.ours, 1, config)];
+    let arguments = &run.ours_arguments;
+    let mut all = vec![ours(OURS.to_owned(), Role::Ours, &run.ours, 1, arguments)];
     if config.queues > 1 {
         let name = format!("{OURS} {}q", config.queues);
-        all.push(ours(name, Role::Ours, &run.ours, config.queues, config));
+        all.push(ours(name, Role::Ours, &run.ours, config.queues, arguments));
+    }
+    if let Some(directory) = &config.state_dir {
+        let mut arguments = arguments.clone();
+        arguments.push(format!("--state-dir={}", directory.display()));
+        let name = format!("{OURS} that survives");
+        all.push(ours(name, Role::OtherBuild, &run.ours, 1, &arguments));
     }
     for (name, program) in &run.other_builds {
-        all.push(ours(name.clone(), Role::OtherBuild, program, 1, config));
+        let name = name.clone();
+        all.push(ours(name, Role::OtherBuild, program, 1, arguments));
     }
     let given = config.rust_virtiofsd.as_deref();
     all.push(peer("rust virtiofsd", find_rust(given), Entry::Rust));
@@ -53,8 +61,8 @@ pub(super) fn line_up(target: Target, config: &FsConfig) -> Vec<Contestant> {
     all
 }
 
-fn ours(name: String, role: Role, program: &Path, queues: u16, config: &FsConfig) -> Contestant {
-    let build = OurBuild::probe(program, &config.run.ours_arguments);
+fn ours(name: String, role: Role, program: &Path, queues: u16, arguments: &[String]) -> Contestant {
+    let build = OurBuild::probe(program, arguments);
     Contestant {
         name,
         role,
