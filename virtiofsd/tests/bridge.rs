@@ -6,58 +6,21 @@
     reason = "a test fails by panicking"
 )]
 
+mod mounted;
 mod share;
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::bridge::Bridge;
-use lab::{mounts, need};
-use share::{SOON, Share};
+use lab::need;
+use mounted::{Mounted, is_mounted};
+use share::SOON;
 
 const SCRIPT_FILES: u32 = 300;
-
-/// A daemon, mounted in a mount namespace of this test's thread.
-struct Mounted {
-    share: Share,
-    at: PathBuf,
-    bridge: Option<Bridge>,
-}
-
-impl Mounted {
-    fn start(test: &str, options: &[&str], queues: usize) -> Self {
-        mounts::make_private().expect("this test mounts: run it as root");
-        let share = Share::start_with(test, |daemon| daemon.args(options));
-        let at = share.scratch.dir("mnt").unwrap();
-        let mut mounted = Self {
-            share,
-            at,
-            bridge: None,
-        };
-        mounted.mount(queues);
-        mounted
-    }
-
-    fn mount(&mut self, queues: usize) {
-        let bridge = Bridge::new(&self.share.socket).queues(queues);
-        self.bridge = Some(bridge.mount(&self.at).unwrap());
-    }
-
-    fn unmount(&mut self) {
-        self.bridge.take().unwrap().unmount().unwrap();
-        assert!(!is_mounted(&self.at));
-        assert_eq!(fs::read_dir(&self.at).unwrap().count(), 0);
-    }
-}
-
-fn is_mounted(directory: &Path) -> bool {
-    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    table.contains(directory.to_str().unwrap())
-}
 
 /// Runs a shell script in `directory`, without what differs from user to user.
 fn sh(directory: &Path, script: &str) -> Output {

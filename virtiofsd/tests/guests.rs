@@ -19,38 +19,16 @@ use std::time::Duration;
 use lab::guest::{QemuGuest, UmlGuest};
 use lab::need;
 use share::{Share, TAG};
+use workout::compare::{DIRECTORY, WORK_OUT, assert_same, transcript_at, transcript_in, without};
 
 /// Where guests mount.
 const MOUNT: &str = "/mnt/share";
-const DIRECTORY: &str = "WORKOUT_DIRECTORY";
-const WORK_OUT: &str = "--exact work_out --ignored --nocapture";
-const BEGIN: &str = "--- transcript ---\n";
 
 /// Runs as a process of its own: on the host, and in a guest whose root is the host's.
 #[test]
 #[ignore = "the other tests run it"]
 fn work_out() {
-    let directory = std::env::var_os(DIRECTORY).unwrap();
-    let transcript = workout::run(&Path::new(&directory).join("work"));
-    println!("{BEGIN}{transcript}{BEGIN}");
-}
-
-fn transcript_in(output: &str) -> String {
-    let output = output.replace('\r', "");
-    output
-        .split(BEGIN)
-        .nth(1)
-        .unwrap_or_else(|| panic!("no transcript:\n{output}"))
-        .to_owned()
-}
-
-fn hosts_transcript(directory: &Path) -> String {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(WORK_OUT.split(' '))
-        .env(DIRECTORY, directory)
-        .output()
-        .unwrap();
-    transcript_in(&String::from_utf8(output.stdout).unwrap())
+    workout::compare::work_out();
 }
 
 fn uml_transcript(share: &Share) -> String {
@@ -87,25 +65,6 @@ fn qemu_transcript(share: &Share) -> String {
     transcript_in(&guest.run().unwrap().success().unwrap())
 }
 
-/// The lines that differ.
-fn assert_same(host: &str, guest: &str) {
-    let differences: Vec<String> = host
-        .lines()
-        .zip(guest.lines())
-        .enumerate()
-        .filter(|(_, (host, guest))| host != guest)
-        .map(|(line, (host, guest))| format!("{line}\n  host  {host}\n  guest {guest}"))
-        .collect();
-    let first = &differences[..differences.len().min(20)];
-    assert!(
-        first.is_empty(),
-        "{} lines differ:\n{}",
-        differences.len(),
-        first.join("\n")
-    );
-    assert_eq!(host.lines().count(), guest.lines().count());
-}
-
 /// Where the two may differ: nowhere, unless a test says so.
 const NOWHERE: &[&str] = &[];
 
@@ -116,15 +75,9 @@ fn compare_with_host(options: &[&str], transcript: fn(&Share) -> String, but: &[
         daemon.args(options).arg("--modcaps=+sys_admin")
     });
     // Each in a directory of the same name: some targets have it in them.
-    let host = hosts_transcript(&share.scratch.dir("host").unwrap());
+    let host = transcript_at(&share.scratch.dir("host").unwrap());
     let guest = transcript(&share);
-    let compared = |text: &str| -> String {
-        let lines = text
-            .lines()
-            .filter(|line| !but.iter().any(|but| line.starts_with(but)));
-        lines.map(|line| format!("{line}\n")).collect()
-    };
-    assert_same(&compared(&host), &compared(&guest));
+    assert_same(&without(&host, but), &without(&guest, but));
     let said = share.daemon.stderr();
     assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
 }

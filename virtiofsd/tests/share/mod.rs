@@ -50,6 +50,16 @@ impl Share {
         })
     }
 
+    /// A daemon that serves a directory in memory.
+    pub fn start_in_memory(
+        test: &str,
+        options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+    ) -> Self {
+        let scratch = Scratch::in_memory(test).unwrap();
+        let directory = scratch.dir("shared").unwrap();
+        Self::launch(scratch, directory, options)
+    }
+
     /// A daemon that serves an existing directory.
     pub fn start_on(
         test: &str,
