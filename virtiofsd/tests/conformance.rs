@@ -10,12 +10,19 @@
 
 mod mapping;
 mod mounted;
+mod record_locks;
 mod share;
 mod workout;
 
+use std::path::Path;
+use std::process::Command;
+
+use lab::need;
+use lab::process::DaemonBuilder;
 use mounted::Mounted;
 use share::Share;
-use workout::compare::{assert_same, transcript_at, without};
+use workout::compare::{assert_same_but, transcript_at};
+use workout::differences::{HOLES, MAPPINGS, RANGES, TIMES};
 
 /// Runs as a process of its own, on the host and on the mount.
 #[test]
@@ -24,88 +31,127 @@ fn work_out() {
     workout::compare::work_out();
 }
 
-/// Where the two may differ: nowhere, unless a test says so.
-const NOWHERE: &[&str] = &[];
+/// The same work on a mount of a share in memory and beside it.
+fn compare(options: &[&str], but: &[&[&str]]) {
+    let but = but.concat();
+    compare_on(
+        Share::start_in_memory("conform", |d| with(d, options)),
+        &but,
+    );
+}
 
-/// The same work on a mount and beside it, on the disk and in memory.
-fn compare(options: &[&str], but: &[&str]) {
-    // The kernel keeps attributes called trusted.* to CAP_SYS_ADMIN.
-    let start =
-        |daemon: lab::process::DaemonBuilder| daemon.args(options).arg("--modcaps=+sys_admin");
-    for share in [
-        Share::start_with("conform-disk", start),
-        Share::start_in_memory("conform-memory", start),
-    ] {
-        let mut mounted = Mounted::on(share, 2);
-        let host = transcript_at(&mounted.share.scratch.dir("host").unwrap());
-        let guest = transcript_at(&mounted.at);
-        mounted.unmount();
-        if let Some(at) = std::env::var_os("CONFORM_KEEP") {
-            std::fs::write(std::path::Path::new(&at).join("host"), &host).unwrap();
-            std::fs::write(std::path::Path::new(&at).join("guest"), &guest).unwrap();
-        }
-        assert_same(&without(&host, but), &without(&guest, but));
-        let said = mounted.share.daemon.stderr();
-        assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
-    }
+/// The same on the disk, where more can be done to files.
+fn compare_on_disk(options: &[&str], but: &[&[&str]]) {
+    let but = [&[RANGES], but].concat().concat();
+    compare_on(Share::start_with("conform", |d| with(d, options)), &but);
+}
+
+/// The kernel keeps attributes called trusted.* to CAP_SYS_ADMIN.
+fn with(daemon: DaemonBuilder, options: &[&str]) -> DaemonBuilder {
+    daemon.args(options).arg("--modcaps=+sys_admin")
+}
+
+fn compare_on(share: Share, but: &[&str]) {
+    let mut mounted = Mounted::on(share, 2);
+    let host = transcript_at(&mounted.share.scratch.dir("host").unwrap());
+    let guest = transcript_at(&mounted.at);
+    mounted.unmount();
+    assert_same_but(&host, &guest, but);
+    let said = mounted.share.daemon.stderr();
+    assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
 }
 
 #[test]
 fn files_behave_as_on_the_host() {
-    compare(&[], NOWHERE);
+    compare_on_disk(&[], &[]);
+    compare(&[], &[]);
 }
 
 #[test]
 fn all_is_cached() {
-    compare(&["--cache", "always"], NOWHERE);
+    compare(&["--cache", "always"], &[]);
 }
 
 #[test]
 fn nothing_is_cached() {
-    compare(&["--cache", "never"], NOWHERE);
+    compare_on_disk(&["--cache", "never"], &[MAPPINGS]);
 }
 
 #[test]
 fn metadata_is_cached() {
-    compare(&["--cache", "metadata"], NOWHERE);
+    compare(&["--cache", "metadata"], &[MAPPINGS]);
 }
 
+/// The host's kernel is newer than 6.6.
 #[test]
 fn nothing_is_cached_but_may_be_mapped() {
-    compare(&["--cache", "never", "--allow-mmap"], NOWHERE);
+    compare(&["--cache", "never", "--allow-mmap"], &[]);
 }
 
 #[test]
 fn guests_write_back() {
-    compare(&["--cache", "always", "--writeback"], NOWHERE);
+    compare_on_disk(&["--cache", "always", "--writeback"], &[HOLES, TIMES]);
 }
 
 #[test]
 fn guests_write_back_and_ask_again() {
-    compare(&["--cache", "auto", "--writeback"], NOWHERE);
+    compare(&["--cache", "auto", "--writeback"], &[HOLES]);
 }
 
 /// Nearly all nodes by file handle, as when there are more than the daemon may have open.
 #[test]
 fn few_may_be_open() {
-    compare(&["--max-open", "3"], NOWHERE);
+    compare_on_disk(&["--max-open", "3"], &[]);
 }
 
 #[test]
 fn files_are_kept_by_handle() {
-    compare(&["--inode-file-handles", "mandatory"], NOWHERE);
+    compare(&["--inode-file-handles", "mandatory"], &[]);
 }
 
 /// Nearly all nodes by name, as when there are no file handles either.
 #[test]
 fn files_are_found_by_name() {
-    compare(
-        &["--max-open", "3", "--inode-file-handles", "never"],
-        NOWHERE,
-    );
+    compare_on_disk(&["--max-open", "3", "--inode-file-handles", "never"], &[]);
 }
 
+/// Locks, ACLs, direct I/O: what is not done by default.
 #[test]
-fn with_access_control_lists() {
-    compare(&["--posix-acl"], NOWHERE);
+fn what_can_be_asked_for_changes_nothing_else() {
+    const ALL: [&str; 6] = [
+        "--posix-acl",
+        "--posix-lock",
+        "--flock",
+        "--allow-direct-io",
+        "--preserve-noatime",
+        "--security-label",
+    ];
+    compare(&ALL, &[]);
+}
+
+/// What ACLs let users do and what becomes of them.
+#[test]
+fn acls_are_those_of_the_host() {
+    need::program("setfacl").unwrap();
+    let acls = |directory: &Path| -> String {
+        std::fs::write(directory.join("acls.sh"), include_str!("acls.sh")).unwrap();
+        let output = Command::new("sh")
+            .arg("acls.sh")
+            .current_dir(directory)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let kept: [&[&str]; 3] = [
+        &[],
+        &["--max-open", "3"],
+        &["--cache", "always", "--writeback"],
+    ];
+    for options in kept {
+        let share = Share::start_with("conform-acls", |d| d.arg("--posix-acl").args(options));
+        let mut mounted = Mounted::on(share, 2);
+        let host = acls(&mounted.share.scratch.dir("host").unwrap());
+        assert!(host.ends_with("end\n"), "{host}");
+        assert_same_but(&host, &acls(&mounted.at), &[]);
+        mounted.unmount();
+    }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod mapping;
+mod record_locks;
 mod share;
 mod workout;
 
@@ -20,6 +21,7 @@ use lab::guest::{QemuGuest, UmlGuest};
 use lab::need;
 use share::{Share, TAG};
 use workout::compare::{DIRECTORY, WORK_OUT, assert_same, transcript_at, transcript_in, without};
+use workout::differences::{BIRTH, HOLES, MAPPINGS, RANGES, TIMES};
 
 /// Where guests mount.
 const MOUNT: &str = "/mnt/share";
@@ -65,9 +67,6 @@ fn qemu_transcript(share: &Share) -> String {
     transcript_in(&guest.run().unwrap().success().unwrap())
 }
 
-/// Where the two may differ: nowhere, unless a test says so.
-const NOWHERE: &[&str] = &[];
-
 fn compare_with_host(options: &[&str], transcript: fn(&Share) -> String, but: &[&str]) {
     need::root().unwrap();
     // The kernel keeps attributes called trusted.* to CAP_SYS_ADMIN.
@@ -77,52 +76,52 @@ fn compare_with_host(options: &[&str], transcript: fn(&Share) -> String, but: &[
     // Each in a directory of the same name: some targets have it in them.
     let host = transcript_at(&share.scratch.dir("host").unwrap());
     let guest = transcript(&share);
-    assert_same(&without(&host, but), &without(&guest, but));
+    assert_same_but(&host, &guest, but);
     let said = share.daemon.stderr();
     assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
 }
 
 #[test]
 fn files_behave_as_on_the_host() {
-    compare_with_host(&[], uml_transcript, NOWHERE);
+    compare_with_host(&[], uml_transcript, &[RANGES, BIRTH].concat());
 }
 
 #[test]
 fn files_behave_as_on_the_host_under_qemu() {
-    compare_with_host(&[], qemu_transcript, NOWHERE);
+    compare_with_host(&[], qemu_transcript, &[RANGES, BIRTH].concat());
 }
 
 /// Nearly all nodes by file handle, as when there are more than the daemon may have open.
 #[test]
 fn files_behave_as_on_the_host_when_few_may_be_open() {
-    compare_with_host(&["--max-open", "3"], uml_transcript, NOWHERE);
+    let options = &["--max-open", "3"];
+    compare_with_host(options, uml_transcript, &[RANGES, BIRTH].concat());
 }
 
 /// Nearly all nodes by name, as when there are no file handles either.
 #[test]
 fn files_behave_as_on_the_host_when_found_by_name() {
     let options = &["--max-open", "3", "--inode-file-handles", "never"];
-    compare_with_host(options, uml_transcript, NOWHERE);
+    compare_with_host(options, uml_transcript, &[RANGES, BIRTH].concat());
 }
 
 #[test]
 fn files_behave_as_on_the_host_when_all_is_cached() {
-    compare_with_host(&["--cache", "always"], uml_transcript, NOWHERE);
+    let options = &["--cache", "always"];
+    compare_with_host(options, uml_transcript, &[RANGES, BIRTH].concat());
 }
 
 #[test]
 fn files_behave_as_on_the_host_when_guests_write_back() {
-    // Linux asks for data and holes without writing back first.
-    let holes = &["data: ", "hole: ", "hole after the data"];
     let options = &["--cache", "always", "--writeback"];
-    compare_with_host(options, uml_transcript, holes);
+    let but = [RANGES, BIRTH, HOLES, TIMES].concat();
+    compare_with_host(options, uml_transcript, &but);
 }
 
 #[test]
 fn files_behave_as_on_the_host_when_nothing_is_cached() {
-    // Linux maps no file shared and writable that bypasses its page cache.
-    let mapping = &["written through a mapping", "seen in the file"];
-    compare_with_host(&["--cache", "never"], uml_transcript, mapping);
+    let options = &["--cache", "never"];
+    compare_with_host(options, uml_transcript, &[RANGES, BIRTH, MAPPINGS].concat());
 }
 
 /// What ACLs let users do and what becomes of them, by the programs that people use.

@@ -17,6 +17,14 @@ use super::{Config, IdTranslation, Passthrough, errno};
 use crate::fuse::abi::{Statx, StatxTime};
 use crate::sys::{FileStatus, status_of};
 
+/// What sets something.
+const SETS: SetattrValid = SetattrValid::MODE
+    .union(SetattrValid::UID)
+    .union(SetattrValid::GID)
+    .union(SetattrValid::SIZE)
+    .union(SetattrValid::ATIME)
+    .union(SetattrValid::MTIME);
+
 /// How a size is changed.
 #[derive(Clone, Copy, Debug)]
 struct Resize {
@@ -65,7 +73,9 @@ impl Passthrough {
         if resized && !may_wait && takes_long_to_free(&node.fd()?, attributes.st_size)? {
             return Err(errno(libc::EWOULDBLOCK));
         }
-        if valid.intersects(SetattrValid::UID | SetattrValid::GID) {
+        // Nothing to set: that is how the guest's kernel says that the set-id bits are to go, for a
+        // chown(2) that changes nothing. It does the same here.
+        if valid.intersects(SetattrValid::UID | SetattrValid::GID) || !valid.intersects(SETS) {
             self.change_owner(&node, attributes, valid)?;
         }
         if valid.contains(SetattrValid::MODE) {

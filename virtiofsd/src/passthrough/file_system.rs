@@ -306,8 +306,8 @@ impl FileSystem for Passthrough {
         self.get_xattr(inode, name, size)
     }
 
-    fn listxattr(&self, _context: &Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
-        self.list_xattrs(inode, size)
+    fn listxattr(&self, context: &Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+        self.list_xattrs(context, inode, size)
     }
 
     fn removexattr(&self, _context: &Context, inode: u64, name: &CStr) -> io::Result<()> {

@@ -306,16 +306,16 @@ impl InodeTable {
         })
     }
 
-    /// The node of a file, if it is kept by name.
-    pub(super) fn named(&self, fd: impl AsFd) -> Option<Arc<Inode>> {
+    /// The node of a file, if it is found by handle or by name.
+    pub(super) fn closed(&self, fd: impl AsFd) -> Option<Arc<Inode>> {
         let status = status_of(&fd).ok()?;
         let handle = FileHandle::of(&fd).ok();
         let identity = Identity::from(&status);
         read(self.shard_of_identity(&identity), |nodes| {
             let node = nodes.get(&identity)?;
-            let named = node.place().named()?;
-            (node.place.kept().is_some() || named.is(&status, handle.as_ref()))
-                .then(|| node.clone())
+            node.place.way()?;
+            let is_it = node.place.is_of(&status, handle.as_ref());
+            is_it.then(|| node.clone())
         })
     }
 

@@ -160,11 +160,12 @@ impl Passthrough {
             return None;
         }
         let fd = open_node(directory, name).ok()?;
-        let node = named.then(|| self.inodes.named(&fd)).flatten();
+        let node = self.inodes.closed(&fd);
         Some(Held { fd, node })
     }
 
-    /// A node whose name is gone keeps its file by a descriptor, while there are any.
+    /// A node whose name is gone, the last one if it is found by handle, keeps its file by a descriptor,
+    /// while there are any.
     fn lost_name(&self, held: &Held, at: At<'_>) {
         if self.keeper.is_some()
             && let Ok(status) = status_of(&held.fd)
@@ -176,16 +177,19 @@ impl Passthrough {
             self.hold(&node, &held.fd);
         }
         let Some(node) = &held.node else { return };
-        let Some(named) = node.place().named() else {
-            return;
-        };
-        if node.place().kept().is_some() {
-            return named.lost(node, at, None);
+        let (place, named) = (node.place(), node.place().named());
+        match named {
+            Some(named) if place.kept().is_some() => return named.lost(node, at, None),
+            None if place.kept().is_some() || has_name(&held.fd) => return,
+            _ => {}
         }
         if let Ok(counted) = self.places.budget().nameless()
             && let Ok(fd) = held.fd.try_clone()
         {
-            named.lost(node, at, Some((fd, counted)));
+            match named {
+                Some(named) => named.lost(node, at, Some((fd, counted))),
+                None => place.keep(fd, counted),
+            }
         }
     }
 
@@ -213,7 +217,7 @@ impl Passthrough {
 /// A file whose name is about to change.
 struct Held {
     fd: OwnedFd,
-    /// If it is kept by name.
+    /// If it is found by handle or by name.
     node: Option<Arc<Inode>>,
 }
 
@@ -229,6 +233,10 @@ impl Held {
         let nodes = self.node.as_ref().zip(other.node.as_ref());
         nodes.is_some_and(|(one, other)| same(one, other))
     }
+}
+
+fn has_name(fd: impl AsFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|status| status.st_nlink > 0)
 }
 
 /// Opens `name` in `directory` with `O_PATH`.

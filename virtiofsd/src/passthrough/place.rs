@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::OFlags;
 
@@ -25,7 +25,8 @@ use crate::sys::{FileHandle, FileStatus};
 /// Where a node's file is: open, or to be opened another way, or both.
 #[derive(Debug)]
 pub(super) struct Place {
-    kept: Option<Kept>,
+    /// Once a file that is found by handle has no name any more, it is kept.
+    kept: OnceLock<Kept>,
     /// Where there is no open file, or where the next process is to find it.
     way: Option<Way>,
 }
@@ -48,12 +49,20 @@ pub(super) enum Way {
 
 impl Place {
     pub(super) fn new(kept: Option<Kept>, way: Option<Way>) -> Self {
+        let kept = kept.map_or_else(OnceLock::new, OnceLock::from);
         Self { kept, way }
     }
 
     /// The descriptor, if the file is kept open.
     pub(super) fn kept(&self) -> Option<BorrowedFd<'_>> {
-        self.kept.as_ref().map(|kept| kept.fd.as_fd())
+        self.kept.get().map(|kept| kept.fd.as_fd())
+    }
+
+    /// Keeps the file open from now on.
+    pub(super) fn keep(&self, fd: OwnedFd, counted: Counted) {
+        let _counted = counted;
+        // Kept already: the same file.
+        let _ = self.kept.set(Kept { fd, _counted });
     }
 
     /// How the file is found otherwise.
@@ -108,7 +117,7 @@ impl Place {
     /// Whether a file of the same inode number, with `status` and handle, is the same file. An open
     /// file keeps its number.
     pub(super) fn is_of(&self, status: &FileStatus, other: Option<&FileHandle>) -> bool {
-        self.kept.is_some()
+        self.kept().is_some()
             || match &self.way {
                 Some(Way::Handle(handle, _)) => Some(handle) == other,
                 Some(Way::Named(named)) => named.is(status, other),

@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsFd;
 
-use fuse_backend_rs::api::filesystem::{GetxattrReply, ListxattrReply};
+use fuse_backend_rs::api::filesystem::{Context, GetxattrReply, ListxattrReply};
 use rustix::fs::XattrFlags;
 
 use super::{Passthrough, XattrMap, errno};
@@ -89,7 +89,13 @@ impl Passthrough {
         Ok(GetxattrReply::Value(value))
     }
 
-    pub(super) fn list_xattrs(&self, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+    /// As the kernel does it, the superuser's attributes are listed for nobody else.
+    pub(super) fn list_xattrs(
+        &self,
+        context: &Context,
+        inode: u64,
+        size: u32,
+    ) -> io::Result<ListxattrReply> {
         self.xattrs_wanted()?;
         let node = self.inodes.get(inode)?;
         let fd = node.fd()?;
@@ -108,7 +114,10 @@ impl Passthrough {
             names = renamed(map, &names);
         }
         if !self.agreed(Features::POSIX_ACL) {
-            names = without_acls(&names);
+            names = without(&names, is_acl);
+        }
+        if context.uid != 0 {
+            names = without(&names, |name| name.starts_with(b"trusted."));
         }
         Ok(ListxattrReply::Names(names))
     }
@@ -133,10 +142,14 @@ fn renamed(map: &XattrMap, names: &[u8]) -> Vec<u8> {
 }
 
 /// Attributes that cannot be had must not be listed: whoever copies them all would fail.
-fn without_acls(names: &[u8]) -> Vec<u8> {
-    let served = |name: &&[u8]| !ACLS.iter().any(|acl| acl.to_bytes_with_nul() == *name);
-    let names = names.split_inclusive(|byte| *byte == 0).filter(served);
-    names.flatten().copied().collect()
+fn without(names: &[u8], hidden: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let names = names.split_inclusive(|byte| *byte == 0);
+    let shown = names.filter(|name| !hidden(name));
+    shown.flatten().copied().collect()
+}
+
+fn is_acl(name: &[u8]) -> bool {
+    ACLS.iter().any(|acl| acl.to_bytes_with_nul() == name)
 }
 
 #[cfg(test)]
@@ -146,7 +159,7 @@ mod tests {
     #[test]
     fn acls_are_not_listed() {
         let host = b"user.a\0system.posix_acl_access\0user.b\0system.posix_acl_default\0";
-        assert_eq!(without_acls(host), b"user.a\0user.b\0");
-        assert_eq!(without_acls(b""), b"");
+        assert_eq!(without(host, is_acl), b"user.a\0user.b\0");
+        assert_eq!(without(b"", is_acl), b"");
     }
 }

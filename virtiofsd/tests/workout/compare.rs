@@ -42,12 +42,22 @@ pub fn transcript_at(directory: &Path) -> String {
     transcript_in(&said)
 }
 
-/// A transcript without the lines that begin with one of `but`.
-pub fn without(transcript: &str, but: &[&str]) -> String {
-    let lines = transcript
-        .lines()
-        .filter(|line| !but.iter().any(|but| line.starts_with(but)));
-    lines.map(|line| format!("{line}\n")).collect()
+/// Fails with the lines that differ, but for those that begin with one of `but`. Of these some must
+/// differ, or they do not belong there.
+pub fn assert_same_but(host: &str, guest: &str, but: &[&str]) {
+    let excepted = |line: &&str| but.iter().any(|but| line.starts_with(but));
+    let without = |text: &str| -> String {
+        let lines = text.lines().filter(|line| !excepted(line));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    assert_same(&without(host), &without(guest));
+    for but in but {
+        let of = |text: &'_ str| -> Vec<String> {
+            let lines = text.lines().filter(|line| line.starts_with(but));
+            lines.map(str::to_owned).collect()
+        };
+        assert_ne!(of(host), of(guest), "\"{but}\" is the same");
+    }
 }
 
 /// Fails with the lines that differ.

@@ -6,11 +6,21 @@
     reason = "each test binary uses a part of it"
 )]
 
+mod attributes;
 pub mod compare;
 mod data;
+pub mod differences;
+mod listing;
+mod locks;
+mod mapped;
+mod moves;
 mod names;
+mod opening;
 mod owners;
+mod permissions;
+mod ranges;
 mod special;
+mod times;
 
 use std::fmt::{Debug, Write};
 use std::path::{Path, PathBuf};
@@ -48,7 +58,23 @@ pub fn run(directory: &Path) -> String {
         lines: String::new(),
         directory: directory.to_owned(),
     };
-    for part in [names::run, data::run, special::run, owners::run] {
+    const PARTS: [(&str, fn(&mut Transcript)); 13] = [
+        ("names", names::run),
+        ("data", data::run),
+        ("special", special::run),
+        ("owners", owners::run),
+        ("moves", moves::run),
+        ("times", times::run),
+        ("ranges", ranges::run),
+        ("opening", opening::run),
+        ("attributes", attributes::run),
+        ("listing", listing::run),
+        ("mapped", mapped::run),
+        ("locks", locks::run),
+        ("permissions", permissions::run),
+    ];
+    for (name, part) in PARTS {
+        transcript.note("==", name);
         part(&mut transcript);
     }
     transcript.lines

@@ -11,9 +11,9 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::Transcript;
 
-const USER: u32 = 4321;
-const GROUP: u32 = 8765;
-const OTHER_GROUP: u32 = 9999;
+pub const USER: u32 = 4321;
+pub const GROUP: u32 = 8765;
+pub const OTHER_GROUP: u32 = 9999;
 
 pub fn run(t: &mut Transcript) {
     let open = t.at("open");
@@ -26,7 +26,7 @@ pub fn run(t: &mut Transcript) {
     inherited_group(t, &open);
 }
 
-fn shown(path: &Path) -> Option<(String, u32, u32)> {
+pub fn shown(path: &Path) -> Option<(String, u32, u32)> {
     let status = fs::symlink_metadata(path).ok()?;
     Some((format!("{:o}", status.mode()), status.uid(), status.gid()))
 }
@@ -46,7 +46,7 @@ fn umasks(t: &mut Transcript, open: &Path) {
 }
 
 /// Runs `work` as an ordinary user on a thread of its own.
-fn user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(GROUP));
