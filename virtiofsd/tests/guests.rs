@@ -20,7 +20,9 @@ use std::time::Duration;
 use lab::guest::{QemuGuest, UmlGuest};
 use lab::need;
 use share::{Share, TAG};
-use workout::compare::{DIRECTORY, WORK_OUT, assert_same, transcript_at, transcript_in, without};
+use workout::compare::{
+    DIRECTORY, WORK_OUT, assert_same, assert_same_but, transcript_at, transcript_in,
+};
 use workout::differences::{BIRTH, HOLES, MAPPINGS, RANGES, TIMES};
 
 /// Where guests mount.
