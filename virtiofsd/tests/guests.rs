@@ -23,7 +23,7 @@ use share::{Share, TAG};
 use workout::compare::{
     DIRECTORY, WORK_OUT, assert_same, assert_same_but, transcript_at, transcript_in,
 };
-use workout::differences::{BIRTH, HOLES, MAPPINGS, RANGES, TIMES};
+use workout::differences::{BIRTH, HOLES, LABELS, MAPPINGS, RANGES, TIMES};
 
 /// Where guests mount.
 const MOUNT: &str = "/mnt/share";
@@ -90,7 +90,7 @@ fn files_behave_as_on_the_host() {
 
 #[test]
 fn files_behave_as_on_the_host_under_qemu() {
-    compare_with_host(&[], qemu_transcript, &[RANGES, BIRTH].concat());
+    compare_with_host(&[], qemu_transcript, &[RANGES, BIRTH, LABELS].concat());
 }
 
 /// Nearly all nodes by file handle, as when there are more than the daemon may have open.

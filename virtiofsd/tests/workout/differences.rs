@@ -20,3 +20,11 @@ pub const HOLES: &[&str] = &["data: ", "hole: ", "hole after the data"];
 /// With the write-back cache the guest's kernel keeps times itself, also those that the host's file
 /// system cannot.
 pub const TIMES: &[&str] = &["a time far away is"];
+
+/// Kernels with BPF's security module, before 6.12, let a file's writers change security.* that no
+/// security module is in charge of.
+pub const LABELS: &[&str] = &[
+    "a stranger sets security.u",
+    "a stranger removes security.u",
+    "a stranger lists",
+];

@@ -113,10 +113,6 @@ fn taking_out(t: &mut Transcript) {
         change(Flags::ZERO_RANGE | Flags::KEEP_SIZE, 0, 20 * PAGE),
     );
     t.note("zeroed", sum(&file));
-    t.tried(
-        "collapse and keep the size",
-        change(Flags::COLLAPSE_RANGE | Flags::KEEP_SIZE, 0, PAGE),
-    );
 }
 
 fn limits(t: &mut Transcript) {
