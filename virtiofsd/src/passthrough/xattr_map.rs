@@ -205,7 +205,7 @@ impl XattrMap {
     ///
     /// # Errors
     /// `EPERM` or `ENOTSUP`, as the rule says; `EPERM` if there is none.
-    pub(super) fn to_host<'n>(&self, name: &'n CStr) -> io::Result<Cow<'n, CStr>> {
+    pub fn to_host<'n>(&self, name: &'n CStr) -> io::Result<Cow<'n, CStr>> {
         let bytes = name.to_bytes();
         let matching = |rule: &&Rule| rule.client && bytes.starts_with(&rule.key);
         match self.0.iter().find(matching) {
@@ -230,7 +230,7 @@ impl XattrMap {
     }
 
     /// The guest's name for one that the host lists; `None`: it is hidden.
-    pub(super) fn to_guest<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+    pub fn to_guest<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
         let matching = |rule: &&Rule| rule.server && name.starts_with(&rule.prepend);
         let rule = self.0.iter().find(matching)?;
         match rule.kind {
