@@ -17,7 +17,7 @@ PACKAGES := \
 	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
 
-.PHONY: help setup build agent release demo lint test bench bench-peers walk fuzz clean
+.PHONY: help setup build agent release demo lint test bench bench-peers walk integrity fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -80,6 +80,11 @@ bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
 	cargo bench --quiet -p virtiofsd --bench walk
+
+integrity: ## Work on files through virtiofsd at random, beside a model; OPERATIONS (100000) for each process, SEED
+	export INTEGRITY_OPERATIONS=$(or $(OPERATIONS),100000) INTEGRITY_SEED=$(or $(SEED),$$(date +%s))
+	echo "seed $$INTEGRITY_SEED"
+	cargo test --quiet --release -p virtiofsd --test integrity -- --nocapture --test-threads 1
 
 fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }

@@ -156,3 +156,16 @@ fn what_cannot_be_served_is_refused() {
         Err(ConfigError::Capabilities(_))
     ));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(100))]
+    /// What stands behind `-o`, and rules for ids, are taken or refused.
+    #[test]
+    fn no_text_breaks_the_options(
+        text in "\\PC{0,40}|((cache|source|xattrmap|sandbox|modcaps|xattr|flock|loglevel)=?(none|:|map)?,?){0,6}",
+        rule in "(map|guest|host|squash-guest|forbid-guest)?[:/][0-9:/]{0,30}",
+    ) {
+        let _ = shared(&["-o", &text]);
+        let _ = Options::try_parse_from(["virtiofsd", "--socket-path=/s", "--translate-uid", &rule]);
+    }
+}

@@ -138,7 +138,7 @@ fn what_is_not_served_has_the_errno_that_kernels_expect() {
     }
 }
 
-fn any_request() -> impl Strategy<Value = (u32, u64, Vec<u8>, usize)> {
+fn any_request() -> impl Strategy<Value = (InHeader, Vec<u8>, usize)> {
     let node = prop_oneof![Just(ROOT), 0..6u64, any::<u64>()];
     // Numbers and names in all places: much of it decodes.
     let word = prop_oneof![
@@ -153,12 +153,27 @@ fn any_request() -> impl Strategy<Value = (u32, u64, Vec<u8>, usize)> {
         proptest::collection::vec(any::<u8>(), 0..20),
     ];
     let body = proptest::collection::vec(word, 0..14).prop_map(|words| words.concat());
-    (
-        1..53u32,
-        node,
-        body,
-        prop_oneof![Just(1 << 16), 0..400usize],
-    )
+    let extensions = prop_oneof![3 => Just(0), 1 => 0..9u32];
+    let header = (1..53u32, node, 0..3u32, extensions);
+    let header = header.prop_map(|(opcode, nodeid, uid, padding)| InHeader {
+        opcode,
+        nodeid,
+        uid,
+        gid: uid,
+        padding,
+        ..Default::default()
+    });
+    let room = prop_oneof![Just(1 << 16), 0..400usize];
+    (header, body, room)
+}
+
+/// What would change if a request reached it.
+fn outside(dir: &TempDir) -> Vec<(u64, u32, i64, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    let status = |path: &std::path::Path| std::fs::metadata(path).unwrap();
+    [status(dir.path()), status(&dir.path().join("secret"))]
+        .map(|s| (s.nlink(), s.mode(), s.ctime(), s.ctime_nsec()))
+        .into()
 }
 
 proptest! {
@@ -168,18 +183,21 @@ proptest! {
         requests in proptest::collection::vec(any_request(), 1..30)
     ) {
         let (dir, server) = server();
+        std::os::unix::fs::symlink("../secret", dir.path().join("shared/a")).unwrap();
+        let before = outside(&dir);
         init(&server, 40, Features::from_bits(u64::MAX)).unwrap();
         // Not the whole host's disks for each case.
-        let requests = requests.into_iter().filter(|r| r.0 != Opcode::Syncfs as u32);
-        for (opcode, nodeid, body, room) in requests {
-            let header = InHeader { opcode, nodeid, ..Default::default() };
+        let requests = requests.into_iter().filter(|r| r.0.opcode != Opcode::Syncfs as u32);
+        for (header, body, room) in requests {
             let (result, reply) = call(&server, header, &body, room);
             if matches!(result, Ok(Work::Replied)) {
                 prop_assert!(reply.len() <= room.max(16));
             }
         }
-        let outside: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
-        prop_assert_eq!(outside.len(), 2);
+        server.reset();
+        prop_assert_eq!(server.file_system().inode_count(), 1);
+        prop_assert_eq!(server.file_system().handle_count(), 0);
+        prop_assert_eq!(outside(&dir), before);
         prop_assert_eq!(std::fs::read(dir.path().join("secret")).unwrap(), b"secret");
     }
 }

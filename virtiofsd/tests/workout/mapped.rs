@@ -17,7 +17,7 @@ pub fn run(t: &mut Transcript) {
     let mapped = mapping::map(&file, LEN, Sharing::Shared);
     t.tried(
         "mapped shared",
-        mapped.as_ref().map(drop).map_err(|error| copy(error)),
+        mapped.as_ref().map(drop).map_err(copy),
     );
     if let Ok(shared) = mapped {
         coherent(t, &file, shared);

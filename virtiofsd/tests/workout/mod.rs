@@ -58,7 +58,8 @@ pub fn run(directory: &Path) -> String {
         lines: String::new(),
         directory: directory.to_owned(),
     };
-    const PARTS: [(&str, fn(&mut Transcript)); 13] = [
+    type Part = (&'static str, fn(&mut Transcript));
+    const PARTS: [Part; 13] = [
         ("names", names::run),
         ("data", data::run),
         ("special", special::run),
