@@ -22,7 +22,7 @@ use lab::process::DaemonBuilder;
 use mounted::Mounted;
 use share::Share;
 use workout::compare::{assert_same_but, transcript_at};
-use workout::differences::{HOLES, MAPPINGS, RANGES, TIMES};
+use workout::differences::{ACLS, FLAGS, HOLES, MAPPINGS, RANGES, STRANGERS, TIMES};
 
 /// Runs as a process of its own, on the host and on the mount.
 #[test]
@@ -31,9 +31,12 @@ fn work_out() {
     workout::compare::work_out();
 }
 
+/// What is never as on the host.
+const ALWAYS: [&[&str]; 2] = [FLAGS, STRANGERS];
+
 /// The same work on a mount of a share in memory and beside it.
 fn compare(options: &[&str], but: &[&[&str]]) {
-    let but = but.concat();
+    let but = [&ALWAYS, but].concat().concat();
     compare_on(
         Share::start_in_memory("conform", |d| with(d, options)),
         &but,
@@ -42,7 +45,7 @@ fn compare(options: &[&str], but: &[&[&str]]) {
 
 /// The same on the disk, where more can be done to files.
 fn compare_on_disk(options: &[&str], but: &[&[&str]]) {
-    let but = [&[RANGES], but].concat().concat();
+    let but = [&ALWAYS, &[RANGES, ACLS][..], but].concat().concat();
     compare_on(Share::start_with("conform", |d| with(d, options)), &but);
 }
 
@@ -64,12 +67,12 @@ fn compare_on(share: Share, but: &[&str]) {
 #[test]
 fn files_behave_as_on_the_host() {
     compare_on_disk(&[], &[]);
-    compare(&[], &[]);
+    compare(&[], &[ACLS]);
 }
 
 #[test]
 fn all_is_cached() {
-    compare(&["--cache", "always"], &[]);
+    compare(&["--cache", "always"], &[ACLS]);
 }
 
 #[test]
@@ -79,13 +82,13 @@ fn nothing_is_cached() {
 
 #[test]
 fn metadata_is_cached() {
-    compare(&["--cache", "metadata"], &[MAPPINGS]);
+    compare(&["--cache", "metadata"], &[ACLS, MAPPINGS]);
 }
 
 /// The host's kernel is newer than 6.6.
 #[test]
 fn nothing_is_cached_but_may_be_mapped() {
-    compare(&["--cache", "never", "--allow-mmap"], &[]);
+    compare(&["--cache", "never", "--allow-mmap"], &[ACLS]);
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn guests_write_back() {
 
 #[test]
 fn guests_write_back_and_ask_again() {
-    compare(&["--cache", "auto", "--writeback"], &[HOLES]);
+    compare(&["--cache", "auto", "--writeback"], &[ACLS, HOLES]);
 }
 
 /// Nearly all nodes by file handle, as when there are more than the daemon may have open.
@@ -106,7 +109,7 @@ fn few_may_be_open() {
 
 #[test]
 fn files_are_kept_by_handle() {
-    compare(&["--inode-file-handles", "mandatory"], &[]);
+    compare(&["--inode-file-handles", "mandatory"], &[ACLS]);
 }
 
 /// Nearly all nodes by name, as when there are no file handles either.

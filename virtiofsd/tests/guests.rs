@@ -23,7 +23,7 @@ use share::{Share, TAG};
 use workout::compare::{
     DIRECTORY, WORK_OUT, assert_same, assert_same_but, transcript_at, transcript_in,
 };
-use workout::differences::{BIRTH, HOLES, LABELS, MAPPINGS, RANGES, TIMES};
+use workout::differences::{self, BIRTH, FLAGS, HOLES, LABELS, MAPPINGS, RANGES, STRANGERS, TIMES};
 
 /// Where guests mount.
 const MOUNT: &str = "/mnt/share";
@@ -78,7 +78,8 @@ fn compare_with_host(options: &[&str], transcript: fn(&Share) -> String, but: &[
     // Each in a directory of the same name: some targets have it in them.
     let host = transcript_at(&share.scratch.dir("host").unwrap());
     let guest = transcript(&share);
-    assert_same_but(&host, &guest, but);
+    let but = [but, differences::ACLS, FLAGS, STRANGERS].concat();
+    assert_same_but(&host, &guest, &but);
     let said = share.daemon.stderr();
     assert!(!said.contains("ERROR") && !said.contains("WARN"), "{said}");
 }

@@ -18,6 +18,36 @@ pub fn run(t: &mut Transcript) {
     many(t, &at.join("many"));
     by_whom(t, &at);
     capabilities(t, &at.join("capable"));
+    lists_and_flags(t, &at.join("listed"));
+}
+
+/// What guests have where it is asked for, and what they never have.
+fn lists_and_flags(t: &mut Transcript, path: &Path) {
+    fs::write(path, "").unwrap();
+    // Version 2; user::rw-, user:4321:r--, group::r--, mask::r--, other::--- (linux/posix_acl_xattr.h).
+    let entries: [(u16, u16, u32); 5] = [
+        (1, 6, !0),
+        (2, 4, USER),
+        (4, 4, !0),
+        (16, 4, !0),
+        (32, 0, !0),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend_from_slice(&tag.to_le_bytes());
+        list.extend_from_slice(&permissions.to_le_bytes());
+        list.extend_from_slice(&id.to_le_bytes());
+    }
+    const NAME: &str = "system.posix_acl_access";
+    t.tried("ACL: set", set(path, NAME, &list));
+    t.note("ACL: get", get(path, NAME) == Ok(list));
+    t.note("ACL: listed", names(path));
+    t.note("ACL: mode", fs::metadata(path).map(|s| s.mode()).ok());
+    t.tried("ACL: remove", lremovexattr(path, NAME));
+    let file = File::open(path).unwrap();
+    t.tried("flags: get", rustix::fs::ioctl_getflags(&file));
+    let flags = rustix::fs::IFlags::NODUMP;
+    t.tried("flags: set", rustix::fs::ioctl_setflags(&file, flags));
 }
 
 fn set(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {

@@ -1,5 +1,15 @@
 //! Where a guest may differ from the host: what docs/virtiofs.md lists, as the transcript's lines begin.
 
+/// ACLs have to be asked for (`--posix-acl`).
+pub const ACLS: &[&str] = &["ACL: "];
+
+/// There is no ioctl(2).
+pub const FLAGS: &[&str] = &["flags: "];
+
+/// A set-group-ID bit without the group's execute bit stays: the daemon does not know all groups of who
+/// writes.
+pub const STRANGERS: &[&str] = &["a stranger's write"];
+
 /// Linux's FUSE client takes nothing out of files, and puts nothing in (`fuse_file_fallocate`).
 pub const RANGES: &[&str] = &[
     "collapse a range",

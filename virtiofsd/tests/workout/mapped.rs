@@ -15,10 +15,7 @@ pub fn run(t: &mut Transcript) {
     fs::write(&path, vec![b'.'; LEN]).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let mapped = mapping::map(&file, LEN, Sharing::Shared);
-    t.tried(
-        "mapped shared",
-        mapped.as_ref().map(drop).map_err(copy),
-    );
+    t.tried("mapped shared", mapped.as_ref().map(drop).map_err(copy));
     if let Ok(shared) = mapped {
         coherent(t, &file, shared);
     }

@@ -24,6 +24,32 @@ pub fn run(t: &mut Transcript) {
     as_user(t, &open);
     set_id_bits(t, &open);
     inherited_group(t, &open);
+    strangers(t, &open);
+}
+
+/// Since Linux 6.2 a set-group-ID bit without the group's execute bit goes, too, when somebody writes who
+/// is not of the group. (A line that begins with "a stranger's write" may differ.)
+fn strangers(t: &mut Transcript, open: &Path) {
+    let path = open.join("no-execution");
+    for mode in [0o2666, 0o4666, 0o6676] {
+        fs::write(&path, "content").unwrap();
+        chown(&path, Some(0), Some(77)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        user(|| {
+            File::options()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(b"x")
+        })
+        .unwrap();
+        let bits = if mode == 0o2666 {
+            "a stranger's write"
+        } else {
+            "another stranger's write"
+        };
+        t.note(bits, shown(&path));
+    }
 }
 
 pub fn shown(path: &Path) -> Option<(String, u32, u32)> {

@@ -174,6 +174,9 @@ fn copying(t: &mut Transcript) {
     t.note("to what appends", copy(&from, 0, &append, 0, 10));
     let dir = File::open(t.at("ranges")).unwrap();
     t.note("from a directory", copy(&dir, 0, &to, 0, 10));
+    let large = file(t, "large");
+    large.set_len(70 << 20).unwrap();
+    t.note("copy 70 MiB in one go", copy(&large, 0, &to, 0, 70 << 20));
     let by_position = copy_file_range(&from, None, &to, None, 10);
     t.note(
         "by the files' own positions",
