@@ -158,3 +158,23 @@ fn acls_are_those_of_the_host() {
         mounted.unmount();
     }
 }
+
+/// ext4 gives a file 65,000 links and no more, others many more.
+#[test]
+fn the_limit_of_links_is_the_hosts() {
+    let mut mounted = Mounted::on(Share::start("conform-links"), 1);
+    let directory = mounted.share.directory.clone();
+    let file = directory.join("file");
+    std::fs::write(&file, "").unwrap();
+    let link = |n: u32| std::fs::hard_link(&file, directory.join(format!("link-{n}")));
+    let last = (0..66_000).map(link).find_map(Result::err);
+    let last = last.and_then(|error| error.raw_os_error());
+    std::fs::remove_file(directory.join("link-0")).unwrap();
+    let link = |name: &str| {
+        let made = std::fs::hard_link(mounted.at.join("file"), mounted.at.join(name));
+        made.map_err(|error| error.raw_os_error())
+    };
+    assert_eq!(link("one-more"), Ok(()));
+    assert_eq!(link("too-many").err().flatten(), last);
+    mounted.unmount();
+}
