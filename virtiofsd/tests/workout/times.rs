@@ -143,7 +143,7 @@ fn changed(path: &Path, action: impl FnOnce()) -> [bool; 3] {
     };
     let before = times();
     // The kernel's clock for files moves with its ticks.
-    std::thread::sleep(Duration::from_millis(12));
+    std::thread::sleep(Duration::from_millis(25));
     action();
     let after = times();
     [
