@@ -6,6 +6,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+mod aligned;
+mod copies;
 mod model;
 mod operation;
 mod perform;

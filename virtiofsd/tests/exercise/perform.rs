@@ -1,47 +1,19 @@
 //! Doing it, and comparing what came of it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{Advice, FallocateFlags, copy_file_range, fadvise, fallocate, seek, sendfile};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, seek};
 
-use super::operation::{LONGEST, Operation, Range, SECTOR};
+use super::aligned::Aligned;
+use super::operation::{Operation, Range, SECTOR};
 use super::{Exercise, open};
 use crate::mapping::{self, Sharing};
 
-type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
-/// Zeros whose address is a multiple of a sector, as `O_DIRECT` wants it.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0_u8; len + SECTOR as usize];
-        let start = bytes.as_ptr().align_offset(SECTOR as usize);
-        Self { bytes, start, len }
-    }
-
-    fn of(content: &[u8]) -> Self {
-        let mut aligned = Self::new(content.len());
-        aligned.as_mut().copy_from_slice(content);
-        aligned
-    }
-
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
-}
-
-fn failed(error: impl std::fmt::Display) -> String {
+pub(super) fn failed(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
@@ -243,65 +215,6 @@ impl Exercise {
         }
     }
 
-    /// Where `range` goes, if there is room for it, and it does not overlap with where it was.
-    fn goes(range: Range, at: u64) -> Option<u64> {
-        let apart = at >= range.end() || at + range.len <= range.at;
-        (apart && at + range.len <= LONGEST).then_some(at)
-    }
-
-    fn copy(from: &File, mut at: u64, to: &File, mut target: u64, len: u64) -> Outcome {
-        let mut left = len as usize;
-        while left > 0 {
-            match copy_file_range(from, Some(&mut at), to, Some(&mut target), left) {
-                Ok(0) => return Err(format!("copied {left} of {len} bytes too few")),
-                Ok(copied) => left -= copied,
-                Err(error) => return Err(format!("copy: {error}")),
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_within(&mut self, range: Range, at: u64) -> Outcome {
-        let Some(at) = Self::goes(range, at) else {
-            return Ok(());
-        };
-        Self::copy(&self.file, range.at, &self.file, at, range.len)?;
-        let content = self.model.read(range).to_vec();
-        self.model.write(at, &content);
-        self.check_size()
-    }
-
-    fn copy_over(&mut self, range: Range, at: u64) -> Outcome {
-        let at = at.min(LONGEST - range.len);
-        Self::copy(&self.file, range.at, &self.other, range.at, range.len)?;
-        Self::copy(&self.other, range.at, &self.file, at, range.len)?;
-        let content = self.model.read(range).to_vec();
-        self.model.write(at, &content);
-        self.check_size()
-    }
-
-    fn send(&mut self, range: Range, at: u64) -> Outcome {
-        let at = at.min(LONGEST - range.len);
-        self.other.set_len(0).map_err(failed)?;
-        self.other.rewind().map_err(failed)?;
-        let send = |to: &File, from: &File, mut offset: u64| -> Outcome {
-            let mut left = range.len as usize;
-            while left > 0 {
-                match sendfile(to, from, Some(&mut offset), left).map_err(failed)? {
-                    0 => return Err(format!("sent {left} bytes too few")),
-                    sent => left -= sent,
-                }
-            }
-            Ok(())
-        };
-        send(&self.other, &self.file, range.at)?;
-        self.file.seek(SeekFrom::Start(at)).map_err(failed)?;
-        send(&self.file, &self.other, 0)?;
-        let content = self.model.read(range).to_vec();
-        self.model.write(at, &content);
-        self.check_size()
-    }
-
     /// What was not written back is no hole, though the file system may not know it yet.
     fn holes(&mut self, at: u64) -> Outcome {
         self.file.sync_data().map_err(failed)?;
@@ -329,7 +242,7 @@ impl Exercise {
         fs::rename(before, self.path()).map_err(failed)
     }
 
-    fn check_size(&self) -> Outcome {
+    pub(super) fn check_size(&self) -> Outcome {
         let size = self.file.metadata().map_err(failed)?.len();
         if size == self.model.size() {
             Ok(())
@@ -355,12 +268,4 @@ impl Exercise {
         let content = fs::read(host.join(&self.name)).map_err(failed)?;
         self.same("the host's file", 0, &content, self.model.content())
     }
-}
-
-#[test]
-fn aligned_buffers_are_aligned() {
-    let aligned = Aligned::of(&[1, 2, 3]);
-    assert_eq!(aligned.as_ref(), [1, 2, 3]);
-    assert_eq!(aligned.as_ref().as_ptr() as usize % SECTOR as usize, 0);
-    let _: io::Result<()> = Ok(());
 }
