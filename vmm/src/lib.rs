@@ -15,5 +15,6 @@ pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod pci;
+pub mod snapshot;
 pub mod vhost_user;
 pub mod virtio;

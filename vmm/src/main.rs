@@ -15,9 +15,10 @@ use tracing_subscriber::EnvFilter;
 use vmm::api::{Api, ApiError};
 use vmm::console::{Console, ConsoleError, RawTerminal};
 use vmm::kvm::{KvmError, Vm};
-use vmm::machine::{DeviceSet, Ended, Events, Machine, MachineError, QuitHandle};
+use vmm::machine::{DeviceSet, Ended, Events, Machine, MachineError, QuitHandle, State};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
+use vmm::snapshot::{Snapshot, SnapshotError};
 use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
 use vmm::virtio::Rng;
 
@@ -31,6 +32,8 @@ enum Error {
     Memory(#[from] MemoryError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error("--restore")]
+    Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
     #[error(transparent)]
@@ -70,8 +73,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
-    let check_only = options.check;
-    let description = options.description()?;
+    let (check_only, paused) = (options.check, options.paused);
+    let snapshot = options.snapshot()?;
+    let description = options.description(snapshot.as_ref())?;
     let filter = EnvFilter::try_new(description.log_level.as_deref().unwrap_or("info"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -82,7 +86,12 @@ fn run(options: Options) -> Result<(), Error> {
     if check_only {
         return check();
     }
-    run_machine(&description.validate()?)
+    let begin = if paused {
+        State::Paused
+    } else {
+        State::Running
+    };
+    run_machine(&description.validate()?, snapshot, begin)
 }
 
 fn check() -> Result<(), Error> {
@@ -98,10 +107,17 @@ fn check() -> Result<(), Error> {
     Ok(())
 }
 
-fn run_machine(config: &Config) -> Result<(), Error> {
+fn run_machine(
+    config: &Config,
+    mut snapshot: Option<Snapshot>,
+    mut begin: State,
+) -> Result<(), Error> {
     let events = Events::default();
     quit_on_signals(events.quit_handle())?;
     let memory = GuestMemory::new(config.memory)?;
+    if let Some(snapshot) = &snapshot {
+        snapshot.load_memory(&memory)?;
+    }
     let quit = events.quit_handle();
     let console = Console::open(&config.console, Box::new(move || quit.quit()))?;
     let _raw = config.console.is_terminal().then(RawTerminal::enter);
@@ -114,8 +130,11 @@ fn run_machine(config: &Config) -> Result<(), Error> {
     let api = config.api_socket.as_deref();
     let _api = api.map(|path| Api::serve(path, controller)).transpose()?;
     let ended = loop {
-        let machine = Machine::new(&config.machine, &memory, &console, &events, &mut devices)?;
-        let ended = machine.run();
+        let (machine, state) = (&config.machine, snapshot.as_ref().map(|it| &it.machine));
+        let machine = Machine::new(machine, &memory, &console, &events, &mut devices, state)?;
+        let ended = machine.run(begin);
+        // Whatever it was made of, a machine that starts again boots.
+        (snapshot, begin) = (None, State::Running);
         console.flush(LAST_WORDS);
         match ended {
             Ok(Ended::Reset) if !config.no_reboot => memory.clear()?,

@@ -1,5 +1,9 @@
 //! What there is under which address. `docs/vmm-api.yaml` describes the same; a test compares them.
 
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
 use super::http::{METRICS, Request, Response, Status};
 use crate::machine::{Answer, Command, Controller, Refusal};
 use crate::options::{DeviceDescription, parse_device};
@@ -65,6 +69,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("DELETE", "/v1/devices/{id}", |target, id, _| {
         order(target, Command::Remove(id.to_owned()))
     }),
+    route("POST", "/v1/snapshot", |target, _, body| {
+        snapshot(target, body)
+    }),
     route("GET", "/metrics", |target, _, _| {
         order(target, Command::Metrics)
     }),
@@ -121,6 +128,20 @@ fn add(target: &dyn Target, body: &[u8]) -> Response {
     }
 }
 
+/// `{"folder": "/path"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnapshotOrder {
+    folder: PathBuf,
+}
+
+fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
+    match serde_json::from_slice::<SnapshotOrder>(body) {
+        Ok(SnapshotOrder { folder }) => order(target, Command::Snapshot(folder)),
+        Err(error) => Response::error(Status::BadRequest, &error),
+    }
+}
+
 fn order(target: &dyn Target, command: Command) -> Response {
     response(target.order(command))
 }
@@ -144,9 +165,12 @@ fn response(result: Result<Answer, Refusal>) -> Response {
 fn status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::NoDevice(_) => Status::NotFound,
-        Refusal::SameId(_) | Refusal::SecondVsock | Refusal::Busy(_) | Refusal::Ended => {
-            Status::Conflict
-        }
+        Refusal::SameId(_)
+        | Refusal::SecondVsock
+        | Refusal::Busy(_)
+        | Refusal::Ended
+        | Refusal::Save { .. }
+        | Refusal::Snapshot(_) => Status::Conflict,
         Refusal::Device { .. } => Status::BadRequest,
         Refusal::Machine(_) | Refusal::Kvm(_) => Status::Failed,
     }

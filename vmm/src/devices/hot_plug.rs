@@ -23,6 +23,19 @@ impl HotPlug {
         self.shall_go.fetch_or(bit(place), Ordering::AcqRel);
     }
 
+    /// What the guest has not seen: who came, and who shall go.
+    #[must_use]
+    pub fn unseen(&self) -> (u32, u32) {
+        let came = self.came.load(Ordering::Acquire);
+        (came, self.shall_go.load(Ordering::Acquire))
+    }
+
+    /// Sets it.
+    pub fn restore(&self, (came, shall_go): (u32, u32)) {
+        self.came.store(came, Ordering::Release);
+        self.shall_go.store(shall_go, Ordering::Release);
+    }
+
     /// Fills `data` from a port. Reading a whole register clears it.
     pub fn read(&self, number: u16, data: &mut [u8]) {
         data.fill(0);

@@ -9,4 +9,4 @@ mod serial;
 pub use hot_plug::HotPlug;
 pub use power::{Power, PowerEvent};
 pub use rtc::Rtc;
-pub use serial::SerialPort;
+pub use serial::{SerialPort, SerialRegisters};

@@ -60,6 +60,12 @@ impl Power {
         let _ = self.interrupt.write(1);
     }
 
+    /// Events that the guest has not seen.
+    #[must_use]
+    pub fn events(&self) -> u32 {
+        self.events.load(Ordering::Acquire)
+    }
+
     /// What a byte written to a port means.
     #[must_use]
     pub fn write(&self, number: u16, value: u8) -> Option<PowerEvent> {

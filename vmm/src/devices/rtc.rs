@@ -41,6 +41,12 @@ impl Rtc {
         self.index = value & INDEX;
     }
 
+    /// Which register was chosen.
+    #[must_use]
+    pub fn selected(&self) -> u8 {
+        self.index
+    }
+
     /// The chosen register at the present time.
     #[must_use]
     pub fn read(&self) -> u8 {

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vm_superio::serial::NoEvents;
+use serde::{Deserialize, Serialize};
+use vm_superio::serial::{NoEvents, SerialState};
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -12,6 +13,18 @@ use crate::console::Output;
 /// The port; what the guest sends goes to a console.
 pub struct SerialPort {
     registers: Mutex<Serial<Line, NoEvents, Output>>,
+    interrupt: EventFd,
+    output: Output,
+}
+
+/// What a snapshot keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SerialRegisters {
+    /// Divisor latch low and high, interrupt enable, interrupt identification, line control, line status,
+    /// modem control, modem status, scratch.
+    registers: [u8; 9],
+    received: Vec<u8>,
 }
 
 /// The interrupt line.
@@ -34,8 +47,58 @@ impl SerialPort {
     pub fn new(output: Output) -> io::Result<(Self, EventFd)> {
         let interrupt = EventFd::new(EFD_NONBLOCK)?;
         let line = Line(interrupt.try_clone()?);
-        let registers = Mutex::new(Serial::new(line, output));
-        Ok((Self { registers }, interrupt))
+        let port = Self {
+            registers: Mutex::new(Serial::new(line, output.clone())),
+            interrupt: interrupt.try_clone()?,
+            output,
+        };
+        Ok((port, interrupt))
+    }
+
+    /// Its registers.
+    #[must_use]
+    pub fn save(&self) -> SerialRegisters {
+        let state = self.registers().state();
+        SerialRegisters {
+            registers: [
+                state.baud_divisor_low,
+                state.baud_divisor_high,
+                state.interrupt_enable,
+                state.interrupt_identification,
+                state.line_control,
+                state.line_status,
+                state.modem_control,
+                state.modem_status,
+                state.scratch,
+            ],
+            received: state.in_buffer,
+        }
+    }
+
+    /// Sets them.
+    ///
+    /// # Errors
+    /// When there is no descriptor, or more was received than a port keeps.
+    pub fn restore(&self, saved: &SerialRegisters) -> io::Result<()> {
+        let [low, high, enable, identification, line_control, rest @ ..] = saved.registers;
+        let [line_status, modem_control, modem_status, scratch] = rest;
+        let state = SerialState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: enable,
+            interrupt_identification: identification,
+            line_control,
+            line_status,
+            modem_control,
+            modem_status,
+            scratch,
+            in_buffer: saved.received.clone(),
+        };
+        let line = Line(self.interrupt.try_clone()?);
+        let registers = Serial::from_state(&state, line, NoEvents, self.output.clone())
+            .map_err(|error| io::Error::other(format!("{error:?}")))?;
+        *self.registers() = registers;
+        Ok(())
     }
 
     /// A register, by its offset from the port's first.
@@ -98,6 +161,23 @@ mod tests {
             std::iter::from_fn(|| (port.read(LINE_STATUS) & 1 == 1).then(|| port.read(DATA)))
                 .collect();
         assert_eq!(read, b"yes");
+    }
+
+    #[test]
+    fn a_restored_port_goes_on_where_the_saved_one_was() {
+        let (saved, _interrupt) = SerialPort::new(Buffer::new().output()).unwrap();
+        saved.write(INTERRUPT_ENABLE, 1);
+        saved.write(7, 0x5a);
+        assert_eq!(saved.receive(b"typed"), 5);
+        let text = serde_json::to_string(&saved.save()).unwrap();
+        let (port, interrupt) = SerialPort::new(Buffer::new().output()).unwrap();
+        port.restore(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!((port.read(INTERRUPT_ENABLE), port.read(7)), (1, 0x5a));
+        assert!(interrupt.read().is_ok());
+        assert_eq!([0; 5].map(|_| port.read(DATA)), *b"typed");
+        let mut long = saved.save();
+        long.received = vec![0; 1000];
+        assert!(port.restore(&long).is_err());
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum KvmError {
     /// KVM took only a part of the model-specific registers.
     #[error("KVM does not take model-specific register {0:#x}")]
     Msr(u32),
+    /// A snapshot of another kind of host.
+    #[error("the snapshot's processor is not this host's, as its CPUID says")]
+    OtherProcessor,
     /// A list that is longer than KVM's.
     #[error("KVM does not take {0} {1}")]
     TooMany(usize, &'static str),

@@ -8,10 +8,12 @@ mod probe;
 mod registers;
 mod routes;
 mod signal;
+mod state;
 mod vcpu;
 mod vm;
 
 pub use error::KvmError;
 pub use probe::Speed;
-pub use vcpu::{Exits, Guest, Probe, Report, Reporter, Stopped, VcpuThread};
+pub use state::{ChipState, ProcessorState};
+pub use vcpu::{Beginning, Exits, Guest, Probe, Report, Reporter, Stopped, VcpuThread};
 pub use vm::{Message, Vm};

@@ -52,6 +52,8 @@ impl Speed {
 pub(super) fn measure(vcpu: &mut VcpuFd, memory: &GuestMemory) -> Result<Speed, KvmError> {
     let mapped = memory.mapped();
     let address = GuestAddress(LOAD_ADDRESS);
+    // A restored guest's memory is there already.
+    let before: [u8; CODE.len()] = mapped.read_obj(address).map_err(KvmError::ProbeMemory)?;
     mapped
         .write_slice(&CODE, address)
         .map_err(KvmError::ProbeMemory)?;
@@ -66,7 +68,7 @@ pub(super) fn measure(vcpu: &mut VcpuFd, memory: &GuestMemory) -> Result<Speed, 
         }
     }
     mapped
-        .write_slice(&[0; CODE.len()], address)
+        .write_slice(&before, address)
         .map_err(KvmError::ProbeMemory)?;
     Ok(best)
 }

@@ -14,7 +14,7 @@ use vmm_sys_util::signal::Killable;
 
 use super::cpuid::{self, Processor};
 use super::error::failed;
-use super::{KvmError, Speed, Vm, lapic, registers, signal};
+use super::{KvmError, ProcessorState, Speed, Vm, lapic, registers, signal, state};
 use crate::boot::Entry;
 use control::{Control, Wanted};
 
@@ -51,6 +51,15 @@ pub enum Probe {
     Check,
     /// Run the guest however slow it will be.
     Skip,
+}
+
+/// How a guest begins.
+#[derive(Debug)]
+pub enum Beginning<'a> {
+    /// The first processor enters the kernel; the others wait for it to start them.
+    Boot(Entry),
+    /// Every processor goes on as it was.
+    Restored(&'a [ProcessorState]),
 }
 
 /// How often a processor left the guest, by reason.
@@ -93,7 +102,7 @@ impl Vm {
     pub fn start_processors(
         &self,
         count: u8,
-        entry: Entry,
+        beginning: &Beginning<'_>,
         probe: Probe,
         guest: &Arc<dyn Guest>,
         report: &Reporter,
@@ -106,7 +115,15 @@ impl Vm {
             if probe == Probe::Check {
                 self.probe(&mut first.fd)?.check()?;
             }
-            registers::set_entry(&first.fd, entry)?;
+            if let Beginning::Boot(entry) = beginning {
+                registers::set_entry(&first.fd, *entry)?;
+            }
+        }
+        if let Beginning::Restored(states) = beginning {
+            for (vcpu, state) in vcpus.iter().zip(*states) {
+                let own = cpuid::of(&self.cpuid, self.description(vcpu.id, count))?;
+                state::restore(&vcpu.fd, own.as_slice(), state)?;
+            }
         }
         vcpus
             .into_iter()
@@ -128,17 +145,21 @@ impl Vm {
             .fd
             .create_vcpu(id.into())
             .map_err(failed("make a processor"))?;
-        let processor = Processor {
-            id,
-            count,
-            tsc_deadline: self.tsc_deadline,
-        };
-        fd.set_cpuid2(&cpuid::of(&self.cpuid, processor)?)
+        let description = self.description(id, count);
+        fd.set_cpuid2(&cpuid::of(&self.cpuid, description)?)
             .map_err(failed("describe a processor"))?;
         registers::set_common(&fd)?;
         lapic::set_pins(&fd)?;
         let exits = Arc::default();
         Ok(Vcpu { fd, id, exits })
+    }
+
+    fn description(&self, id: u8, count: u8) -> Processor {
+        Processor {
+            id,
+            count,
+            tsc_deadline: self.tsc_deadline,
+        }
     }
 }
 

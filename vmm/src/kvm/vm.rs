@@ -29,6 +29,7 @@ const NEEDED: [(Cap, &str); 6] = [
 /// A virtual machine with memory and interrupt controllers, and no processor yet.
 #[derive(Debug)]
 pub struct Vm {
+    pub(super) kvm: Kvm,
     pub(super) fd: VmFd,
     pub(super) cpuid: CpuId,
     pub(super) tsc_deadline: bool,
@@ -58,12 +59,14 @@ impl Vm {
         let kvm = Kvm::new().map_err(KvmError::Open)?;
         check(&kvm, processors)?;
         let fd = kvm.create_vm().map_err(failed("make a virtual machine"))?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("tell what the processor can"))?;
         let vm = Self {
             fd,
-            cpuid: kvm
-                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .map_err(failed("tell what the processor can"))?,
+            cpuid,
             tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
+            kvm,
             routes: Mutex::default(),
             memory: memory.clone(),
         };
@@ -73,6 +76,12 @@ impl Vm {
             .map_err(failed("make interrupt controllers"))?;
         vm.map_memory()?;
         Ok(Arc::new(vm))
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
     }
 
     /// Bytes of the guest's memory.

@@ -11,7 +11,8 @@ use crate::kvm::Vm;
 use crate::layout;
 use crate::options::NamedDevice;
 use crate::pci::PciBus;
-use crate::virtio::{Accesses, Device, Kind, SharedDevice, Transport};
+use crate::snapshot::DeviceState;
+use crate::virtio::{Accesses, Device, Kind, SharedDevice, Transport, TransportState};
 
 /// How long a device has to stop when the machine ends or is paused, or the device is removed.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -23,7 +24,10 @@ const BAR_DISTANCE: u64 = 0x10_0000;
 pub(super) struct Attached {
     pub(super) id: String,
     pub(super) device: SharedDevice,
-    socket: Option<String>,
+    /// What it is, unless it is in this process.
+    pub(super) named: Option<NamedDevice>,
+    /// Its function on the present machine's bus.
+    pub(super) transport: Option<Arc<Mutex<Transport>>>,
     /// Its place on the bus, once it had one. It keeps it over resets.
     pub(super) slot: Option<usize>,
     interrupts: Vec<u32>,
@@ -62,8 +66,8 @@ pub struct DeviceInfo {
 impl DeviceSet {
     /// Adds a device of a daemon; it is plugged in when a machine is made of the set.
     pub fn add(&mut self, named: NamedDevice, device: impl Device + 'static) {
-        let socket = named.front_end.socket.display().to_string();
-        self.push(named.id, Some(socket), Arc::new(Mutex::new(device)));
+        let device = Arc::new(Mutex::new(device));
+        self.push(named.id.clone(), Some(named), device);
     }
 
     /// Adds a device that is in this process. It has its kind's name.
@@ -72,11 +76,12 @@ impl DeviceSet {
         self.push(id, None, device);
     }
 
-    fn push(&mut self, id: String, socket: Option<String>, device: SharedDevice) {
+    fn push(&mut self, id: String, named: Option<NamedDevice>, device: SharedDevice) {
         self.0.push(Attached {
             id,
             device,
-            socket,
+            named,
+            transport: None,
             slot: None,
             interrupts: Vec::new(),
             leaving: false,
@@ -97,8 +102,12 @@ impl DeviceSet {
     }
 
     pub(super) fn get_mut(&mut self, id: &str) -> Result<&mut Attached, Refusal> {
-        let mut found = self.0.iter_mut().filter(|it| it.id == id);
-        found.next().ok_or_else(|| Refusal::NoDevice(id.to_owned()))
+        let found = self.find(id);
+        found.ok_or_else(|| Refusal::NoDevice(id.to_owned()))
+    }
+
+    pub(super) fn find(&mut self, id: &str) -> Option<&mut Attached> {
+        self.0.iter_mut().find(|it| it.id == id)
     }
 
     pub(super) fn infos(&self) -> Vec<DeviceInfo> {
@@ -109,21 +118,45 @@ impl DeviceSet {
     pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
         self.0.retain(|it| !it.leaving);
         for place in 0..self.0.len() {
-            self.plug(place, bus, vm)?;
+            self.plug(place, bus, vm, None)?;
+        }
+        Ok(())
+    }
+
+    /// Puts every device on the bus where it was, as it was. They are paused afterwards.
+    pub(super) fn plug_restored(
+        &mut self,
+        bus: &PciBus,
+        vm: &Arc<Vm>,
+        states: &[DeviceState],
+    ) -> Result<(), MachineError> {
+        self.pause_all();
+        self.restore(states)?;
+        for place in 0..self.0.len() {
+            let id = &self.0[place].id;
+            let state = states.iter().find(|state| state.id == *id);
+            let state = state.ok_or_else(|| MachineError::NotInSnapshot(id.clone()))?;
+            self.plug(place, bus, vm, Some(&state.transport))?;
         }
         Ok(())
     }
 
     /// Puts the device that was added last on the bus: its place there.
     pub(super) fn plug_last(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<usize, MachineError> {
-        let plugged = self.plug(self.0.len().saturating_sub(1), bus, vm);
+        let plugged = self.plug(self.0.len().saturating_sub(1), bus, vm, None);
         if plugged.is_err() {
             self.0.pop();
         }
         plugged
     }
 
-    fn plug(&mut self, index: usize, bus: &PciBus, vm: &Arc<Vm>) -> Result<usize, MachineError> {
+    fn plug(
+        &mut self,
+        index: usize,
+        bus: &PciBus,
+        vm: &Arc<Vm>,
+        state: Option<&TransportState>,
+    ) -> Result<usize, MachineError> {
         let reserved: Vec<usize> = self.0.iter().filter_map(|it| it.slot).collect();
         let attached = self.0.get(index).ok_or(MachineError::Places)?;
         let free = || bus.free_place(&reserved);
@@ -136,9 +169,15 @@ impl DeviceSet {
         };
         let attached = &mut self.0[index];
         let address = base_address(slot).ok_or(MachineError::Places)?;
-        let transport = Transport::new(attached.device.clone(), vm.clone(), address, &numbers)?;
+        let mut transport = Transport::new(attached.device.clone(), vm.clone(), address, &numbers)?;
+        if state.is_some_and(|state| !transport.restore(state)) {
+            return Err(MachineError::OtherDevice(attached.id.clone()));
+        }
         attached.accesses = transport.accesses();
-        bus.plug_at(slot, transport).ok_or(MachineError::Places)?;
+        let transport = Arc::new(Mutex::new(transport));
+        bus.plug_shared(slot, transport.clone())
+            .ok_or(MachineError::Places)?;
+        attached.transport = Some(transport);
         (attached.slot, attached.interrupts) = (Some(slot), numbers);
         Ok(slot)
     }
@@ -155,7 +194,8 @@ impl DeviceSet {
     /// The guest has let go of the device in this place: it ends, and its daemon's connection with it.
     pub(super) fn remove(&mut self, slot: usize) -> Option<String> {
         let index = self.0.iter().position(|it| it.slot == Some(slot))?;
-        let gone = self.0.remove(index);
+        let mut gone = self.0.remove(index);
+        gone.transport = None;
         lock(&gone.device).reset();
         let device = &gone.device;
         // A processor may be in the function that was on the bus, for a moment.
@@ -164,22 +204,27 @@ impl DeviceSet {
     }
 
     /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
-    pub(super) fn stop(&self) {
+    pub(super) fn stop(&mut self) {
         for attached in &self.0 {
             lock(&attached.device).reset();
         }
-        for attached in &self.0 {
+        for attached in &mut self.0 {
+            attached.transport = None;
             wait_for(&attached.device, |device| device.is_reset());
             // For the next machine, if this one was paused.
             lock(&attached.device).resume();
         }
     }
 
-    /// Afterwards no daemon touches the guest's memory until [`resume`](Self::resume).
-    pub(super) fn pause(&self) -> Result<(), Refusal> {
+    pub(super) fn pause_all(&self) {
         for attached in &self.0 {
             lock(&attached.device).pause();
         }
+    }
+
+    /// Afterwards no daemon touches the guest's memory until [`resume`](Self::resume).
+    pub(super) fn pause(&self) -> Result<(), Refusal> {
+        self.pause_all();
         let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_paused());
         match self.0.iter().find(stays) {
             Some(attached) => Err(Refusal::Busy(attached.id.clone())),
@@ -208,7 +253,10 @@ impl Attached {
             id: self.id.clone(),
             kind: device.kind().word(),
             slot: self.slot,
-            socket: self.socket.clone(),
+            socket: self
+                .named
+                .as_ref()
+                .map(|it| it.front_end.socket.display().to_string()),
             connected: condition.connected,
             started: condition.started,
             losses: condition.losses,
@@ -243,6 +291,6 @@ fn wait_for(device: &SharedDevice, done: impl Fn(&dyn Device) -> bool) -> bool {
     }
 }
 
-pub(super) fn lock(device: &SharedDevice) -> MutexGuard<'_, dyn Device + 'static> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock<T: ?Sized>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@ mod events;
 mod metrics;
 mod orders;
 mod platform;
+mod snapshot;
 
 use std::sync::Arc;
 
@@ -14,11 +15,13 @@ use crate::acpi::{self, AcpiError};
 use crate::boot::{self, BootConfig, BootError};
 use crate::console::Console;
 use crate::devices::{Power, PowerEvent, SerialPort};
-use crate::kvm::{KvmError, Probe, Stopped, VcpuThread, Vm};
+use crate::kvm::{Beginning, KvmError, Probe, Stopped, VcpuThread, Vm};
 use crate::layout;
 use crate::memory::{GuestMemory, MemoryError};
+use crate::options::Description;
 use crate::pci::{HostBridge, PciBus};
-use crate::virtio::TransportError;
+use crate::snapshot::MachineState;
+use crate::virtio::{SaveError, TransportError};
 use events::Event;
 use orders::Outcome;
 use platform::Platform;
@@ -30,6 +33,8 @@ pub use orders::{Answer, Command, Info, Refusal, State};
 /// What a machine is made of, besides its devices.
 #[derive(Debug)]
 pub struct MachineConfig {
+    /// As it was described, for a snapshot.
+    pub description: Description,
     /// Processors, at least one.
     pub processors: u8,
     /// What it boots.
@@ -75,6 +80,23 @@ pub enum MachineError {
     /// More devices than places.
     #[error("the PCI bus has 31 places for devices, and there are more devices")]
     Places,
+    /// The snapshot and the devices do not fit together.
+    #[error("the device {0} is in the snapshot or in the machine, and not in both")]
+    NotInSnapshot(String),
+    /// A daemon that serves another device now.
+    #[error("{0} is not the device that is in the snapshot")]
+    OtherDevice(String),
+    /// A daemon that does not take what it knew.
+    #[error("{id}")]
+    Saved {
+        /// The device.
+        id: String,
+        /// Why.
+        source: SaveError,
+    },
+    /// The serial port's registers.
+    #[error("the serial port cannot be restored")]
+    Serial(#[source] std::io::Error),
     /// A processor cannot go on.
     #[error("processor {processor} stopped at {stopped}")]
     Stopped {
@@ -87,6 +109,7 @@ pub enum MachineError {
 
 /// A machine that is ready to run.
 pub struct Machine<'a> {
+    config: &'a MachineConfig,
     events: &'a Events,
     processors: Vec<VcpuThread>,
     devices: &'a mut DeviceSet,
@@ -97,64 +120,83 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Loads the kernel into `memory`, which must be zero, and makes the machine. The devices must be
-    /// reset; they stay with their daemons when the machine ends.
+    /// Makes the machine. It boots from `memory`, which must be zero, and in which the kernel is put; or
+    /// goes on as it was in the snapshot from `memory`, which was loaded, and is paused. The devices must
+    /// be reset; they stay with their daemons when the machine ends.
     ///
     /// # Errors
     /// When a part cannot be had.
     pub fn new(
-        config: &MachineConfig,
+        config: &'a MachineConfig,
         memory: &GuestMemory,
         console: &Console,
         events: &'a Events,
         devices: &'a mut DeviceSet,
+        snapshot: Option<&MachineState>,
     ) -> Result<Self, MachineError> {
         let vm = Vm::new(memory, config.processors)?;
-        let (serial, line) = SerialPort::new(console.output()).map_err(MachineError::Interrupt)?;
-        let power = Power::new().map_err(MachineError::Interrupt)?;
-        vm.connect_interrupt(&line, layout::SERIAL_IRQ)?;
-        vm.connect_interrupt(power.interrupt(), layout::ACPI_EVENT_IRQ)?;
-        let serial = Arc::new(serial);
-        console.attach(&serial);
-        let pci = PciBus::default();
-        pci.plug_at(0, HostBridge::default());
-        devices.plug_all(&pci, &vm)?;
-        let platform = Arc::new(Platform::new(serial, power, pci, events.sender.clone()));
-
-        let entry = boot::load(&config.boot, memory)?;
-        acpi::write(memory, config.processors)?;
+        let platform = platform(&vm, console, events)?;
+        let beginning = match snapshot {
+            None => {
+                devices.plug_all(platform.pci(), &vm)?;
+                let entry = boot::load(&config.boot, memory)?;
+                acpi::write(memory, config.processors)?;
+                Beginning::Boot(entry)
+            }
+            Some(state) => {
+                devices.plug_restored(platform.pci(), &vm, &state.devices)?;
+                Beginning::Restored(&state.processors)
+            }
+        };
         let sender = events.sender.clone();
         let processors = vm.start_processors(
             config.processors,
-            entry,
+            &beginning,
             config.probe,
             &(platform.clone() as _),
             &(Arc::new(move |report| drop(sender.send(Event::Stopped(report)))) as _),
         )?;
+        if let Some(state) = snapshot {
+            vm.restore_chips(&state.chips)?;
+            platform
+                .restore(&state.platform)
+                .map_err(MachineError::Serial)?;
+        }
         Ok(Self {
+            config,
             events,
             processors,
             devices,
             platform,
             vm,
-            paused_at: None,
+            paused_at: snapshot.map(|state| state.clock),
         })
     }
 
-    /// Runs the guest until it ends, or is ended.
+    /// Runs the guest until it ends, or is ended; from [`Command::Resume`] on if it is to begin paused.
     ///
     /// # Errors
     /// When a processor cannot go on.
-    pub fn run(mut self) -> Result<Ended, MachineError> {
-        for processor in &self.processors {
-            processor.resume();
-        }
-        let ended = self.obey_until_the_end();
+    pub fn run(mut self, begin: State) -> Result<Ended, MachineError> {
+        let ended = self.begin(begin).and_then(|()| self.obey_until_the_end());
         for processor in self.processors {
             processor.stop();
         }
         self.devices.stop();
         ended
+    }
+
+    /// Processors are paused before their first instruction.
+    fn begin(&mut self, begin: State) -> Result<(), MachineError> {
+        if self.paused_at.is_none() {
+            self.paused_at = Some(self.vm.clock()?);
+            // Nothing was started: they are paused at once.
+            self.devices.pause_all();
+        }
+        if begin == State::Running {
+            self.go_on()?;
+        }
+        Ok(())
     }
 
     fn obey_until_the_end(&mut self) -> Result<Ended, MachineError> {
@@ -181,4 +223,23 @@ impl<'a> Machine<'a> {
             }
         }
     }
+}
+
+/// Everything but the PCI devices.
+fn platform(
+    vm: &Arc<Vm>,
+    console: &Console,
+    events: &Events,
+) -> Result<Arc<Platform>, MachineError> {
+    let (serial, line) = SerialPort::new(console.output()).map_err(MachineError::Interrupt)?;
+    let power = Power::new().map_err(MachineError::Interrupt)?;
+    vm.connect_interrupt(&line, layout::SERIAL_IRQ)?;
+    vm.connect_interrupt(power.interrupt(), layout::ACPI_EVENT_IRQ)?;
+    let serial = Arc::new(serial);
+    console.attach(&serial);
+    let pci = PciBus::default();
+    // The bus is empty, so there is room.
+    let _ = pci.plug_at(0, HostBridge::default());
+    let platform = Platform::new(serial, power, pci, events.sender.clone());
+    Ok(Arc::new(platform))
 }

@@ -1,13 +1,16 @@
 //! What somebody outside may want of a machine, and how it is carried out.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use thiserror::Error;
 
 use super::{DeviceInfo, Ended, Machine, MachineError};
 use crate::kvm::KvmError;
 use crate::options::DeviceDescription;
+use crate::snapshot::SnapshotError;
 use crate::vhost_user::{FrontEnd, FrontEndError};
-use crate::virtio::{Device as _, Kind};
+use crate::virtio::{Device as _, Kind, SaveError};
 
 /// An order.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub enum Command {
     Remove(String),
     /// Tell what was counted, as Prometheus text.
     Metrics,
+    /// Write the machine into a folder.
+    Snapshot(PathBuf),
 }
 
 /// What an order brings.
@@ -95,7 +100,7 @@ pub enum Refusal {
     #[error("the machine has a vsock device already")]
     SecondVsock,
     /// The daemon.
-    #[error("{label}: {source}")]
+    #[error("{label}")]
     Device {
         /// Which device.
         label: String,
@@ -103,14 +108,25 @@ pub enum Refusal {
         source: FrontEndError,
     },
     /// The bus or the kernel.
-    #[error("{0}")]
+    #[error(transparent)]
     Machine(#[from] MachineError),
     /// A daemon that does not complete what it began.
     #[error("the daemon of {0} does not stop; the machine goes on")]
     Busy(String),
     /// KVM.
-    #[error("{0}")]
+    #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// A device's daemon does not hand out what it knows.
+    #[error("{id}")]
+    Save {
+        /// The device.
+        id: String,
+        /// Why.
+        source: SaveError,
+    },
+    /// The snapshot's files.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
 }
 
 /// What follows of an order.
@@ -136,6 +152,7 @@ impl Machine<'_> {
             Command::Add(described, device) => self.add(described, *device),
             Command::Remove(id) => self.ask_to_eject(&id),
             Command::Metrics => Ok(Answer::Metrics(self.metrics())),
+            Command::Snapshot(folder) => self.snapshot(&folder),
         })
     }
 
@@ -155,7 +172,7 @@ impl Machine<'_> {
     }
 
     /// Processors first: what a driver does must find its device.
-    fn pause(&mut self) -> Result<Answer, Refusal> {
+    pub(super) fn pause(&mut self) -> Result<Answer, Refusal> {
         if self.paused_at.is_some() {
             return Ok(Answer::Done);
         }
@@ -170,9 +187,14 @@ impl Machine<'_> {
         Ok(Answer::Done)
     }
 
-    fn resume(&mut self) -> Result<Answer, Refusal> {
+    pub(super) fn resume(&mut self) -> Result<Answer, Refusal> {
+        self.go_on()?;
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn go_on(&mut self) -> Result<(), MachineError> {
         let Some(clock) = self.paused_at else {
-            return Ok(Answer::Done);
+            return Ok(());
         };
         self.vm.set_clock(clock)?;
         self.paused_at = None;
@@ -183,7 +205,7 @@ impl Machine<'_> {
         for processor in &self.processors {
             processor.resume();
         }
-        Ok(Answer::Done)
+        Ok(())
     }
 
     fn add(

@@ -1,5 +1,6 @@
 //! What the guest's ports and addresses reach.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use crate::devices::{HotPlug, Power, Rtc, SerialPort};
 use crate::kvm::Guest;
 use crate::layout::{self, port};
 use crate::pci::PciBus;
+use crate::snapshot::PlatformState;
 
 /// Every device, in the order of their ports.
 #[derive(Debug)]
@@ -46,6 +48,31 @@ impl Platform {
             events,
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// What a snapshot keeps.
+    pub(super) fn save(&self) -> PlatformState {
+        let clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        PlatformState {
+            serial: self.serial.save(),
+            clock_register: clock.selected(),
+            events: self.power.events(),
+            hot_plug: self.hot_plug.unseen(),
+            pci_address: self.pci.address(),
+        }
+    }
+
+    /// Sets it.
+    pub(super) fn restore(&self, state: &PlatformState) -> io::Result<()> {
+        self.serial.restore(&state.serial)?;
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.select(state.clock_register);
+        self.hot_plug.restore(state.hot_plug);
+        if state.events != 0 {
+            self.power.tell(state.events);
+        }
+        self.pci.set_address(state.pci_address);
+        Ok(())
     }
 
     pub(super) fn power(&self) -> &Power {

@@ -12,6 +12,8 @@ use vm_memory::{
     GuestRegionMmap, region::GuestRegionCollectionError,
 };
 
+mod file;
+
 use crate::layout;
 
 pub use byte_size::{ByteSize, ByteSizeError};

@@ -133,6 +133,21 @@ pub enum BootProtocol {
 }
 
 impl Description {
+    /// A flag that was typed and would make a restored machine another one.
+    pub(super) fn changes_the_machine(&self) -> Option<&'static str> {
+        [
+            ("cpus", self.cpus.is_some()),
+            ("memory", self.memory.is_some()),
+            ("disk", !self.disk.is_empty()),
+            ("net", !self.net.is_empty()),
+            ("fs", !self.fs.is_empty()),
+            ("vsock", self.vsock.is_some()),
+            ("rng", self.rng.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, is_given)| is_given.then_some(name))
+    }
+
     /// This one, and what it does not say from `base`. Devices that may be given again are those of both,
     /// the base's first.
     #[must_use]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::boot::BootError;
+use crate::snapshot::SnapshotError;
 
 /// What is wrong with the command line or the configuration file.
 #[derive(Debug, Error)]
@@ -36,6 +37,12 @@ pub enum OptionsError {
         /// What is wrong, and where.
         reason: TextError,
     },
+    /// A restored machine is what it was.
+    #[error("--{0} does not go with --restore: the machine in the snapshot has its own")]
+    Restored(&'static str),
+    /// The snapshot.
+    #[error("--restore")]
+    Snapshot(#[from] SnapshotError),
     /// A file or text for the guest.
     #[error(transparent)]
     Boot(#[from] BootError),

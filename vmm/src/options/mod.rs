@@ -21,6 +21,7 @@ use crate::console::ConsoleConfig;
 use crate::kvm::Probe;
 use crate::machine::MachineConfig;
 use crate::memory::{ByteSize, MemoryConfig};
+use crate::snapshot::Snapshot;
 use crate::vhost_user::FrontEndConfig;
 
 /// Processors at most.
@@ -35,6 +36,14 @@ pub struct Options {
     /// TOML or JSON with the same words as these flags, which override it; devices are added to its own
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Go on with the machine in this folder, which a snapshot made; it has its devices and its size
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["config", "check"])]
+    restore: Option<PathBuf>,
+
+    /// Begin paused: POST /v1/resume lets it go on
+    #[arg(long)]
+    pub paused: bool,
 
     #[command(flatten)]
     machine: Description,
@@ -74,14 +83,41 @@ pub struct NamedDevice {
     pub front_end: FrontEndConfig,
 }
 
+impl NamedDevice {
+    /// As somebody would describe it who knows its name.
+    #[must_use]
+    pub fn describe(&self) -> DeviceDescription {
+        DeviceDescription {
+            id: Some(self.id.clone()),
+            front_end: self.front_end.clone(),
+        }
+    }
+}
+
 impl Options {
-    /// What the flags say, over what the file says.
+    /// The snapshot to go on with.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no description.
-    pub fn description(self) -> Result<Description, OptionsError> {
-        let base = self.config.as_deref().map(file::read).transpose()?;
-        Ok(self.machine.over(base.unwrap_or_default()))
+    /// When it cannot be read.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, OptionsError> {
+        let snapshot = self.restore.as_deref().map(Snapshot::open).transpose()?;
+        Ok(snapshot)
+    }
+
+    /// What the flags say, over what the file or the snapshot says.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no description; or a flag wants a snapshot's machine to be
+    /// another one.
+    pub fn description(self, snapshot: Option<&Snapshot>) -> Result<Description, OptionsError> {
+        let Some(snapshot) = snapshot else {
+            let base = self.config.as_deref().map(file::read).transpose()?;
+            return Ok(self.machine.over(base.unwrap_or_default()));
+        };
+        match self.machine.changes_the_machine() {
+            Some(flag) => Err(OptionsError::Restored(flag)),
+            None => Ok(self.machine.over(snapshot.machine.description.clone())),
+        }
     }
 }
 
@@ -91,6 +127,7 @@ impl Description {
     /// # Errors
     /// When it makes no sense, or a file cannot be opened.
     pub fn validate(self) -> Result<Config, OptionsError> {
+        let description = self.clone();
         let kernel = self.kernel.ok_or(OptionsError::NoKernel)?;
         let processors = self.cpus.unwrap_or(1);
         if !PROCESSORS.contains(&processors) {
@@ -117,6 +154,7 @@ impl Description {
                 prefault: self.prefault.unwrap_or(false),
             },
             machine: MachineConfig {
+                description,
                 processors,
                 boot,
                 probe,
@@ -190,7 +228,7 @@ mod tests {
     fn validate(arguments: &[&str]) -> Result<Config, OptionsError> {
         let words = [&["ringside-vmm"], arguments].concat();
         let options = Options::try_parse_from(words).unwrap();
-        options.description()?.validate()
+        options.description(None)?.validate()
     }
 
     fn message(arguments: &[&str]) -> String {

@@ -27,7 +27,8 @@ pub trait Function: Send {
     fn write_memory(&mut self, offset: u64, data: &[u8]);
 }
 
-type Shared = Arc<Mutex<dyn Function>>;
+/// A function on the bus.
+pub type SharedFunction = Arc<Mutex<dyn Function>>;
 
 /// The bus. Each device has a lock of its own.
 #[derive(Default)]
@@ -39,20 +40,38 @@ pub struct PciBus {
 
 #[derive(Default)]
 struct Slots {
-    devices: [Option<Shared>; DEVICES],
+    devices: [Option<SharedFunction>; DEVICES],
     /// What each device said it answers to when its configuration was last written.
     decoded: [Option<Range<u64>>; DEVICES],
 }
 
 impl PciBus {
+    /// What the guest wrote into the port's address register.
+    #[must_use]
+    pub fn address(&self) -> u32 {
+        self.address.load(Ordering::Relaxed)
+    }
+
+    /// Sets it.
+    pub fn set_address(&self, address: u32) {
+        self.address.store(address, Ordering::Relaxed);
+    }
+
     /// Puts a device into a place. `None` where there is no such place, or somebody has it.
     pub fn plug_at(&self, place: usize, function: impl Function + 'static) -> Option<()> {
+        self.plug_shared(place, Arc::new(Mutex::new(function)))
+    }
+
+    /// The same, for a device that somebody else keeps an eye on.
+    pub fn plug_shared(&self, place: usize, function: SharedFunction) -> Option<()> {
+        // Before the bus's own lock, as everywhere.
+        let decoded = lock(&function).decoded();
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if slots.devices.get(place)?.is_some() {
             return None;
         }
-        slots.decoded[place] = function.decoded();
-        slots.devices[place] = Some(Arc::new(Mutex::new(function)));
+        slots.decoded[place] = decoded;
+        slots.devices[place] = Some(function);
         Some(())
     }
 
@@ -160,12 +179,12 @@ impl PciBus {
         }
     }
 
-    fn device(&self, place: usize) -> Option<Shared> {
+    fn device(&self, place: usize) -> Option<SharedFunction> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         slots.devices.get(place)?.clone()
     }
 
-    fn at(&self, address: u64, len: usize) -> Option<(Shared, u64)> {
+    fn at(&self, address: u64, len: usize) -> Option<(SharedFunction, u64)> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let end = address.checked_add(len as u64)?;
         let holds = |range: &Range<u64>| range.start <= address && end <= range.end;
@@ -188,7 +207,7 @@ impl fmt::Debug for PciBus {
     }
 }
 
-fn lock(device: &Shared) -> MutexGuard<'_, dyn Function + 'static> {
+fn lock(device: &SharedFunction) -> MutexGuard<'_, dyn Function + 'static> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

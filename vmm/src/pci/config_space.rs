@@ -142,6 +142,29 @@ impl ConfigSpace {
         Some(start..start + u64::from(bar.size))
     }
 
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Sets what the guest had written into a space like this one. False where it is not like this one: a
+    /// bit that no guest can write differs, but for those that the function itself writes, behind the
+    /// capabilities' headers.
+    #[must_use]
+    pub fn restore(&mut self, bytes: &[u8]) -> bool {
+        let Ok(bytes): Result<[u8; SIZE], _> = bytes.try_into() else {
+            return false;
+        };
+        let identity = 0..offset::FIRST_CAPABILITY;
+        let differs = |at: usize| (bytes[at] ^ self.bytes[at]) & !self.writable[at] != 0;
+        if identity.into_iter().any(differs) {
+            return false;
+        }
+        self.write(0, &bytes);
+        true
+    }
+
     /// Two bytes at an offset within the space.
     #[must_use]
     pub fn u16_at(&self, offset: usize) -> u16 {

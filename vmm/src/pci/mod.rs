@@ -10,10 +10,10 @@ mod host_bridge;
 mod msix;
 mod wiring;
 
-pub use bus::{Function, PciBus};
+pub use bus::{Function, PciBus, SharedFunction};
 pub use config_space::{Bar, ConfigSpace, Identity};
 pub use host_bridge::HostBridge;
-pub use msix::{Msix, Vector};
+pub use msix::{Msix, MsixState, Vector};
 pub use wiring::Wiring;
 
 #[cfg(test)]

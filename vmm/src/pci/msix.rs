@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{ConfigSpace, Wiring};
@@ -32,7 +33,8 @@ pub struct Vector {
 }
 
 /// As the guest sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Entry {
     address: u64,
     data: u32,
@@ -61,6 +63,22 @@ impl Entry {
             data: u32::from_le_bytes(data),
             control: u32::from_le_bytes([i, j, k, l]) & MASKED,
         }
+    }
+}
+
+/// What a snapshot keeps of a function's vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MsixState {
+    entries: Vec<Entry>,
+    pending: Vec<bool>,
+}
+
+impl MsixState {
+    /// How many vectors there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
     }
 }
 
@@ -173,6 +191,40 @@ impl Msix {
             // Nothing to forget is an error.
             let _ = vector.event.read();
         }
+    }
+
+    /// The table, and interrupts that were not delivered.
+    #[must_use]
+    pub fn save(&self) -> MsixState {
+        MsixState {
+            entries: self.vectors.iter().map(|vector| vector.entry).collect(),
+            pending: self.vectors.iter().map(Vector::is_pending).collect(),
+        }
+    }
+
+    /// Sets them, and connects what is open by the restored configuration space. False where there are
+    /// not as many vectors.
+    #[must_use]
+    pub fn restore(&mut self, state: &MsixState, config: &ConfigSpace) -> bool {
+        let count = self.vectors.len();
+        if state.entries.len() != count || state.pending.len() != count {
+            return false;
+        }
+        for (vector, (entry, pending)) in self
+            .vectors
+            .iter_mut()
+            .zip(state.entries.iter().zip(&state.pending))
+        {
+            vector.entry = *entry;
+            if *pending {
+                let _ = vector.event.write(1);
+            }
+        }
+        self.control = config.u16_at(self.capability + 2) & (ENABLE | MASK_ALL);
+        for index in 0..count {
+            self.update(index);
+        }
+        true
     }
 
     /// Table entry and offset in it, of an aligned access to four or eight bytes.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::virtio::{Condition, Setup, Signals};
+use crate::virtio::{Condition, SaveError, Saved, Setup, Signals};
 
 /// Configuration writes that wait at most: a driver that writes faster loses some.
 const MOST_WRITES: usize = 16;
@@ -39,7 +40,19 @@ pub(super) struct State {
     pub(super) connected: bool,
     /// How often it was lost.
     pub(super) losses: u64,
+    pub(super) transfer: Option<Transfer>,
     pub(super) quit: bool,
+}
+
+/// A snapshot's wishes. Who waits for the answer may have gone.
+#[derive(Debug)]
+pub(super) enum Transfer {
+    Save(Sender<Result<Saved, SaveError>>),
+    Load {
+        features: u64,
+        state: Vec<u8>,
+        done: Sender<Result<(), SaveError>>,
+    },
 }
 
 impl Desk {

@@ -1,17 +1,18 @@
 //! The device that the transport sees: it leaves everything on the desk.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::desk::Desk;
+use super::desk::{Desk, Transfer};
 use super::session::Session;
 use super::worker::Worker;
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
-use crate::virtio::{Condition, Device, Kind, Setup, Signals};
+use crate::virtio::{Condition, Device, Kind, SaveError, Saved, Setup, Signals};
 
 /// How long a daemon that was started a moment ago has to listen.
 const STARTING: Duration = Duration::from_secs(2);
@@ -140,6 +141,24 @@ impl Device for FrontEnd {
 
     fn condition(&self) -> Condition {
         self.desk.condition()
+    }
+
+    fn save(&mut self) -> Receiver<Result<Saved, SaveError>> {
+        let (sender, receiver) = channel();
+        self.desk
+            .change(|it| it.transfer = Some(Transfer::Save(sender)));
+        receiver
+    }
+
+    fn load(&mut self, features: u64, state: Vec<u8>) -> Receiver<Result<(), SaveError>> {
+        let (done, receiver) = channel();
+        let transfer = Transfer::Load {
+            features,
+            state,
+            done,
+        };
+        self.desk.change(|it| it.transfer = Some(transfer));
+        receiver
     }
 }
 

@@ -1,9 +1,9 @@
 //! One connection to a daemon.
 
 mod requests;
+mod state;
 mod time_limit;
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -21,7 +21,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::error::failed;
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
-use crate::virtio::{QueueSetup, Setup};
+use crate::virtio::{Positions, QueueSetup, Setup};
 use requests::Requests;
 use time_limit::TimeLimit;
 
@@ -29,7 +29,8 @@ use time_limit::TimeLimit;
 const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIG)
-    .union(VhostUserProtocolFeatures::BACKEND_REQ);
+    .union(VhostUserProtocolFeatures::BACKEND_REQ)
+    .union(VhostUserProtocolFeatures::DEVICE_STATE);
 const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// How long a new daemon has to say what it is.
@@ -46,9 +47,6 @@ pub(super) struct Session {
     running: Vec<usize>,
     limit: Option<TimeLimit>,
 }
-
-/// The next entry of the available ring, by queue.
-pub(super) type Positions = BTreeMap<usize, u16>;
 
 /// Where a daemon begins in a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]

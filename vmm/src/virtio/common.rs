@@ -1,5 +1,7 @@
 //! The common configuration structure (virtio 1.2, 4.1.4.3) and the device's status.
 
+use serde::{Deserialize, Serialize};
+
 use super::queue::{NO_VECTOR, Queue};
 
 /// Device status bits (virtio 1.2, 2.1).
@@ -47,7 +49,39 @@ pub(super) struct Common {
     chosen_select: u32,
 }
 
+/// What a snapshot keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ChoiceState {
+    pub(super) chosen: u64,
+    pub(super) status: u8,
+    config_vector: u16,
+    queue_select: u16,
+    offered_select: u32,
+    chosen_select: u32,
+}
+
 impl Common {
+    pub(super) fn save(&self) -> ChoiceState {
+        ChoiceState {
+            chosen: self.chosen,
+            status: self.status,
+            config_vector: self.config_vector,
+            queue_select: self.queue_select,
+            offered_select: self.offered_select,
+            chosen_select: self.chosen_select,
+        }
+    }
+
+    pub(super) fn restore(&mut self, state: &ChoiceState) {
+        self.chosen = state.chosen;
+        self.status = state.status & status::KNOWN;
+        self.config_vector = state.config_vector;
+        self.queue_select = state.queue_select;
+        self.offered_select = state.offered_select;
+        self.chosen_select = state.chosen_select;
+    }
+
     pub(super) fn new(offered: u64) -> Self {
         Self {
             offered,

@@ -1,10 +1,12 @@
 //! What the transport needs of a device.
 
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
+use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Signals;
+use super::{Positions, Signals};
 
 /// Kinds of devices, with their numbers (virtio 1.2, 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,40 @@ pub trait Device: Send {
     fn resume(&mut self);
     /// How it is.
     fn condition(&self) -> Condition;
+    /// What a snapshot keeps of a paused device; the answer comes when its daemon has given it.
+    fn save(&mut self) -> Receiver<Result<Saved, SaveError>>;
+    /// Gives a paused device the state that a daemon of its kind had saved, for a driver with these
+    /// features, which is started next.
+    fn load(&mut self, features: u64, state: Vec<u8>) -> Receiver<Result<(), SaveError>>;
+}
+
+/// What a snapshot keeps of a device, besides what its driver wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Saved {
+    /// Where its queues go on.
+    pub positions: Positions,
+    /// Its daemon's own state; nothing where the daemon needs none.
+    pub state: Option<Vec<u8>>,
+}
+
+/// Why a device cannot be saved, or restored.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SaveError {
+    /// A daemon that keeps state, and does not hand it out.
+    #[error("its daemon does not offer DEVICE_STATE, so what the guest has open would be lost")]
+    NotOffered,
+    /// The daemon is not there.
+    #[error("its daemon is gone; wait until it is back")]
+    Gone,
+    /// State for a device that has none.
+    #[error("the snapshot has a state for it, and such a device has none")]
+    NoState,
+    /// More than anybody needs.
+    #[error("its daemon's state has more than {0} bytes")]
+    Long(usize),
+    /// Between the daemon and us.
+    #[error("its daemon's state was not transferred: {0}")]
+    Transfer(String),
 }
 
 /// How a device is, for whoever watches the machine.

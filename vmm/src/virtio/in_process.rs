@@ -1,10 +1,10 @@
 //! A device whose queues the VMM serves itself, where the data path is nobody's concern: a thread owns
 //! the queues from the driver's start to its reset, or to a pause.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{Builder, JoinHandle};
 
 use thiserror::Error;
@@ -13,7 +13,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Condition, Device, Kind, QueueSetup, Setup, Signals};
+use super::{Condition, Device, Kind, Positions, QueueSetup, SaveError, Saved, Setup, Signals};
 use crate::memory::GuestMemory;
 
 /// What the epoll set tells apart from the queues' numbers.
@@ -37,6 +37,14 @@ pub trait Server: Send + Sync + 'static {
     fn attach(&self, _signals: Arc<Signals>) {}
     /// The driver chose these features; none: it reset the device.
     fn chosen(&self, _features: Option<u64>) {}
+    /// What a snapshot keeps of it.
+    fn save(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Takes what was saved; false where it makes no sense.
+    fn load(&self, _state: &[u8]) -> bool {
+        false
+    }
     /// Serves what waits in a queue, at most one round of the ring; whether it used any.
     ///
     /// # Errors
@@ -74,8 +82,6 @@ pub struct InProcess<S: Server> {
     paused: bool,
     running: Option<Running>,
 }
-
-type Positions = BTreeMap<usize, u16>;
 
 #[derive(Debug)]
 struct Running {
@@ -226,6 +232,30 @@ impl<S: Server> Device for InProcess<S> {
             losses: 0,
         }
     }
+
+    fn save(&mut self) -> Receiver<Result<Saved, SaveError>> {
+        self.keep_positions();
+        let queues = self.setup.iter().flat_map(|setup| &setup.queues);
+        answered(Ok(Saved {
+            positions: queues.map(|queue| (queue.index, queue.position)).collect(),
+            state: self.server.save(),
+        }))
+    }
+
+    fn load(&mut self, _features: u64, state: Vec<u8>) -> Receiver<Result<(), SaveError>> {
+        answered(if self.server.load(&state) {
+            Ok(())
+        } else {
+            Err(SaveError::NoState)
+        })
+    }
+}
+
+fn answered<T>(answer: T) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    // The receiver is here.
+    let _ = sender.send(answer);
+    receiver
 }
 
 impl<S: Server> Drop for InProcess<S> {

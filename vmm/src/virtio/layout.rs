@@ -54,7 +54,10 @@ pub(super) fn add_capabilities(config: &mut ConfigSpace, device_config: u32) -> 
     let page = place(PLACE)?;
     add(TYPE_COMMON, place(COMMON)?, page, &[])?;
     add(TYPE_ISR, place(ISR)?, 4, &[])?;
-    add(TYPE_DEVICE, place(DEVICE)?, device_config, &[])?;
+    // Not every kind of device has a configuration, and drivers do not like one of no length.
+    if device_config > 0 {
+        add(TYPE_DEVICE, place(DEVICE)?, device_config, &[])?;
+    }
     let multiplier = NOTIFY_MULTIPLIER.to_le_bytes();
     add(TYPE_NOTIFY, place(NOTIFY)?, page, &multiplier)?;
     add(TYPE_PCI, 0, 0, &[0; 4])

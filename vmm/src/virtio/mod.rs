@@ -10,11 +10,11 @@ mod rng;
 mod signals;
 mod transport;
 
-pub use device::{Condition, Device, Kind, QueueSetup, Setup, SharedDevice};
+pub use device::{Condition, Device, Kind, QueueSetup, SaveError, Saved, Setup, SharedDevice};
 pub use in_process::{InProcess, ServeError, Server};
 pub use rng::Rng;
 pub use signals::Signals;
-pub use transport::{Accesses, Transport, TransportError};
+pub use transport::{Accesses, Positions, Transport, TransportError, TransportState};
 
 #[cfg(test)]
 mod tests;

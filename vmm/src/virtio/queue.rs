@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::QueueSetup;
@@ -24,7 +25,44 @@ pub(super) struct Queue {
     pub(super) kick_at: Option<u64>,
 }
 
+/// What a snapshot keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct QueueState {
+    size: u16,
+    vector: u16,
+    enabled: bool,
+    descriptors: u64,
+    available: u64,
+    used: u64,
+    /// The next entry of the available ring.
+    pub(super) position: u16,
+}
+
 impl Queue {
+    pub(super) fn save(&self, position: u16) -> QueueState {
+        QueueState {
+            size: self.size,
+            vector: self.vector,
+            enabled: self.enabled,
+            descriptors: self.descriptors,
+            available: self.available,
+            used: self.used,
+            position,
+        }
+    }
+
+    /// False where the saved queue is larger than this one may be.
+    pub(super) fn restore(&mut self, state: &QueueState) -> bool {
+        self.set_size(state.size);
+        self.vector = state.vector;
+        self.enabled = state.enabled;
+        self.descriptors = state.descriptors;
+        self.available = state.available;
+        self.used = state.used;
+        self.size == state.size
+    }
+
     pub(super) fn new(most: u16) -> io::Result<Self> {
         Ok(Self {
             most,

@@ -43,6 +43,16 @@ impl Signals {
         self.isr.swap(0, Ordering::AcqRel)
     }
 
+    pub(super) fn isr(&self) -> u8 {
+        self.isr.load(Ordering::Acquire)
+    }
+
+    pub(super) fn restore(&self, generation: u8, isr: u8, needs_reset: bool) {
+        self.generation.store(generation, Ordering::Release);
+        self.isr.store(isr, Ordering::Release);
+        self.needs_reset.store(needs_reset, Ordering::Release);
+    }
+
     /// The event of the configuration's vector.
     pub(super) fn set_event(&self, event: Option<EventFd>) {
         *self.event.lock().unwrap_or_else(PoisonError::into_inner) = event;

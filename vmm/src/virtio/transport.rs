@@ -1,5 +1,7 @@
 //! A virtio device as a PCI function.
 
+mod saved;
+
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -14,6 +16,8 @@ use super::layout::{self, access};
 use super::queue::{NO_VECTOR, Queue};
 use super::{Device, Setup, SharedDevice, Signals};
 use crate::pci::{ConfigSpace, Function, Identity, Msix, Wiring};
+
+pub use saved::{Positions, TransportState};
 
 /// Red Hat's vendor number for virtio, and the first device number (virtio 1.2, 4.1.2).
 const VENDOR: u16 = 0x1af4;

@@ -143,7 +143,7 @@ proptest! {
         flags.extend(nets.iter().map(|net| format!("--net={}", as_flag(net))));
         flags.extend(vsock.iter().map(|vsock| format!("--vsock={}", as_flag(vsock))));
         let words = [vec!["ringside-vmm".to_owned()], flags].concat();
-        let typed = Options::try_parse_from(words).unwrap().description().unwrap();
+        let typed = Options::try_parse_from(words).unwrap().description(None).unwrap();
 
         let list = |devices: &[Vec<Said>], write: fn(&[Said]) -> String| {
             let each: Vec<_> = devices.iter().map(|device| write(device)).collect();

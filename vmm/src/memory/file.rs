@@ -1,0 +1,161 @@
+//! The guest's memory in a file, as `memory` of a snapshot: the memory below the hole, then what is above
+//! it; what was never written is a hole of the file.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+
+use rustix::fs::SeekFrom as Find;
+use rustix::io::Errno;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::GuestMemory;
+use crate::layout;
+
+/// Bytes at a time.
+const PIECE: u64 = 1 << 20;
+
+impl GuestMemory {
+    /// Writes all of it into an empty file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, to: &mut File) -> io::Result<()> {
+        to.set_len(self.size)?;
+        self.each_piece(&self.file, |address, offset, len| {
+            to.seek(SeekFrom::Start(offset))?;
+            let written = self.mapped.write_all_volatile_to(address, to, len);
+            written.map_err(io::Error::other)
+        })
+    }
+
+    /// Fills memory that is zero from a file of the same size.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has another size.
+    pub fn load(&self, from: &mut File) -> io::Result<()> {
+        let size = from.metadata()?.len();
+        if size != self.size {
+            let expected = self.size;
+            let sentence = format!("it has {size} bytes, and the guest's memory {expected}");
+            return Err(io::Error::other(sentence));
+        }
+        let extents = from.try_clone()?;
+        self.each_piece(&extents, |address, offset, len| {
+            from.seek(SeekFrom::Start(offset))?;
+            let read = self.mapped.read_exact_volatile_from(address, from, len);
+            read.map_err(io::Error::other)
+        })
+    }
+
+    /// Calls `each` with address, offset and length of what `file` has, in pieces within one region.
+    fn each_piece(
+        &self,
+        file: &File,
+        mut each: impl FnMut(GuestAddress, u64, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut offset = 0;
+        while let Some((start, end)) = next_extent(file, offset, self.size)? {
+            offset = start;
+            while offset < end {
+                let boundary = if offset < layout::HOLE {
+                    layout::HOLE
+                } else {
+                    u64::MAX
+                };
+                let len = PIECE.min(end - offset).min(boundary - offset);
+                let address = GuestAddress(address(offset));
+                each(
+                    address,
+                    offset,
+                    usize::try_from(len).map_err(io::Error::other)?,
+                )?;
+                offset += len;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn address(offset: u64) -> u64 {
+    if offset < layout::HOLE {
+        offset
+    } else {
+        layout::HOLE_END + (offset - layout::HOLE)
+    }
+}
+
+/// The next bytes that are there from `from` on; none where nothing comes any more.
+fn next_extent(file: &impl AsFd, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
+    if from >= size {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, Find::Data(from)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that does not tell: all of it is there.
+        Err(Errno::INVAL) => return Ok(Some((from, size))),
+        Err(error) => return Err(error.into()),
+    };
+    let end = rustix::fs::seek(file, Find::Hole(start))?.min(size);
+    Ok((start < size).then_some((start, end)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::memory::{ByteSize, MemoryConfig};
+
+    fn memory() -> GuestMemory {
+        GuestMemory::new(MemoryConfig {
+            size: ByteSize(4 << 30),
+            hugepages: false,
+            prefault: false,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn memory_comes_back_from_a_file_and_holes_stay_holes() {
+        let scratch = lab::scratch::Scratch::new("memory").unwrap();
+        let (memory, restored) = (memory(), memory());
+        let places = [
+            0,
+            0x1234_5678,
+            layout::HOLE - 8,
+            layout::HOLE_END,
+            layout::HOLE_END + (1 << 29),
+        ];
+        for place in places {
+            memory
+                .mapped()
+                .write_obj(place ^ 0x5a, GuestAddress(place))
+                .unwrap();
+        }
+        let path = scratch.join("memory");
+        memory.save(&mut File::create(&path).unwrap()).unwrap();
+        let saved = std::fs::metadata(&path).unwrap();
+        assert_eq!(saved.len(), 4 << 30);
+        assert!(saved.blocks() * 512 < 1 << 20, "{} blocks", saved.blocks());
+        restored.load(&mut File::open(&path).unwrap()).unwrap();
+        for place in places {
+            let read: u64 = restored.mapped().read_obj(GuestAddress(place)).unwrap();
+            assert_eq!(read, place ^ 0x5a, "{place:#x}");
+        }
+        let used = |memory: &GuestMemory| rustix::fs::fstat(&*memory.file).unwrap().st_blocks;
+        assert_eq!(used(&memory), used(&restored));
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_refused() {
+        let scratch = lab::scratch::Scratch::new("memory").unwrap();
+        let path = scratch.file("memory", [0; 100]).unwrap();
+        let error = memory().load(&mut File::open(path).unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it has 100 bytes, and the guest's memory 4294967296"
+        );
+    }
+}
