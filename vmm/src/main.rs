@@ -20,7 +20,7 @@ use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
 use vmm::snapshot::{Snapshot, SnapshotError};
 use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
-use vmm::virtio::Rng;
+use vmm::virtio::{Balloon, Rng};
 
 #[derive(Debug, Error)]
 enum Error {
@@ -125,6 +125,9 @@ fn run_machine(
     if config.rng {
         let source = Rng::device(&memory).map_err(Error::Rng)?;
         devices.add_own(Arc::new(Mutex::new(source)));
+    }
+    if let Some(size) = config.balloon {
+        devices.add_balloon(Arc::new(Balloon::new(&memory, size.0)));
     }
     let controller = events.controller(&memory);
     let api = config.api_socket.as_deref();

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::http::{METRICS, Request, Response, Status};
 use crate::machine::{Answer, Command, Controller, Refusal};
-use crate::options::{DeviceDescription, parse_device};
+use crate::options::{DeviceDescription, Size, parse_device};
 
 /// Who carries out what the API is asked for.
 pub trait Target {
@@ -69,6 +69,10 @@ pub(super) const ROUTES: &[Route] = &[
     route("DELETE", "/v1/devices/{id}", |target, id, _| {
         order(target, Command::Remove(id.to_owned()))
     }),
+    route("GET", "/v1/memory", |target, _, _| {
+        order(target, Command::Memory)
+    }),
+    route("PUT", "/v1/memory", |target, _, body| memory(target, body)),
     route("POST", "/v1/snapshot", |target, _, body| {
         snapshot(target, body)
     }),
@@ -142,6 +146,22 @@ fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
     }
 }
 
+/// `{"balloon": "64M"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryOrder {
+    balloon: Size,
+}
+
+fn memory(target: &dyn Target, body: &[u8]) -> Response {
+    match serde_json::from_slice::<MemoryOrder>(body) {
+        Ok(MemoryOrder {
+            balloon: Size(size),
+        }) => order(target, Command::Balloon(size)),
+        Err(error) => Response::error(Status::BadRequest, &error),
+    }
+}
+
 fn order(target: &dyn Target, command: Command) -> Response {
     response(target.order(command))
 }
@@ -153,6 +173,7 @@ fn response(result: Result<Answer, Refusal>) -> Response {
         Ok(Answer::Info(info)) => Response::json(Status::Ok, &info),
         Ok(Answer::Devices(devices)) => Response::json(Status::Ok, &devices),
         Ok(Answer::Added(device)) => Response::json(Status::Created, &device),
+        Ok(Answer::Memory(memory)) => Response::json(Status::Ok, &memory),
         Ok(Answer::Metrics(body)) => Response {
             kind: METRICS,
             body,
@@ -169,9 +190,10 @@ fn status(refusal: &Refusal) -> Status {
         | Refusal::SecondVsock
         | Refusal::Busy(_)
         | Refusal::Ended
+        | Refusal::NoBalloon
         | Refusal::Save { .. }
         | Refusal::Snapshot(_) => Status::Conflict,
-        Refusal::Device { .. } => Status::BadRequest,
-        Refusal::Machine(_) | Refusal::Kvm(_) => Status::Failed,
+        Refusal::Device { .. } | Refusal::LargeBalloon(_) => Status::BadRequest,
+        Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) => Status::Failed,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::{Answer, Command, DeviceInfo, Info, Refusal, State};
+use crate::machine::{Answer, BalloonInfo, Command, DeviceInfo, Info, MemoryInfo, Refusal, State};
 use crate::options::DeviceDescription;
 
 /// Says what it was asked for.
@@ -47,6 +47,15 @@ impl Target for &Memo {
             })),
             Command::Devices => Ok(Answer::Devices(vec![device("disk0"), device("disk1")])),
             Command::Remove(id) if id == "none" => Err(Refusal::NoDevice(id)),
+            Command::Memory => Ok(Answer::Memory(MemoryInfo {
+                size: 1,
+                resident: 2,
+                balloon: Some(BalloonInfo {
+                    target: 3,
+                    actual: 4,
+                    returned: 5,
+                }),
+            })),
             Command::Metrics => Ok(Answer::Metrics("text 1\n".into())),
             Command::Pause | Command::Resume | Command::Snapshot(_) => Ok(Answer::Done),
             _ => Ok(Answer::Begun),
@@ -138,6 +147,21 @@ fn a_device_is_added_as_described() {
         answered.contains("{\"error\":\"there is a device taken already\"}"),
         "{answered}"
     );
+}
+
+#[test]
+fn a_balloon_is_blown_up() {
+    let put = |body: &str| ask(&post("/v1/memory", body).replacen("POST", "PUT", 1));
+    for (body, order) in [
+        (r#"{"balloon": "64M"}"#, "Balloon(ByteSize(67108864))"),
+        (r#"{"balloon": 4096}"#, "Balloon(ByteSize(4096))"),
+    ] {
+        let (answered, asked) = put(body);
+        assert_eq!(asked, [order]);
+        assert!(answered.contains(" 202 "), "{answered}");
+    }
+    let (answered, asked) = put(r#"{"balloon": "x"}"#);
+    assert!(answered.contains(" 400 ") && asked.is_empty(), "{answered}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::layout;
 use crate::options::NamedDevice;
 use crate::pci::PciBus;
 use crate::snapshot::DeviceState;
-use crate::virtio::{Accesses, Device, Kind, SharedDevice, Transport, TransportState};
+use crate::virtio::{Accesses, Balloon, Device, Kind, SharedDevice, Transport, TransportState};
 
 /// How long a device has to stop when the machine ends or is paused, or the device is removed.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ pub(super) struct Attached {
 
 /// All of them, in the order in which they came.
 #[derive(Default)]
-pub struct DeviceSet(Vec<Attached>);
+pub struct DeviceSet(Vec<Attached>, Option<Arc<Balloon>>);
 
 /// A device, for whoever watches the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,6 +74,16 @@ impl DeviceSet {
     pub fn add_own(&mut self, device: SharedDevice) {
         let id = lock(&device).kind().word().to_owned();
         self.push(id, None, device);
+    }
+
+    /// Adds a balloon.
+    pub fn add_balloon(&mut self, balloon: Arc<Balloon>) {
+        self.add_own(Arc::new(Mutex::new(balloon.device())));
+        self.1 = Some(balloon);
+    }
+
+    pub(super) fn balloon(&self) -> Option<&Arc<Balloon>> {
+        self.1.as_ref()
     }
 
     fn push(&mut self, id: String, named: Option<NamedDevice>, device: SharedDevice) {

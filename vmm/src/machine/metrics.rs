@@ -37,6 +37,28 @@ impl Machine<'_> {
         text.value("paused", &[], u8::from(self.paused_at.is_some()));
         text.family("memory_bytes", "gauge", "The guest's memory.");
         text.value("memory_bytes", &[], self.vm.memory_size());
+        if let Ok(resident) = self.vm.memory().resident() {
+            text.family(
+                "memory_resident_bytes",
+                "gauge",
+                "What of it takes room on the host.",
+            );
+            text.value("memory_resident_bytes", &[], resident);
+        }
+        if let Some(balloon) = self.devices.balloon() {
+            let sizes = [("target", balloon.target()), ("actual", balloon.actual())];
+            text.family(
+                "balloon_bytes",
+                "gauge",
+                "What is wanted in the balloon, and what is in it.",
+            );
+            for (kind, bytes) in sizes {
+                text.value("balloon_bytes", &[("kind", kind)], bytes);
+            }
+            let help = "What the guest gave back, by balloon or by report.";
+            text.family("memory_returned_bytes_total", "counter", help);
+            text.value("memory_returned_bytes_total", &[], balloon.returned());
+        }
         self.exits(&mut text);
         self.device_accesses(&mut text);
         self.device_states(&mut text);

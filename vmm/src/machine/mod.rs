@@ -28,7 +28,7 @@ use platform::Platform;
 
 pub use devices::{DeviceInfo, DeviceSet};
 pub use events::{Controller, Events, QuitHandle};
-pub use orders::{Answer, Command, Info, Refusal, State};
+pub use orders::{Answer, BalloonInfo, Command, Info, MemoryInfo, Refusal, State};
 
 /// What a machine is made of, besides its devices.
 #[derive(Debug)]

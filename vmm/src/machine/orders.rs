@@ -1,5 +1,6 @@
 //! What somebody outside may want of a machine, and how it is carried out.
 
+use std::io;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use thiserror::Error;
 
 use super::{DeviceInfo, Ended, Machine, MachineError};
 use crate::kvm::KvmError;
+use crate::memory::ByteSize;
 use crate::options::DeviceDescription;
 use crate::snapshot::SnapshotError;
 use crate::vhost_user::{FrontEnd, FrontEndError};
@@ -35,6 +37,10 @@ pub enum Command {
     Remove(String),
     /// Tell what was counted, as Prometheus text.
     Metrics,
+    /// Tell of its memory.
+    Memory,
+    /// Blow the balloon up, or let air out: so many bytes are wanted in it.
+    Balloon(ByteSize),
     /// Write the machine into a folder.
     Snapshot(PathBuf),
 }
@@ -54,6 +60,8 @@ pub enum Answer {
     Added(DeviceInfo),
     /// What was counted.
     Metrics(String),
+    /// Its memory.
+    Memory(MemoryInfo),
 }
 
 /// How a machine is.
@@ -72,6 +80,30 @@ pub struct Info {
     pub memory: u64,
     /// Devices on the bus.
     pub devices: usize,
+}
+
+/// A machine's memory, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MemoryInfo {
+    /// What the guest was given.
+    pub size: u64,
+    /// What of it takes room on the host.
+    pub resident: u64,
+    /// Its balloon.
+    pub balloon: Option<BalloonInfo>,
+}
+
+/// A balloon, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BalloonInfo {
+    /// What is wanted in it.
+    pub target: u64,
+    /// What is in it.
+    pub actual: u64,
+    /// What the guest gave back since the start, by balloon or by report.
+    pub returned: u64,
 }
 
 /// Whether the guest runs.
@@ -124,6 +156,15 @@ pub enum Refusal {
         /// Why.
         source: SaveError,
     },
+    /// A machine without one.
+    #[error("the machine has no balloon: --balloon 0 gives it one")]
+    NoBalloon,
+    /// A balloon in which no guest has room.
+    #[error("a balloon of {0} is all of the guest's memory")]
+    LargeBalloon(ByteSize),
+    /// The kernel does not tell.
+    #[error("cannot tell how much memory is used")]
+    Resident(#[source] io::Error),
     /// The snapshot's files.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -152,6 +193,8 @@ impl Machine<'_> {
             Command::Add(described, device) => self.add(described, *device),
             Command::Remove(id) => self.ask_to_eject(&id),
             Command::Metrics => Ok(Answer::Metrics(self.metrics())),
+            Command::Memory => self.memory(),
+            Command::Balloon(size) => self.resize_balloon(size),
             Command::Snapshot(folder) => self.snapshot(&folder),
         })
     }
@@ -169,6 +212,29 @@ impl Machine<'_> {
             memory: self.vm.memory_size(),
             devices: self.devices.iter().count(),
         }
+    }
+
+    fn memory(&self) -> Result<Answer, Refusal> {
+        let memory = self.vm.memory();
+        let balloon = self.devices.balloon().map(|balloon| BalloonInfo {
+            target: balloon.target(),
+            actual: balloon.actual(),
+            returned: balloon.returned(),
+        });
+        Ok(Answer::Memory(MemoryInfo {
+            size: memory.size(),
+            resident: memory.resident().map_err(Refusal::Resident)?,
+            balloon,
+        }))
+    }
+
+    fn resize_balloon(&self, size: ByteSize) -> Result<Answer, Refusal> {
+        let balloon = self.devices.balloon().ok_or(Refusal::NoBalloon)?;
+        if size.0 >= self.vm.memory_size() {
+            return Err(Refusal::LargeBalloon(size));
+        }
+        balloon.resize(size.0);
+        Ok(Answer::Begun)
     }
 
     /// Processors first: what a driver does must find its device.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 
-use rustix::fs::SeekFrom as Find;
+use rustix::fs::{FallocateFlags, SeekFrom as Find};
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -46,6 +46,34 @@ impl GuestMemory {
             let read = self.mapped.read_exact_volatile_from(address, from, len);
             read.map_err(io::Error::other)
         })
+    }
+
+    /// Gives a part of memory back to the host: it is zero afterwards, and takes room again when it is
+    /// touched. False where it is not memory, or not one piece of it.
+    #[must_use]
+    pub fn discard(&self, address: u64, len: u64) -> bool {
+        let Some(end) = address.checked_add(len).filter(|_| len > 0) else {
+            return false;
+        };
+        let offset = if end <= self.low_end() {
+            address
+        } else if address >= layout::HOLE_END && end <= self.high_end() {
+            address - layout::HOLE_END + layout::HOLE
+        } else {
+            return false;
+        };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&*self.file, flags, offset, len).is_ok()
+    }
+
+    /// Bytes of it that take room on the host.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn resident(&self) -> io::Result<u64> {
+        const BLOCK: u64 = 512;
+        let blocks = rustix::fs::fstat(&*self.file)?.st_blocks;
+        Ok(u64::try_from(blocks).unwrap_or(0) * BLOCK)
     }
 
     /// Calls `each` with address, offset and length of what `file` has, in pieces within one region.

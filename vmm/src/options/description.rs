@@ -101,6 +101,12 @@ pub struct Description {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<bool>,
 
+    /// Let the guest give memory back: free pages by itself, and as much as SIZE, which can be changed while
+    /// it runs (0 is a balloon without air): virtio-balloon
+    #[arg(long, value_name = "SIZE")]
+    #[serde(with = "text::size", skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<ByteSize>,
+
     /// Socket to give the machine orders on, HTTP and JSON: docs/vmm-api.yaml
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +149,7 @@ impl Description {
             ("fs", !self.fs.is_empty()),
             ("vsock", self.vsock.is_some()),
             ("rng", self.rng.is_some()),
+            ("balloon", self.balloon.is_some()),
         ]
         .into_iter()
         .find_map(|(name, is_given)| is_given.then_some(name))
@@ -168,6 +175,7 @@ impl Description {
             fs,
             vsock,
             rng,
+            balloon,
             api_socket,
             no_reboot,
             no_probe,
@@ -188,6 +196,7 @@ impl Description {
             fs: [base.fs, fs].concat(),
             vsock: vsock.or(base.vsock),
             rng: rng.or(base.rng),
+            balloon: balloon.or(base.balloon),
             api_socket: api_socket.or(base.api_socket),
             no_reboot: no_reboot.or(base.no_reboot),
             no_probe: no_probe.or(base.no_probe),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::boot::BootError;
+use crate::memory::ByteSize;
 use crate::snapshot::SnapshotError;
 
 /// What is wrong with the command line or the configuration file.
@@ -18,6 +19,9 @@ pub enum OptionsError {
     /// No end for the serial port.
     #[error("--serial {0}: neither tty, null, file=PATH nor socket=PATH")]
     Serial(String),
+    /// A balloon in which no guest has room.
+    #[error("--balloon {0} is all of the guest's memory")]
+    Balloon(ByteSize),
     /// Two devices of one name.
     #[error("two devices have id={0}")]
     SameId(String),

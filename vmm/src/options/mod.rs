@@ -15,6 +15,7 @@ pub use description::{BootProtocol, Description};
 pub use device::DeviceDescription;
 pub use error::{DeviceError, OptionsError, TextError};
 pub use file::{parse, parse_device};
+pub(crate) use text::Size;
 
 use crate::boot::{self, BootConfig, NamedFile, Protocol};
 use crate::console::ConsoleConfig;
@@ -66,6 +67,8 @@ pub struct Config {
     pub devices: Vec<NamedDevice>,
     /// It has a source of random numbers.
     pub rng: bool,
+    /// It has a balloon, of so many bytes at first.
+    pub balloon: Option<ByteSize>,
     /// Where it takes orders.
     pub api_socket: Option<PathBuf>,
     /// A reset ends it.
@@ -146,13 +149,14 @@ impl Description {
         } else {
             Probe::Check
         };
+        let memory = MemoryConfig {
+            size: self.memory.unwrap_or(USUAL_MEMORY),
+            hugepages: self.hugepages.unwrap_or(false),
+            prefault: self.prefault.unwrap_or(false),
+        };
         let devices = [self.disk, self.net, self.fs, Vec::from_iter(self.vsock)].concat();
         Ok(Config {
-            memory: MemoryConfig {
-                size: self.memory.unwrap_or(USUAL_MEMORY),
-                hugepages: self.hugepages.unwrap_or(false),
-                prefault: self.prefault.unwrap_or(false),
-            },
+            memory,
             machine: MachineConfig {
                 description,
                 processors,
@@ -162,6 +166,7 @@ impl Description {
             console: console(self.serial.as_deref().unwrap_or("tty"))?,
             devices: name(devices)?,
             rng: self.rng.unwrap_or(false),
+            balloon: balloon(self.balloon, memory.size)?,
             api_socket: self.api_socket,
             no_reboot: self.no_reboot.unwrap_or(false),
         })
@@ -208,6 +213,13 @@ impl DeviceDescription {
             label,
             front_end: self.front_end,
         }
+    }
+}
+
+fn balloon(balloon: Option<ByteSize>, memory: ByteSize) -> Result<Option<ByteSize>, OptionsError> {
+    match balloon {
+        Some(balloon) if balloon >= memory => Err(OptionsError::Balloon(balloon)),
+        other => Ok(other),
     }
 }
 

@@ -14,6 +14,16 @@ use crate::virtio::Kind;
 /// A value that means the same with and without quotes, as it is without them on the command line.
 struct Scalar(String);
 
+/// A size by itself: `"64M"`, or a number of bytes.
+pub(crate) struct Size(pub(crate) ByteSize);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let Scalar(text) = Scalar::deserialize(from)?;
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct AnyScalar;
@@ -47,8 +57,7 @@ pub(super) mod size {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<ByteSize>, D::Error> {
-        let Scalar(text) = Scalar::deserialize(from)?;
-        text.parse().map(Some).map_err(D::Error::custom)
+        Size::deserialize(from).map(|Size(size)| Some(size))
     }
 
     #[expect(clippy::ref_option, reason = "serde hands over the field")]

@@ -17,6 +17,8 @@ pub enum Kind {
     Block = 2,
     /// Entropy source.
     Rng = 4,
+    /// Memory that the guest gives back.
+    Balloon = 5,
     /// Sockets between host and guest.
     Vsock = 19,
     /// File system.
@@ -31,6 +33,7 @@ impl Kind {
             Self::Net => "net",
             Self::Block => "disk",
             Self::Rng => "rng",
+            Self::Balloon => "balloon",
             Self::Vsock => "vsock",
             Self::Fs => "fs",
         }
@@ -43,7 +46,7 @@ impl Kind {
             Self::Net => [0, 0, 2],
             Self::Block | Self::Fs => [0, 0x80, 1],
             Self::Vsock => [0, 0x80, 2],
-            Self::Rng => [0, 0, 0xff],
+            Self::Rng | Self::Balloon => [0, 0, 0xff],
         }
     }
 }
