@@ -38,7 +38,10 @@ pub(super) struct Attached {
 
 /// All of them, in the order in which they came.
 #[derive(Default)]
-pub struct DeviceSet(Vec<Attached>, Option<Arc<Balloon>>);
+pub struct DeviceSet {
+    attached: Vec<Attached>,
+    balloon: Option<Arc<Balloon>>,
+}
 
 /// A device, for whoever watches the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,15 +82,15 @@ impl DeviceSet {
     /// Adds a balloon.
     pub fn add_balloon(&mut self, balloon: Arc<Balloon>) {
         self.add_own(Arc::new(Mutex::new(balloon.device())));
-        self.1 = Some(balloon);
+        self.balloon = Some(balloon);
     }
 
     pub(super) fn balloon(&self) -> Option<&Arc<Balloon>> {
-        self.1.as_ref()
+        self.balloon.as_ref()
     }
 
     fn push(&mut self, id: String, named: Option<NamedDevice>, device: SharedDevice) {
-        self.0.push(Attached {
+        self.attached.push(Attached {
             id,
             device,
             named,
@@ -100,15 +103,17 @@ impl DeviceSet {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Attached> {
-        self.0.iter()
+        self.attached.iter()
     }
 
     pub(super) fn has(&self, id: &str) -> bool {
-        self.0.iter().any(|it| it.id == id)
+        self.attached.iter().any(|it| it.id == id)
     }
 
     pub(super) fn has_kind(&self, kind: Kind) -> bool {
-        self.0.iter().any(|it| lock(&it.device).kind() == kind)
+        self.attached
+            .iter()
+            .any(|it| lock(&it.device).kind() == kind)
     }
 
     pub(super) fn get_mut(&mut self, id: &str) -> Result<&mut Attached, Refusal> {
@@ -117,17 +122,17 @@ impl DeviceSet {
     }
 
     pub(super) fn find(&mut self, id: &str) -> Option<&mut Attached> {
-        self.0.iter_mut().find(|it| it.id == id)
+        self.attached.iter_mut().find(|it| it.id == id)
     }
 
     pub(super) fn infos(&self) -> Vec<DeviceInfo> {
-        self.0.iter().map(Attached::info).collect()
+        self.attached.iter().map(Attached::info).collect()
     }
 
     /// Puts every device on the bus of a new machine. Those that were leaving are gone.
     pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
-        self.0.retain(|it| !it.leaving);
-        for place in 0..self.0.len() {
+        self.attached.retain(|it| !it.leaving);
+        for place in 0..self.attached.len() {
             self.plug(place, bus, vm, None)?;
         }
         Ok(())
@@ -142,8 +147,8 @@ impl DeviceSet {
     ) -> Result<(), MachineError> {
         self.pause_all();
         self.restore(states)?;
-        for place in 0..self.0.len() {
-            let id = &self.0[place].id;
+        for place in 0..self.attached.len() {
+            let id = &self.attached[place].id;
             let state = states.iter().find(|state| state.id == *id);
             let state = state.ok_or_else(|| MachineError::NotInSnapshot(id.clone()))?;
             self.plug(place, bus, vm, Some(&state.transport))?;
@@ -153,9 +158,9 @@ impl DeviceSet {
 
     /// Puts the device that was added last on the bus: its place there.
     pub(super) fn plug_last(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<usize, MachineError> {
-        let plugged = self.plug(self.0.len().saturating_sub(1), bus, vm, None);
+        let plugged = self.plug(self.attached.len().saturating_sub(1), bus, vm, None);
         if plugged.is_err() {
-            self.0.pop();
+            self.attached.pop();
         }
         plugged
     }
@@ -167,8 +172,8 @@ impl DeviceSet {
         vm: &Arc<Vm>,
         state: Option<&TransportState>,
     ) -> Result<usize, MachineError> {
-        let reserved: Vec<usize> = self.0.iter().filter_map(|it| it.slot).collect();
-        let attached = self.0.get(index).ok_or(MachineError::Places)?;
+        let reserved: Vec<usize> = self.attached.iter().filter_map(|it| it.slot).collect();
+        let attached = self.attached.get(index).ok_or(MachineError::Places)?;
         let free = || bus.free_place(&reserved);
         let slot = attached.slot.or_else(free).ok_or(MachineError::Places)?;
         let vectors = lock(&attached.device).queue_sizes().len() + 1;
@@ -177,7 +182,7 @@ impl DeviceSet {
         } else {
             attached.interrupts.clone()
         };
-        let attached = &mut self.0[index];
+        let attached = &mut self.attached[index];
         let address = base_address(slot).ok_or(MachineError::Places)?;
         let mut transport = Transport::new(attached.device.clone(), vm.clone(), address, &numbers)?;
         if state.is_some_and(|state| !transport.restore(state)) {
@@ -194,7 +199,11 @@ impl DeviceSet {
 
     /// The lowest interrupt numbers that no device has; fewer than wanted where there are no more.
     fn free_interrupts(&self, wanted: usize) -> Vec<u32> {
-        let taken = |number: &u32| self.0.iter().any(|it| it.interrupts.contains(number));
+        let taken = |number: &u32| {
+            self.attached
+                .iter()
+                .any(|it| it.interrupts.contains(number))
+        };
         (layout::FIRST_MESSAGE_GSI..layout::MESSAGE_GSI_END)
             .filter(|number| !taken(number))
             .take(wanted)
@@ -203,8 +212,8 @@ impl DeviceSet {
 
     /// The guest has let go of the device in this place: it ends, and its daemon's connection with it.
     pub(super) fn remove(&mut self, slot: usize) -> Option<String> {
-        let index = self.0.iter().position(|it| it.slot == Some(slot))?;
-        let mut gone = self.0.remove(index);
+        let index = self.attached.iter().position(|it| it.slot == Some(slot))?;
+        let mut gone = self.attached.remove(index);
         gone.transport = None;
         lock(&gone.device).reset();
         let device = &gone.device;
@@ -215,10 +224,10 @@ impl DeviceSet {
 
     /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
     pub(super) fn stop(&mut self) {
-        for attached in &self.0 {
+        for attached in &self.attached {
             lock(&attached.device).reset();
         }
-        for attached in &mut self.0 {
+        for attached in &mut self.attached {
             attached.transport = None;
             wait_for(&attached.device, |device| device.is_reset());
             // For the next machine, if this one was paused.
@@ -227,7 +236,7 @@ impl DeviceSet {
     }
 
     pub(super) fn pause_all(&self) {
-        for attached in &self.0 {
+        for attached in &self.attached {
             lock(&attached.device).pause();
         }
     }
@@ -236,14 +245,14 @@ impl DeviceSet {
     pub(super) fn pause(&self) -> Result<(), Refusal> {
         self.pause_all();
         let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_paused());
-        match self.0.iter().find(stays) {
+        match self.attached.iter().find(stays) {
             Some(attached) => Err(Refusal::Busy(attached.id.clone())),
             None => Ok(()),
         }
     }
 
     pub(super) fn resume(&self) {
-        for attached in &self.0 {
+        for attached in &self.attached {
             lock(&attached.device).resume();
         }
     }

@@ -24,7 +24,7 @@ const REPORTING: usize = 2;
 const DEFLATE_ON_OOM: u64 = 1 << 2;
 const PAGE_REPORTING: u64 = 1 << 5;
 /// Bytes of a balloon's page, whatever the guest's are.
-pub const PAGE: u64 = 4096;
+const PAGE: u64 = 4096;
 /// Page numbers of one request at most; Linux gives 256.
 const MOST_PAGES: usize = 4096;
 /// Configuration: pages that we want, pages that the guest gave.

@@ -111,8 +111,11 @@ fn a_running_machine_does_what_it_is_told() -> TestResult {
     Ok(())
 }
 
-/// Fills memory with what nobody can guess, and compares again and again; so with a disk.
+/// Fills memory with what nobody can guess, and compares again and again; so with a disk. A file stays
+/// open for writing.
 const KEEPER: &str = r#"
+mount -t virtiofs files /mnt
+exec 3>>/mnt/log
 dd if=/dev/urandom of=/tmp/data bs=1M count=24 2>/dev/null
 sum=$(md5sum </tmp/data)
 dd if=/tmp/data of=/dev/vda bs=1M count=8 oflag=direct 2>/dev/null
@@ -123,6 +126,7 @@ until [ -e /tmp/stop ]; do
     n=$((n + 1))
     [ "$(md5sum </tmp/data)" = "$sum" ] || echo "memory FAILED"
     dd if=/dev/vda bs=1M count=8 iflag=direct 2>/dev/null | cmp -n 8388608 - /tmp/data || echo "disk FAILED"
+    echo "line $n" >&3 || echo "file FAILED"
     echo "tick $n"
 done
 dmesg | grep -E "soft lockup|stall|BUG:|I/O error" && echo FAILED
@@ -130,11 +134,20 @@ echo "kept everything for $n ticks"
 poweroff -f"#;
 
 const SNAPSHOTS: &str = r#"
-truncate -s 16M disk
-blk --blk-file disk
-boot one --kernel "$ELF" --cpus 2 --api-socket api.sock --disk socket=blk.sock --rng &
+truncate -s 16M disk; mkdir files
+blk --blk-file disk; fs --shared-dir files
+# balloon BYTES: waits until the guest has put them in.
+balloon() {
+    api PUT /v1/memory "{\"balloon\": $1}"
+    for _ in $(seq 100); do api GET /v1/memory >memory; grep -q "\"actual\":$1," memory && return; sleep 0.2; done
+    echo "the balloon has not $1 bytes FAILED"
+}
+boot one --kernel "$ELF" --cpus 2 --api-socket api.sock --disk socket=blk.sock --rng \
+    --balloon 0 --fs socket=fs.sock,tag=files &
 one=$!
 until grep -q 'tick 2' one.console 2>/dev/null; do sleep 0.2; done
+balloon 50331648
+api PUT /v1/memory '{"balloon": "1G"}'
 api POST /v1/pause
 api POST /v1/snapshot '{"folder": "saved"}'
 api POST /v1/snapshot '{"folder": "saved"}'
@@ -148,11 +161,14 @@ until [ -S api.sock ]; do sleep 0.2; done
 api GET /v1/info
 api POST /v1/snapshot '{"folder": "again"}'
 cmp saved/memory again/memory && echo "memory is the same, $(md5sum <saved/memory)"
+api GET /v1/memory
 api POST /v1/resume
 last=$(grep -c tick two.console || true)
 until [ "$(grep -c tick two.console)" -gt $((last + 2)) ]; do sleep 0.2; done
+balloon 0; cat memory
 api POST /v1/shutdown
 wait $two
+echo "the file has $(sort -u files/log | wc -l) lines, the last one is $(tail -n 1 files/log)"
 
 sed -i 's/"version":1,/"version":77,/' saved/state.json
 boot three --restore saved
@@ -179,8 +195,26 @@ fn a_restored_machine_is_what_it_was() -> TestResult {
     );
     let four = said.guest("four");
     assert!(four.contains("--cpus does not go with --restore"), "{four}");
-    // The second snapshot in one folder was to be refused.
+    // The balloon was restored with the rest, and let go of what it had.
+    assert!(
+        said.contains(r#""target":50331648,"actual":50331648,"#),
+        "{text}"
+    );
+    assert!(said.contains(r#""target":0,"actual":0,"#), "{text}");
+    let ticks =
+        said.guest("two").matches("tick ").count() + said.guest("one").matches("tick ").count();
+    assert!(
+        said.contains(&format!(
+            "the file has {ticks} lines, the last one is line {ticks}"
+        )),
+        "{text}"
+    );
+    // The second snapshot in one folder, and a balloon of all memory, were to be refused.
     assert!(said.contains("has a snapshot already"), "{text}");
-    assert_eq!(text.matches("FAILED").count(), 1, "{text}");
+    assert!(
+        said.contains("a balloon of 1G is all of the guest's memory"),
+        "{text}"
+    );
+    assert_eq!(text.matches("FAILED").count(), 2, "{text}");
     Ok(())
 }

@@ -22,7 +22,14 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// For devices, and for the power button.
-const MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "virtiofs", "button", "evdev"];
+const MODULES: [&str; 6] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtiofs",
+    "virtio_balloon",
+    "button",
+    "evdev",
+];
 
 /// Functions of the lab's script. Each guest's console ends up between marks in the output.
 const FUNCTIONS: &str = r#"
