@@ -11,6 +11,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ const MOST_CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a client may keep its connection without asking for anything.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long whoever ended the machine has to read the answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why there is no API.
 #[derive(Debug, Error)]
@@ -44,10 +48,11 @@ pub enum ApiError {
     Thread(#[source] io::Error),
 }
 
-/// The socket. It is removed when this is dropped.
+/// The socket. When this is dropped, what is being answered is answered, and the socket is removed.
 #[derive(Debug)]
 pub struct Api {
     path: PathBuf,
+    busy: Arc<AtomicBool>,
 }
 
 impl Api {
@@ -63,6 +68,7 @@ impl Api {
         let listener = listen(path).map_err(socket)?;
         let api = Self {
             path: path.to_owned(),
+            busy: Arc::default(),
         };
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(socket)?;
         listener.set_nonblocking(true).map_err(socket)?;
@@ -70,6 +76,7 @@ impl Api {
             listener,
             target,
             clients: Vec::new(),
+            busy: api.busy.clone(),
         };
         Builder::new()
             .name("api".into())
@@ -82,6 +89,10 @@ impl Api {
 impl Drop for Api {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        let give_up = Instant::now() + LAST_WORDS;
+        while self.busy.load(Ordering::Acquire) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -89,6 +100,8 @@ struct Server<T> {
     listener: UnixListener,
     target: T,
     clients: Vec<Client>,
+    /// Somebody's answer is not sent yet.
+    busy: Arc<AtomicBool>,
 }
 
 struct Client {
@@ -106,9 +119,13 @@ impl<T: Target> Server<T> {
             if accepts {
                 self.accept();
             }
+            self.busy.store(true, Ordering::Release);
             for (client, ready) in self.clients.iter_mut().zip(ready) {
                 client.go_on(ready, &self.target);
             }
+            let mut clients = self.clients.iter();
+            let sends = clients.any(|it| !it.gone && !it.exchange.outgoing().is_empty());
+            self.busy.store(sends, Ordering::Release);
             let now = Instant::now();
             let stays = |client: &Client| !client.gone && now < client.deadline;
             self.clients.retain(stays);

@@ -228,6 +228,83 @@ fn kicks_follow_the_base_address() {
     assert!(driver.kicks().is_empty());
 }
 
+/// All that a driver can read, but for what reading changes.
+fn registers(driver: &mut Driver) -> Vec<u8> {
+    let mut all = vec![0; 0x6000];
+    driver.function.read_config(0, &mut all[..256]);
+    for (offset, len) in [(0, 56), (0x2000, 8), (0x4000, 48)] {
+        for at in (offset..offset + len).step_by(8) {
+            driver
+                .function
+                .read_memory(at as u64, &mut all[0x100 + at..][..8]);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_restored_function_is_what_it_was() {
+    let mut driver = Driver::new();
+    driver.start();
+    driver.write(16, &0_u16.to_le_bytes());
+    driver
+        .function
+        .write_config(0x10, &0xd000_0000_u32.to_le_bytes());
+    driver.write(0x4010, &0xfee0_0000_u64.to_le_bytes());
+    driver.write(0x4018, &0x41_u64.to_le_bytes());
+    driver.memo().signals.clone().unwrap().config_changed();
+    let state = driver.function.save(&[(0, 777)].into());
+    assert_eq!(state.served_features(), Some(OFFERED));
+    let text = serde_json::to_string(&state).unwrap();
+    let state: TransportState = serde_json::from_str(&text).unwrap();
+
+    let mut restored = Driver::new();
+    assert!(restored.function.restore(&state));
+    assert_eq!(registers(&mut restored), registers(&mut driver));
+    assert_eq!(restored.kicks(), [0xd000_3000]);
+    assert_eq!(restored.read(0x1000), [2]);
+    // What the guest was not told of yet is pending still, and what it may not have been told of, too.
+    assert_eq!((driver.read(0x5000), restored.read(0x5000)), ([1], [3]));
+    let memo = restored.memo();
+    let setup = memo.started.as_ref().unwrap();
+    assert_eq!((setup.features, setup.queues.len()), (OFFERED, 1));
+    let queue = &setup.queues[0];
+    assert_eq!((queue.size, queue.position, queue.used), (64, 777, 0x3000));
+    assert!(queue.kick.read().is_ok() && queue.call.read().is_ok());
+}
+
+#[test]
+fn a_function_that_was_reset_or_is_another_one_is_not_started() {
+    let mut driver = Driver::new();
+    driver.start();
+    driver.write(20, &[0]);
+    let state = driver.function.save(&Positions::new());
+    let mut restored = Driver::new();
+    assert!(restored.function.restore(&state));
+    assert!(restored.memo().started.is_none());
+    assert_eq!(registers(&mut restored), registers(&mut driver));
+
+    driver.start();
+    let state = driver.function.save(&Positions::new());
+    let text = serde_json::to_string(&state).unwrap();
+    for (old, new) in [
+        // A feature that is not offered, a queue that is too large, another vendor, a vector less.
+        (
+            format!("\"chosen\":{OFFERED}"),
+            format!("\"chosen\":{}", OFFERED | 1),
+        ),
+        ("\"size\":64".into(), "\"size\":1024".into()),
+        ("\"config\":[244,".into(), "\"config\":[245,".into()),
+        ("\"pending\":[false,".into(), "\"pending\":[".into()),
+    ] {
+        assert!(text.contains(&old), "no {old} in {text}");
+        let state: TransportState = serde_json::from_str(&text.replace(&old, &new)).unwrap();
+        let mut other = Driver::new();
+        assert!(!other.function.restore(&state), "{new}");
+        assert!(other.memo().started.is_none(), "{new}");
+    }
+}
+
 #[test]
 fn a_kick_that_comes_to_us_is_passed_on() {
     let mut driver = Driver::new();

@@ -23,6 +23,11 @@ if [ "$(cat /mnt/round)" = 1 ]; then
     cat /more/file
     umount /more
     echo more >/mnt/did
+    until [ -e /sys/class/net/eth0 ]; do usleep 100000; done
+    ip link set eth0 up && echo "eth0 is $(cat /sys/class/net/eth0/address)"
+    echo net >/mnt/did
+    while [ -e /sys/class/net/eth0 ]; do usleep 100000; done
+    echo gone >/mnt/did
     while :; do sleep 1; done
 fi
 dmesg | grep -E "soft lockup|stall|BUG:" && echo FAILED
@@ -35,6 +40,7 @@ mkdir files more; echo 1 >files/round; echo "more files" >more/file
 truncate -s 16M disk
 blk --blk-file disk; fs --shared-dir files
 "$FS" --socket-path more.sock --sandbox none --shared-dir more 2>>fs.log &
+"$NET" --switch --port socket=net.sock --sandbox none 2>>net.log &
 boot guest --kernel "$ELF" --cpus 2 --api-socket api.sock --fs socket=fs.sock,tag=files --rng &
 guest=$!
 until [ -s files/count ]; do sleep 0.1; done
@@ -64,6 +70,10 @@ grep -q hot devices && echo "the disk is still there FAILED"
 api POST /v1/devices '{"fs": {"socket": "more.sock", "tag": "more"}}'
 until_is files/did more
 api DELETE /v1/devices/fs1
+api POST /v1/devices '{"net": {"socket": "net.sock", "mac": "02:00:00:00:00:77"}}'
+until_is files/did net
+api DELETE /v1/devices/net0
+until_is files/did gone
 api DELETE /v1/devices/none
 api POST /v1/devices '{"disk": {"socket": "nobody.sock"}}'
 api GET /metrics | grep -E '^ringside_vmm_(exits_total|device_started|paused)'
@@ -87,7 +97,13 @@ fn a_running_machine_does_what_it_is_told() -> TestResult {
         .replace("\\\"", "\"");
     assert_eq!(said.code("guest"), 0, "{text}");
     let guest = said.guest("guest");
-    for expected in ["round 1", "more files", "round 2", "the button was pressed"] {
+    for expected in [
+        "round 1",
+        "more files",
+        "round 2",
+        "eth0 is 02:00:00:00:00:77",
+        "the button was pressed",
+    ] {
         assert!(guest.contains(expected), "no {expected:?} in {text}");
     }
     for expected in [
@@ -97,6 +113,7 @@ fn a_running_machine_does_what_it_is_told() -> TestResult {
         r#""id":"hot","kind":"disk","slot":3"#,
         "nothing leaks",
         r#""id":"fs1","kind":"fs","slot":3"#,
+        r#""id":"net0","kind":"net""#,
         "{\"error\":\"there is no device none\"}",
         "{\"error\":\"there is a device hot already\"}",
         "--disk socket=nobody.sock: nobody listens there",
@@ -146,7 +163,7 @@ boot one --kernel "$ELF" --cpus 2 --api-socket api.sock --disk socket=blk.sock -
     --balloon 0 --fs socket=fs.sock,tag=files &
 one=$!
 until grep -q 'tick 2' one.console 2>/dev/null; do sleep 0.2; done
-balloon 50331648
+balloon 50331648; cat memory
 api PUT /v1/memory '{"balloon": "1G"}'
 api POST /v1/pause
 api POST /v1/snapshot '{"folder": "saved"}'

@@ -22,9 +22,10 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// For devices, and for the power button.
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     "virtio_pci",
     "virtio_blk",
+    "virtio_net",
     "virtiofs",
     "virtio_balloon",
     "button",
@@ -98,6 +99,7 @@ impl Lab {
             .env("VMM", env!("CARGO_BIN_EXE_ringside-vmm"))
             .env("BLK", binary("vhost-user-blk")?)
             .env("FS", binary("virtiofsd")?)
+            .env("NET", binary("vhost-user-net")?)
             .env("BZIMAGE", kernel.bzimage())
             .env("ELF", kernel.vmlinux(&cache)?)
             .env("INITRAMFS", initramfs)
