@@ -1,6 +1,6 @@
 //! A virtio-net driver (virtio 1.2, 5.1): transmit, receive, control.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::exchange::length;
@@ -127,6 +127,8 @@ pub struct Receive {
     posted: HashMap<u32, GuestAddress>,
     /// The rest of a frame whose later buffers are still to come.
     partial: Option<(Header, u16, Vec<u8>)>,
+    /// Frames that came together with one that was asked for alone.
+    waiting: VecDeque<Received>,
 }
 
 impl Receive {
@@ -139,6 +141,7 @@ impl Receive {
             buffer_len,
             posted: HashMap::new(),
             partial: None,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -162,7 +165,7 @@ impl Receive {
     /// When the device breaks the rules of the ring or of mergeable buffers.
     pub fn receive(&mut self, timeout: Duration) -> Result<Vec<Received>> {
         let deadline = Instant::now() + timeout;
-        let mut frames = Vec::new();
+        let mut frames: Vec<_> = self.waiting.drain(..).collect();
         while frames.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             let used = self.queue.wait_used(left)?;
@@ -176,6 +179,17 @@ impl Receive {
             self.post(count)?;
         }
         Ok(frames)
+    }
+
+    /// The next frame, or none within `timeout`. Those that came with it wait for the next call.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_one(&mut self, timeout: Duration) -> Result<Option<Received>> {
+        if self.waiting.is_empty() {
+            self.waiting = self.receive(timeout)?.into();
+        }
+        Ok(self.waiting.pop_front())
     }
 
     fn take(&mut self, id: u32, used_len: u32) -> Result<Option<Received>> {

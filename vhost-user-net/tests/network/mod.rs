@@ -171,17 +171,14 @@ impl Guest {
     }
 }
 
-/// The next UDP frame to `port` within `timeout`; others are passed over.
+/// The next UDP frame to `port` within `timeout`. Others before it are passed over, those behind it wait.
 pub fn next_udp(receive: &mut Receive, port: u16, timeout: Duration) -> Option<Received> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let frames = receive.receive(left).unwrap();
-        if let Some(frame) = frames
-            .into_iter()
-            .find(|received| packet::udp_port(&received.frame) == Some(port))
-        {
-            return Some(frame);
+        let received = receive.receive_one(left).unwrap()?;
+        if packet::udp_port(&received.frame) == Some(port) {
+            return Some(received);
         }
         if left.is_zero() {
             return None;
