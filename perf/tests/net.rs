@@ -61,7 +61,7 @@ fn everybody_has_a_row_for_every_load() {
         .rows
         .iter()
         .filter(|row| row.target == Target::Switch);
-    assert_eq!(switch.count(), 3);
+    assert_eq!(switch.count(), 6, "our switch and bridged taps");
     report.rows.iter().for_each(assert_measured);
     assert!(report.verdicts.iter().all(|verdict| verdict.met.is_some()));
     assert!(

@@ -10,7 +10,7 @@ use crate::measure::Method;
 pub enum Role {
     /// Our daemon.
     Ours,
-    /// Another build of it (`--other-build`).
+    /// Another build of it (`--other-build`), or itself used in another way.
     OtherBuild,
     /// Somebody else's daemon.
     Peer,

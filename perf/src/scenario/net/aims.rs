@@ -1,6 +1,6 @@
 //! The aims of the network daemon (issue 5, "Speed"), held against what was measured.
 
-use super::line_up::BARE;
+use super::line_up::{BARE, BRIDGED};
 use super::results::{Outcome, Row};
 use super::workload::{Direction, Target, Workload};
 use super::{Role, Verdict};
@@ -23,7 +23,7 @@ fn of_row(rows: &[Row], ours: &Row) -> Vec<Verdict> {
     } = ours.workload;
     if ours.target == Target::Switch {
         return match bytes {
-            64 => vec![over_tap(rows, ours)],
+            64 => vec![over_bridged_taps(rows, ours), over_tap(rows, ours)],
             _ => Vec::new(),
         };
     }
@@ -69,7 +69,16 @@ fn rate(rows: &[Row], ours: &Row, aim: &str, bound: Bound, of: impl Fn(&&Row) ->
     bound.verdict(aim, place(ours), ratio.ok_or_else(|| why_not(ours)))
 }
 
-/// Medians of one run: the two targets' turns do not alternate.
+/// From guest to guest either way.
+fn over_bridged_taps(rows: &[Row], ours: &Row) -> Verdict {
+    let aim = "rate between two ports over two bridged taps'";
+    rate(rows, ours, aim, SWITCH_OVER_TAP, |row| {
+        row.contestant == BRIDGED
+    })
+}
+
+/// From guest to guest next to half the way, out of one tap. Medians of one run: the two targets'
+/// turns do not alternate.
 fn over_tap(rows: &[Row], ours: &Row) -> Verdict {
     let tap = rows.iter().find(|row| {
         row.target == Target::Tap && row.role == Role::Ours && row.workload == ours.workload
@@ -78,7 +87,7 @@ fn over_tap(rows: &[Row], ours: &Row) -> Verdict {
     let ratio = speed(ours).zip(tap.and_then(speed));
     let ratio = ratio.map(|(switch, tap)| (switch / tap, "the tap".to_owned()));
     SWITCH_OVER_TAP.verdict(
-        "rate between two ports over the tap's",
+        "rate between two ports over the tap's out",
         place(ours),
         ratio.ok_or_else(|| why_not(ours)),
     )
@@ -136,8 +145,12 @@ mod tests {
             ours.against
                 .extend(Comparison::of(ours.outcome.samples(), other));
         }
-        let switch = row("ringside", Role::Ours, Target::Switch, 300.0);
-        let verdicts = verdicts(&[ours, bare, slow, quick, switch]);
+        let mut switch = row("ringside", Role::Ours, Target::Switch, 300.0);
+        let bridged = row(BRIDGED, Role::OtherBuild, Target::Switch, 110.0);
+        switch
+            .against
+            .extend(Comparison::of(switch.outcome.samples(), &bridged));
+        let verdicts = verdicts(&[ours, bare, slow, quick, switch, bridged]);
         let told: Vec<_> = verdicts
             .iter()
             .map(|it| (it.met, it.note.as_str()))
@@ -145,6 +158,7 @@ mod tests {
         let wanted = [
             (Some(false), BARE),
             (Some(true), "quick"),
+            (Some(false), BRIDGED),
             (Some(true), "the tap"),
         ];
         assert_eq!(told, wanted);

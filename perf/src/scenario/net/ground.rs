@@ -41,6 +41,19 @@ impl Ground {
         Ok(name)
     }
 
+    /// Joins taps that exist by a bridge: the way between two guests without a switch of ours.
+    pub(super) fn bridge(&self, taps: [&str; 2]) -> Result<(), Error> {
+        let bridge = format!("{}-br", taps[0]);
+        let namespace = &self.namespace;
+        namespace.ip(&format!("link add {bridge} type bridge mcast_snooping 0"))?;
+        namespace.ip(&format!("link set {bridge} addrgenmode none up"))?;
+        for tap in taps {
+            namespace.ip(&format!("addr flush dev {tap}"))?;
+            namespace.ip(&format!("link set {tap} master {bridge}"))?;
+        }
+        Ok(())
+    }
+
     /// Does `work` inside.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         Ok(self.namespace.run(work)?)

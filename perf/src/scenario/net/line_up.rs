@@ -14,6 +14,8 @@ use crate::peer::{ExternalPeer, OurBuild, RunningDaemon, version};
 pub(super) const OURS: &str = "ringside";
 /// The limit that aims speak of.
 pub(super) const BARE: &str = "bare tap";
+/// Our daemon on two taps, the other way from guest to guest.
+pub(super) const BRIDGED: &str = "bridged taps";
 
 /// Starts everybody who can serve the target; who cannot is there with the reason.
 pub(super) fn line_up(
@@ -44,6 +46,8 @@ pub(super) fn line_up(
             version: None,
             entry: Ok(Entry::Bare(ground.open_tap(&place.name)?, place)),
         });
+    } else {
+        all.push(starter.bridged(&config.run.ours)?);
     }
     Ok(all)
 }
@@ -86,25 +90,50 @@ impl Starter<'_> {
             }
         };
         arguments.extend_from_slice(self.extra);
-        let start = || {
-            let build = OurBuild::probe(program, self.extra).map_err(|error| error.to_string())?;
-            if self.target == Target::Switch {
-                build
-                    .option("--switch")
-                    .map_err(|error| error.to_string())?;
-            }
-            let started = self
-                .ground
-                .run(|| RunningDaemon::start(program, &arguments, &socket));
-            let started = started.map_err(|error| error.to_string())?;
-            started.map_err(|error| error.to_string())
-        };
+        let started = self.start(program, &arguments, &socket);
         Ok(Contestant {
             name: name.to_owned(),
             role,
             version: version(program),
-            entry: start().map(|daemon| Entry::Daemon(daemon, place)),
+            entry: started.map(|daemon| Entry::Daemon(daemon, place)),
         })
+    }
+
+    /// Two ports, each on a tap of its own, and the kernel's bridge between them.
+    fn bridged(&mut self, program: &Path) -> Result<Contestant, Error> {
+        let taps = [self.tap()?.name, self.tap()?.name];
+        self.ground.bridge(taps.each_ref().map(String::as_str))?;
+        let sockets = [1, 2].map(|number| self.sockets.join(format!("bridged-{number}.sock")));
+        let ports = sockets.iter().zip(&taps);
+        let ports = ports.map(|(at, tap)| format!("--port=socket={},tap={tap}", at.display()));
+        let arguments: Vec<String> = ports.chain(self.extra.iter().cloned()).collect();
+        let [other, socket] = sockets;
+        let started = self.start(program, &arguments, &socket);
+        Ok(Contestant {
+            name: BRIDGED.to_owned(),
+            role: Role::OtherBuild,
+            version: version(program),
+            entry: started.map(|daemon| Entry::Daemon(daemon, Place::Switch(other))),
+        })
+    }
+
+    fn start(
+        &self,
+        program: &Path,
+        arguments: &[String],
+        socket: &Path,
+    ) -> Result<RunningDaemon, String> {
+        let build = OurBuild::probe(program, self.extra).map_err(|error| error.to_string())?;
+        if self.target == Target::Switch {
+            build
+                .option("--switch")
+                .map_err(|error| error.to_string())?;
+        }
+        let started = self
+            .ground
+            .run(|| RunningDaemon::start(program, arguments, socket));
+        let started = started.map_err(|error| error.to_string())?;
+        started.map_err(|error| error.to_string())
     }
 }
 
