@@ -1,5 +1,6 @@
 //! What a QEMU guest boots: busybox, modules and the test's script.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,9 @@ pub(super) fn build(
     archive.file("/modules/load-order", 0o600, order.as_bytes())?;
     archive.file("/init", 0o755, init().as_bytes())?;
     archive.file("/script", 0o755, script.as_bytes())?;
+    for directory in parents(files) {
+        archive.directory(directory, 0o755);
+    }
     for file in files {
         archive.file(&file.path, file.permissions, &file.content)?;
     }
@@ -84,6 +88,18 @@ fn skeleton(archive: &mut Archive) -> Result<(), Error> {
     archive.file("/bin/busybox", 0o755, &read(&need::program("busybox")?)?)?;
     archive.symlink("/bin/sh", "busybox")?;
     Ok(())
+}
+
+/// The directories that files are in, outer ones first. The kernel passes over those there are already.
+fn parents(files: &[ExtraFile]) -> BTreeSet<&str> {
+    let above = |file: &'_ ExtraFile| {
+        let slashes = file.path.match_indices('/').skip(1);
+        slashes.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let named = files
+        .iter()
+        .flat_map(|file| above(file).into_iter().map(|at| &file.path[..at]));
+    named.collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -17,6 +17,7 @@
 
 mod error;
 mod initramfs;
+mod programs;
 mod qemu;
 mod running;
 mod uml;

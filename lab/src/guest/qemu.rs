@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::initramfs::{self, ExtraFile};
+use super::programs;
 use super::running::Port;
 use super::{Error, Guest, Outcome};
 use crate::need;
@@ -72,6 +73,7 @@ pub struct QemuGuest {
     devices: Vec<(VhostUser, Device)>,
     modules: Vec<String>,
     files: Vec<ExtraFile>,
+    programs: Vec<String>,
     options: Vec<String>,
     limit: Duration,
 }
@@ -87,6 +89,7 @@ impl QemuGuest {
             devices: Vec::new(),
             modules: Vec::new(),
             files: Vec::new(),
+            programs: Vec::new(),
             options: Vec::new(),
             limit: LIMIT,
         }
@@ -152,6 +155,13 @@ impl QemuGuest {
         self
     }
 
+    /// Puts a program of the host's into the guest's `/bin`, with its shared libraries.
+    #[must_use]
+    pub fn program(mut self, name: &str) -> Self {
+        self.programs.push(name.to_owned());
+        self
+    }
+
     /// Adds arguments to QEMU's command line.
     #[must_use]
     pub fn options<S: Into<String>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
@@ -181,7 +191,11 @@ impl QemuGuest {
     pub fn start(self) -> Result<Guest, Error> {
         let qemu = need::program("qemu-system-x86_64")?;
         let scratch = Scratch::new("qemu").map_err(Error::io("make a directory for the guest"))?;
-        let boot = initramfs::build(&self.script, &self.modules, &self.files, &scratch)?;
+        let mut files = self.files.clone();
+        for program in &self.programs {
+            files.extend(programs::with_libraries(program)?);
+        }
+        let boot = initramfs::build(&self.script, &self.modules, &files, &scratch)?;
         let port = Port::new()?;
         let mut command = self.machine(Daemon::builder(qemu), port.number());
         command = command

@@ -34,6 +34,7 @@ pub struct UmlGuest {
     memory_mib: u32,
     devices: Vec<(PathBuf, DeviceId)>,
     modules: Vec<String>,
+    arguments: Vec<String>,
     limit: Duration,
 }
 
@@ -46,6 +47,7 @@ impl UmlGuest {
             memory_mib: 256,
             devices: Vec::new(),
             modules: Vec::new(),
+            arguments: Vec::new(),
             limit: LIMIT,
         }
     }
@@ -86,6 +88,13 @@ impl UmlGuest {
         if !self.modules.iter().any(|module| module == name) {
             self.modules.push(name.to_owned());
         }
+        self
+    }
+
+    /// Adds an argument to the kernel's command line, such as a device of UML's own.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
         self
     }
 
@@ -138,6 +147,7 @@ impl UmlGuest {
                 *id as u8
             ));
         }
+        command = command.args(&self.arguments);
         let (near, far) = port.split();
         let hypervisor = command.keep(far).spawn()?;
         Guest::watch(

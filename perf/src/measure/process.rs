@@ -42,6 +42,17 @@ impl Processes {
         &self.pids
     }
 
+    /// Processor time in nanoseconds of those threads whose names are `wanted`.
+    #[must_use]
+    pub fn threads_cpu_ns(&self, wanted: impl Fn(&str) -> bool) -> u64 {
+        let tasks = self.pids.iter().flat_map(|&pid| tasks(pid));
+        let named = tasks.filter(|task| {
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            wanted(name.trim_end())
+        });
+        named.map(|task| on_processor(&task)).sum()
+    }
+
     /// What they have used since they started.
     ///
     /// # Errors
@@ -90,6 +101,13 @@ fn children(pid: u32) -> Vec<u32> {
     pids.flatten().collect()
 }
 
+/// The first field of `/proc/PID/task/TID/schedstat` (Documentation/scheduler/sched-stats.rst).
+fn on_processor(task: &Path) -> u64 {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let first = text.split_ascii_whitespace().next();
+    first.and_then(|first| first.parse().ok()).unwrap_or(0)
+}
+
 fn switches(pid: u32) -> u64 {
     let of_task = |task: std::path::PathBuf| {
         let status = fs::read_to_string(task.join("status")).unwrap_or_default();
@@ -129,6 +147,14 @@ mod tests {
         child.wait().unwrap();
         assert!(processes.pids().contains(&child.id()));
         assert!(processes.cost().unwrap().cpu_ns > 0);
+    }
+
+    #[test]
+    fn threads_are_told_apart_by_name() {
+        let me = Processes::of(std::process::id());
+        let all = me.threads_cpu_ns(|_| true);
+        assert!(all > 0);
+        assert_eq!(me.threads_cpu_ns(|name| name == "no such thread"), 0);
     }
 
     #[test]

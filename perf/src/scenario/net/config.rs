@@ -13,13 +13,13 @@ pub struct NetOptions {
     #[command(flatten)]
     pub run: RunOptions,
 
-    /// A daemon that runs already,, on a tap with the address 192.0.2.1/30 and the neighbour 192.0.2.2; it has to
+    /// A daemon that runs already, on a tap with the address 192.0.2.1/30 and the neighbour 192.0.2.2; it has to
     /// outlive its front ends (repeatable)
-    #[arg(long, value_name = "NAME[@tap]=SOCKET:PID")]
+    #[arg(long, value_name = "NAME[@TARGET]=SOCKET:PID")]
     pub peer: Vec<ExternalPeer<Target>>,
 
     /// Targets to measure
-    #[arg(long, value_delimiter = ',', default_values_t = [Target::Tap, Target::Switch])]
+    #[arg(long, value_delimiter = ',', default_values_t = [Target::Tap, Target::Switch, Target::Qemu, Target::Uml])]
     pub targets: Vec<Target>,
 }
 

@@ -39,6 +39,13 @@ pub(crate) enum TurnError {
     Gone(#[source] io::Error),
     #[error("the tap fails")]
     Tap(#[source] io::Error),
+    #[error("{program} cannot be run")]
+    Run {
+        program: &'static str,
+        source: io::Error,
+    },
+    #[error("{program}: {said}")]
+    Tool { program: &'static str, said: String },
     #[error("no frame passed in {0:?}")]
     Stuck(Duration),
     #[error("the daemon does not offer what the load needs: {0}")]

@@ -74,7 +74,7 @@ impl Starter<'_> {
     fn ours(&mut self, name: &str, role: Role, program: &Path) -> Result<Contestant, Error> {
         let socket = self.sockets.join(format!("{name}.sock"));
         let (mut arguments, place) = match self.target {
-            Target::Tap => {
+            Target::Tap | Target::Qemu | Target::Uml => {
                 let place = self.tap()?;
                 let socket = format!("--socket-path={}", socket.display());
                 (

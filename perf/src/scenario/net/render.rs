@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Role;
+use super::guest;
 use super::results::{Comparison, Outcome, Report, Row, Summary};
 use crate::report::{Table, counted_by, one_line};
 use crate::scenario::verdict;
@@ -36,6 +37,7 @@ pub fn render(report: &Report) -> String {
         let _ = write!(text, "{}", group_table(group));
         rows = rest;
     }
+    guest::render(&mut text, &report.guests);
     verdict::render(&mut text, &report.verdicts);
     text
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guest::GuestRow;
 use super::workload::{Target, Workload};
 use super::{Role, Verdict};
 use crate::host::HostFacts;
@@ -26,6 +27,8 @@ pub struct Report {
     pub contestants: Vec<ContestantFacts>,
     /// One row for each contestant, target and workload.
     pub rows: Vec<Row>,
+    /// The same for guests.
+    pub guests: Vec<GuestRow>,
     /// The aims and whether they are met.
     pub verdicts: Vec<Verdict>,
 }

@@ -1,5 +1,7 @@
 //! The run: target after target, workload after workload.
 
+use std::path::Path;
+
 use lab::scratch::Scratch;
 
 use super::aims;
@@ -7,7 +9,9 @@ use super::config::NetConfig;
 use super::error::Error;
 use super::ground::Ground;
 use super::group::Group;
+use super::guest::{self, GuestLoad};
 use super::line_up::line_up;
+use super::plan::{Step, plan};
 use super::results::{Report, SCHEMA, Settings};
 use super::turn::Turns;
 use super::workload::{Target, Workload};
@@ -29,17 +33,16 @@ pub fn run(config: &NetConfig, interrupt: &Interrupt) -> Result<Report, Error> {
     let _awake = config.run.keep_awake.then(KeepAwake::start);
     let mut report = empty_report(config, counter.as_ref());
     let builds = config.run.other_builds.len() + config.peers.len() + 2;
-    let turns: usize = plan.iter().map(|(_, it)| it.len() * builds).sum();
+    let turns: usize = plan.iter().map(|step| step.loads() * builds).sum();
     let mut progress = Progress::new(turns as u64 * u64::from(config.run.rounds));
-    for (target, workloads) in plan {
-        let measured = measure(
-            (target, &workloads),
-            (config, interrupt),
-            (&scratch, counter.as_ref()),
-            &mut progress,
-            &mut report,
-        );
-        match measured {
+    let run = Run {
+        config,
+        interrupt,
+        scratch: &scratch,
+        counter: counter.as_ref(),
+    };
+    for step in plan {
+        match run.measure(&step, &mut progress, &mut report) {
             // What is measured so far is worth telling.
             Err(Error::Interrupted(_)) => {
                 report.complete = false;
@@ -49,6 +52,7 @@ pub fn run(config: &NetConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         }
     }
     report.verdicts = aims::verdicts(&report.rows);
+    report.verdicts.extend(guest::verdicts(&report.guests));
     report.host.load_after = Some(load_average());
     Ok(report)
 }
@@ -67,51 +71,88 @@ fn empty_report(config: &NetConfig, counter: Option<&Counter>) -> Report {
         complete: true,
         contestants: Vec::new(),
         rows: Vec::new(),
+        guests: Vec::new(),
         verdicts: Vec::new(),
     }
 }
 
-/// The workloads of each target whose name contains the pattern.
-fn plan(config: &NetConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
-    let chosen = |target: Target| {
-        let name = move |it: &Workload| format!("{target}/{}", it.name());
-        let all = Workload::ALL.into_iter();
-        all.filter(|it| it.runs_on(target) && name(it).contains(&config.run.only))
-            .collect::<Vec<_>>()
-    };
-    let targets = config.targets.iter().map(|&it| (it, chosen(it)));
-    let plan: Vec<_> = targets
-        .filter(|(_, workloads)| !workloads.is_empty())
-        .collect();
-    match plan.is_empty() {
-        true => Err(Error::Nothing(config.run.only.clone())),
-        false => Ok(plan),
-    }
+/// What all steps of a run share.
+struct Run<'a> {
+    config: &'a NetConfig,
+    interrupt: &'a Interrupt,
+    scratch: &'a Scratch,
+    counter: Option<&'a Counter>,
 }
 
-fn measure(
-    (target, workloads): (Target, &[Workload]),
-    (config, interrupt): (&NetConfig, &Interrupt),
-    (scratch, counter): (&Scratch, Option<&Counter>),
-    progress: &mut Progress,
-    report: &mut Report,
-) -> Result<(), Error> {
-    progress.say(&format!("{target}: preparing"), "");
-    let ground = Ground::new()?;
-    let sockets = scratch.dir(&target.to_string()).map_err(Error::Scratch)?;
-    let contestants = line_up(target, &ground, config, &sockets)?;
-    let facts = contestants.iter().map(|it| it.facts(target));
-    report.contestants.extend(facts);
-    for &workload in workloads {
-        let mut group = Group::new(target, workload, &contestants);
-        let turns = Turns {
-            workload,
-            ground: &ground,
-            config,
-            interrupt,
-        };
-        group.run(&turns, counter, progress)?;
-        report.rows.extend(group.rows());
+impl Run<'_> {
+    fn measure(
+        &self,
+        step: &Step,
+        progress: &mut Progress,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let target = step.target();
+        progress.say(&format!("{target}: preparing"), "");
+        let ground = Ground::new()?;
+        let sockets = self.scratch.dir(&target.to_string());
+        let sockets = sockets.map_err(Error::Scratch)?;
+        match step {
+            Step::Rings(_, loads) => {
+                self.measure_rings((target, loads), (&ground, &sockets), progress, report)
+            }
+            Step::Guests(_, loads) => {
+                self.measure_guests((target, loads), (&ground, &sockets), progress, report)
+            }
+        }
     }
-    Ok(())
+
+    fn measure_rings(
+        &self,
+        (target, workloads): (Target, &[Workload]),
+        (ground, sockets): (&Ground, &Path),
+        progress: &mut Progress,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let (config, interrupt) = (self.config, self.interrupt);
+        let contestants = line_up(target, ground, config, sockets)?;
+        let facts = contestants.iter().map(|it| it.facts(target));
+        report.contestants.extend(facts);
+        for &workload in workloads {
+            let mut group = Group::new(target, workload, &contestants);
+            let turns = Turns {
+                workload,
+                ground,
+                config,
+                interrupt,
+            };
+            group.run(&turns, self.counter, progress)?;
+            report.rows.extend(group.rows());
+        }
+        Ok(())
+    }
+
+    fn measure_guests(
+        &self,
+        (target, loads): (Target, &[GuestLoad]),
+        (ground, sockets): (&Ground, &Path),
+        progress: &mut Progress,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let (config, interrupt) = (self.config, self.interrupt);
+        let contestants = guest::line_up(target, ground, config, sockets)?;
+        let facts = contestants.iter().map(|it| it.facts(target));
+        report.contestants.extend(facts);
+        for &load in loads {
+            let mut group = guest::Group::new(target, &contestants);
+            let turns = guest::Turns {
+                load,
+                ground,
+                config,
+                interrupt,
+            };
+            group.run(&turns, progress)?;
+            report.guests.extend(group.rows(&turns));
+        }
+        Ok(())
+    }
 }

@@ -13,6 +13,10 @@ pub enum Target {
     Tap,
     /// From one port of a daemon's own switch to another
     Switch,
+    /// Between a tap and a Linux guest under QEMU, whose processor is emulated
+    Qemu,
+    /// Between a tap and User-Mode Linux
+    Uml,
 }
 
 /// Which way frames go, seen from the guest.
@@ -36,6 +40,14 @@ pub struct Workload {
     pub bytes: usize,
     /// Echoes under way at a time; otherwise the queue is kept full.
     pub depth: u16,
+}
+
+impl Target {
+    /// Whether a guest's own driver makes the frames.
+    #[must_use]
+    pub fn is_guest(self) -> bool {
+        matches!(self, Self::Qemu | Self::Uml)
+    }
 }
 
 /// Bytes of the frames that are cut into segments behind the device.
@@ -82,10 +94,14 @@ impl Workload {
     }
 
     /// Whether the load exists there: a switch has no kernel that answers, and what one port sends
-    /// another receives.
+    /// another receives. Guests have loads of their own.
     #[must_use]
     pub fn runs_on(&self, target: Target) -> bool {
-        target == Target::Tap || self.direction == Direction::Tx
+        match target {
+            Target::Tap => true,
+            Target::Switch => self.direction == Direction::Tx,
+            Target::Qemu | Target::Uml => false,
+        }
     }
 }
 
@@ -94,6 +110,8 @@ impl fmt::Display for Target {
         f.pad(match self {
             Self::Tap => "tap",
             Self::Switch => "switch",
+            Self::Qemu => "qemu",
+            Self::Uml => "uml",
         })
     }
 }
