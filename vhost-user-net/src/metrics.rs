@@ -103,10 +103,10 @@ impl FrameMetrics {
         }
     }
 
-    /// A frame of `len` bytes, without its header, was passed on.
-    pub fn passed(&self, len: usize) {
-        self.frames.add(1);
-        self.bytes.add(len as u64);
+    /// Frames of `bytes` altogether, without their headers, were passed on.
+    pub fn passed(&self, frames: usize, bytes: usize) {
+        self.frames.add(frames as u64);
+        self.bytes.add(bytes as u64);
     }
 
     /// A frame was lost.

@@ -44,6 +44,8 @@ pub struct RunningQueue {
     now: Instant,
     /// Requests popped and completed in this turn: their time is known when the guest can see them.
     done_at_once: u64,
+    /// Requests completed since the last publication: counted then, all at once.
+    completed: u64,
     metrics: Arc<QueueMetrics>,
 }
 
@@ -84,6 +86,7 @@ impl RunningQueue {
             published: Wrapping(state.next_used),
             now: Instant::now(),
             done_at_once: 0,
+            completed: 0,
             ring,
             memory,
             call,
@@ -170,7 +173,7 @@ impl RunningQueue {
             let latency = self.now.saturating_duration_since(token.popped());
             self.metrics.latency.record(latency, 1);
         }
-        self.metrics.requests.add(1);
+        self.completed += 1;
         let head = token.redeem();
         self.release(head);
         if let Some(dirty) = &mut self.dirty {
@@ -192,6 +195,9 @@ impl RunningQueue {
         if let Some(log) = &self.log {
             log.publishing(before.0, self.next_used.0);
         }
+        self.metrics
+            .requests
+            .add(std::mem::take(&mut self.completed));
         self.ring.publish_used(self.next_used.0);
         if let Some(dirty) = &self.dirty {
             dirty.used_ring_written(&self.memory);

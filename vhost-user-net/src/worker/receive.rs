@@ -54,6 +54,8 @@ pub struct Receive<P: Port> {
     failed: bool,
     throttle: Throttle,
     wishes: FilterView,
+    /// Frames and their bytes that were delivered in this turn and not counted yet.
+    passed: (usize, usize),
 }
 
 impl<P: Port> Receive<P> {
@@ -88,6 +90,7 @@ impl<P: Port> Receive<P> {
             failed: false,
             throttle: Throttle::new(Direction::Receive),
             wishes,
+            passed: (0, 0),
         })
     }
 
@@ -111,6 +114,15 @@ impl<P: Port> Receive<P> {
 
     /// Delivers a batch of frames or more; returns how many.
     pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
+        let frames = self.deliver_batch(cx);
+        if let (passed @ 1.., bytes) = std::mem::take(&mut self.passed) {
+            self.metrics.passed(passed, bytes);
+            cx.queue().metrics().bytes_in.add(bytes as u64);
+        }
+        frames
+    }
+
+    fn deliver_batch(&mut self, cx: &mut Context<()>) -> usize {
         let mut frames = 0;
         loop {
             frames += self.deliver(cx);
@@ -339,8 +351,8 @@ impl<P: Port> Receive<P> {
         self.held.put_back(rest);
         let frame_len = frame.len.saturating_sub(header_len);
         self.throttle.passed(&self.station, 1, frame_len);
-        self.metrics.passed(frame_len);
-        cx.queue().metrics().bytes_in.add(frame_len as u64);
+        self.passed.0 += 1;
+        self.passed.1 += frame_len;
     }
 
     /// While frames come one behind the other nobody has to be told of them.

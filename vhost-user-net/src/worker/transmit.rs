@@ -94,15 +94,17 @@ impl<P: Port> Transmit<P> {
 
     fn send(&mut self, cx: &mut Context<()>, frames: &[&Buffers]) {
         let (station, metrics, header_len) = (&self.station, &self.metrics, self.header_len);
+        let (mut passed, mut bytes) = (0, 0);
         self.sink.send(frames, &mut |index, outcome| match outcome {
             Ok(()) => {
                 let len = frames.get(index).map_or(0, |frame| frame.len());
-                let len = len.saturating_sub(header_len);
-                metrics.passed(len);
-                cx.queue().metrics().bytes_out.add(len as u64);
+                passed += 1;
+                bytes += len.saturating_sub(header_len);
             }
             Err(error) => lose(cx, station, metrics, &error),
         });
+        metrics.passed(passed, bytes);
+        cx.queue().metrics().bytes_out.add(bytes as u64);
     }
 
     /// What the header says is the network's to check: the kernel copies it once and refuses one that

@@ -86,7 +86,8 @@ impl Inlet {
         self.lanes.iter().for_each(|lane| lane.discard());
     }
 
-    fn takes(&self, offloads: Offloads) -> bool {
-        Offloads::from_bits(self.offloads.load(Ordering::Acquire)).contains(offloads)
+    /// What its guest takes unfinished.
+    fn taken(&self) -> Offloads {
+        Offloads::from_bits(self.offloads.load(Ordering::Acquire))
     }
 }

@@ -112,6 +112,10 @@ impl FrameSource for SwitchSource {
                 return Ok(false);
             }
             let frame = self.reading.next().unwrap_or_default();
+            if header_len == HeaderLen::Modern.bytes() {
+                each(index, place.fill(&[frame]));
+                continue;
+            }
             let (header, frame) = frame.split_at(HeaderLen::Modern.bytes().min(frame.len()));
             let header = header.get(..header_len).unwrap_or(header);
             each(index, place.fill(&[header, frame]));
@@ -130,7 +134,7 @@ pub struct SwitchSink {
     port: usize,
     lane: usize,
     header_len: Arc<AtomicUsize>,
-    /// The sender told to the table last, and when.
+    /// The sender told to the table last, and how long that holds.
     heard: Option<(Mac, Instant)>,
     /// Where the last frame went, as the table said then.
     sent_to: Option<(Mac, usize, Instant)>,
@@ -140,9 +144,20 @@ pub struct SwitchSink {
 
 /// Mailboxes that are being filled: the one in use is locked.
 struct Delivery<'a> {
-    open: Option<(usize, MutexGuard<'a, Bundle>)>,
+    open: Option<OpenMailbox<'a>>,
     to_wake: SmallVec<[&'a Arc<Mailbox>; 4]>,
 }
+
+/// One of them.
+struct OpenMailbox<'a> {
+    port: usize,
+    bundle: MutexGuard<'a, Bundle>,
+    /// What its guest took unfinished when it was locked; other terms discard what waits in it.
+    taken: Offloads,
+}
+
+/// The part of a frame that is decided on: virtio header and Ethernet header.
+type Front = [u8; HeaderLen::Modern.bytes() + MIN_FRAME];
 
 impl FrameSink for SwitchSink {
     fn send(&mut self, frames: &[&Buffers], each: &mut dyn FnMut(usize, Result<(), PortError>)) {
@@ -174,11 +189,13 @@ impl SwitchSink {
         header_len: usize,
         now: Instant,
     ) -> Result<(), PortError> {
-        // Copied once: what is decided on is what is forwarded, at the front of it.
-        let mut front = [0; HeaderLen::Modern.bytes() + MIN_FRAME];
-        frame.read_at(0, &mut front[..header_len]);
+        // Most often a frame goes where the last one went: it is copied there, and decided on then.
+        let mut front: Front = [0; _];
+        let staged = delivery.stage(frame, header_len, &mut front);
+        if !staged {
+            read(frame, header_len, &mut front);
+        }
         let ethernet = HeaderLen::Modern.bytes();
-        frame.read_at(header_len, &mut front[ethernet..]);
         let frame_len = frame.len().saturating_sub(header_len);
         let header = FrameHeader::parse(&front, frame_len).ok_or(PortError::Malformed)?;
         let [to, from] = [0, 6].map(|at| mac(&front[ethernet + at..]));
@@ -191,6 +208,10 @@ impl SwitchSink {
         match self.port_of(shared, to, now) {
             // Whoever is where the frame comes from has it already.
             Some(port) if port == self.port => Ok(()),
+            Some(port) if staged && delivery.takes(port, header.undone()) => {
+                delivery.keep_staged(copy.len());
+                Ok(())
+            }
             Some(port) => self.deliver(shared, delivery, port, header, copy),
             None => {
                 let others = (0..shared.ports.len()).filter(|port| *port != self.port);
@@ -204,12 +225,9 @@ impl SwitchSink {
     }
 
     fn hear(&mut self, shared: &Shared, from: Mac, now: Instant) {
-        let fresh = |(heard, at): (Mac, Instant)| {
-            heard == from && now.saturating_duration_since(at) < Table::REFRESH
-        };
-        if !self.heard.is_some_and(fresh) {
+        if !matches!(self.heard, Some((heard, until)) if heard == from && now < until) {
             shared.table.learn(from, self.port, now);
-            self.heard = Some((from, now));
+            self.heard = Some((from, now + Table::REFRESH));
         }
     }
 
@@ -236,11 +254,9 @@ impl SwitchSink {
         header: FrameHeader,
         copy: Copy<'_>,
     ) -> Result<(), PortError> {
-        let inlet = shared.ports.get(port).ok_or(PortError::Down)?;
-        // Nobody listens there: the frame is lost as on a wire that is not plugged in.
-        let mailbox = inlet.lane(self.lane).ok_or(PortError::Down)?;
-        let bundle = delivery.open(port, mailbox);
-        if inlet.takes(header.undone()) {
+        let mailbox = delivery.open(shared, port, self.lane)?;
+        let bundle = &mut *mailbox.bundle;
+        if mailbox.taken.contains(header.undone()) {
             let len = copy.len();
             let room = bundle.room(len).ok_or(PortError::Again)?;
             copy.write(room);
@@ -269,23 +285,75 @@ impl SwitchSink {
 }
 
 impl<'a> Delivery<'a> {
-    fn open(&mut self, port: usize, mailbox: &'a Arc<Mailbox>) -> &mut Bundle {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != port) {
+    /// The mailbox of a port for what comes from a sender's lane `from`.
+    fn open(
+        &mut self,
+        shared: &'a Shared,
+        port: usize,
+        from: usize,
+    ) -> Result<&mut OpenMailbox<'a>, PortError> {
+        if self.open.as_ref().is_none_or(|open| open.port != port) {
             // One lock at a time: two senders cannot wait for each other.
             self.open = None;
+            let inlet = shared.ports.get(port).ok_or(PortError::Down)?;
+            // Nobody listens there: the frame is lost as on a wire that is not plugged in.
+            let mailbox = inlet.lane(from).ok_or(PortError::Down)?;
             if !self.to_wake.iter().any(|known| Arc::ptr_eq(known, mailbox)) {
                 self.to_wake.push(mailbox);
             }
+            let bundle = mailbox.lock();
+            self.open = Some(OpenMailbox {
+                port,
+                bundle,
+                taken: inlet.taken(),
+            });
         }
-        let (_, bundle) = self.open.get_or_insert_with(|| (port, mailbox.lock()));
-        bundle
+        self.open.as_mut().ok_or(PortError::Down)
+    }
+
+    /// Copies a frame behind those in the open mailbox without making it one of them; `front` gets its
+    /// beginning. `false`, without a copy, if no mailbox is open or it is full.
+    fn stage(&mut self, frame: &Buffers, header_len: usize, front: &mut Front) -> bool {
+        let len = HeaderLen::Modern.bytes() + frame.len().saturating_sub(header_len);
+        let room = self.open.as_mut().and_then(|open| open.bundle.room(len));
+        let Some(room) = room else {
+            return false;
+        };
+        read(frame, header_len, room);
+        let beginning = room.first_chunk();
+        beginning.map(|beginning| *front = *beginning).is_some()
+    }
+
+    /// Whether the mailbox that is open is that port's, for a frame with so much undone.
+    fn takes(&self, port: usize, undone: Offloads) -> bool {
+        let open = self.open.as_ref().filter(|open| open.port == port);
+        open.is_some_and(|open| open.taken.contains(undone))
+    }
+
+    /// What was staged last is a frame.
+    fn keep_staged(&mut self, len: usize) {
+        if let Some(open) = &mut self.open {
+            open.bundle.keep(len);
+        }
+    }
+}
+
+/// Copies the beginning of a frame, behind a header of 12 bytes whatever the guest's is.
+fn read(frame: &Buffers, header_len: usize, out: &mut [u8]) {
+    let modern = HeaderLen::Modern.bytes();
+    if header_len == modern {
+        frame.read_at(0, out);
+    } else if let Some((header, rest)) = out.split_at_mut_checked(modern) {
+        header.fill(0);
+        frame.read_at(0, &mut header[..header_len.min(modern)]);
+        frame.read_at(header_len, rest);
     }
 }
 
 /// A frame as it is copied: its front, which was looked at, and the rest of it from the guest.
 #[derive(Clone, Copy)]
 struct Copy<'a> {
-    front: &'a [u8; HeaderLen::Modern.bytes() + MIN_FRAME],
+    front: &'a Front,
     frame: &'a Buffers,
     header_len: usize,
 }
