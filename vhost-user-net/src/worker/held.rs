@@ -101,7 +101,7 @@ impl HeldBuffers {
 
     /// No frame has filled these after all.
     pub(super) fn put_back(&mut self, places: &[u16]) {
-        for &place in places {
+        for &place in places.iter().rev() {
             let at = self.order_of(place);
             self.bytes += self.buffers(place).map_or(0, Buffers::len);
             self.queue.insert(at, place);

@@ -190,10 +190,11 @@ impl<P: Port> Receive<P> {
         let came = lengths.iter().filter(|len| **len > 0).count();
         self.depth.came(came, lengths.len());
         let since = cx.queue().now();
+        let mut unused = SmallVec::<[Allotment; FrameBatch::MOST]>::new();
         for (index, buffers) in allotments.into_iter().enumerate() {
             let len = lengths.get(index).copied().unwrap_or_default();
             if len == 0 {
-                self.held.put_back(&buffers);
+                unused.push(buffers);
                 continue;
             }
             self.depth.saw(len);
@@ -205,6 +206,8 @@ impl<P: Port> Receive<P> {
                 since,
             });
         }
+        // The newest first: each belongs before all that are there.
+        unused.iter().rev().for_each(|it| self.held.put_back(it));
         match more {
             Ok(true) => {}
             Ok(false) => self.await_frames(cx),
@@ -213,13 +216,15 @@ impl<P: Port> Receive<P> {
         came > 0
     }
 
-    /// Pops buffers for a batch of frames, as far as the guest has them.
+    /// Pops buffers for a batch of frames, as far as the guest has them: a frame, however short, takes one
+    /// at least.
     fn gather(&mut self, cx: &mut Context<()>) {
         let frames = self.depth.frames();
-        let enough = |held: &HeldBuffers| match self.agreed.mergeable() {
-            true => held.bytes() >= frames * self.depth.bytes(),
-            false => held.len() >= frames,
+        let bytes = match self.agreed.mergeable() {
+            true => frames * self.depth.bytes(),
+            false => 0,
         };
+        let enough = |held: &HeldBuffers| held.len() >= frames && held.bytes() >= bytes;
         while !enough(&self.held) {
             if !pop_buffer(cx, self.agreed, &mut self.held) {
                 return;
