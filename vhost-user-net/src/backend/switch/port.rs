@@ -156,6 +156,10 @@ struct OpenMailbox<'a> {
     taken: Offloads,
 }
 
+/// Frames of more bytes are not copied before it is known where they go: a second copy of one would cost
+/// more than the first of its front by itself saves.
+const STAGED: usize = 2048;
+
 /// The part of a frame that is decided on: virtio header and Ethernet header.
 type Front = [u8; HeaderLen::Modern.bytes() + MIN_FRAME];
 
@@ -312,11 +316,11 @@ impl<'a> Delivery<'a> {
     }
 
     /// Copies a frame behind those in the open mailbox without making it one of them; `front` gets its
-    /// beginning. `false`, without a copy, if no mailbox is open or it is full.
+    /// beginning. `false`, without a copy, if no mailbox is open or it is full, or the frame is long.
     fn stage(&mut self, frame: &Buffers, header_len: usize, front: &mut Front) -> bool {
         let len = HeaderLen::Modern.bytes() + frame.len().saturating_sub(header_len);
-        let room = self.open.as_mut().and_then(|open| open.bundle.room(len));
-        let Some(room) = room else {
+        let open = self.open.as_mut().filter(|_| len <= STAGED);
+        let Some(room) = open.and_then(|open| open.bundle.room(len)) else {
             return false;
         };
         read(frame, header_len, room);
