@@ -5,7 +5,7 @@ use super::results::{GuestComparison, GuestOutcome, GuestRow, GuestSample, Guest
 use super::turn::Turns;
 use crate::report::Progress;
 use crate::scenario::net::Role;
-use crate::scenario::net::error::{Error, TurnError};
+use crate::scenario::net::error::Error;
 use crate::scenario::net::workload::Target;
 
 /// One load's rounds.
@@ -36,17 +36,10 @@ impl<'a> Group<'a> {
     /// A B C A B C.
     pub(crate) fn run(&mut self, turns: &Turns<'_>, progress: &mut Progress) -> Result<(), Error> {
         let name = format!("{}/{}", self.target, turns.load.name());
-        for seat in &mut self.seats {
-            progress.say(&name, &seat.contestant.name);
-            seat.try_to(turns, |turns, entry, _| turns.warm_up(entry))?;
-        }
         for _ in 0..turns.config.run.rounds {
             for seat in &mut self.seats {
                 progress.say(&name, &seat.contestant.name);
-                seat.try_to(turns, |turns, entry, samples| {
-                    samples.push(turns.take(entry)?);
-                    Ok(())
-                })?;
+                seat.take_turn(turns)?;
                 progress.advance(1);
             }
         }
@@ -86,23 +79,18 @@ impl<'a> Group<'a> {
 }
 
 impl Taken<'_> {
-    fn try_to(
-        &mut self,
-        turns: &Turns<'_>,
-        turn: impl FnOnce(
-            &Turns<'_>,
-            &super::line_up::Seat,
-            &mut Vec<GuestSample>,
-        ) -> Result<(), TurnError>,
-    ) -> Result<(), Error> {
+    fn take_turn(&mut self, turns: &Turns<'_>) -> Result<(), Error> {
         turns.interrupt.check()?;
-        if let (Ok(entry), None) = (&self.contestant.entry, &self.failure)
-            && let Err(error) = turn(turns, entry, &mut self.samples)
-        {
-            if let Some(interrupted) = error.interrupted() {
-                return Err(interrupted.into());
+        if let (Ok(entry), None) = (&self.contestant.entry, &self.failure) {
+            match turns.take(entry) {
+                Ok(sample) => self.samples.push(sample),
+                Err(error) => {
+                    if let Some(interrupted) = error.interrupted() {
+                        return Err(interrupted.into());
+                    }
+                    self.failure = Some(error.told());
+                }
             }
-            self.failure = Some(error.told());
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use lab::guest::Guest;
 use lab::netns::NetNamespace;
 
 use super::machine::{Device, boot};
+use super::tools;
 use crate::measure::Processes;
 use crate::peer::{ExternalPeer, OurBuild, RunningDaemon, version};
 use crate::report::with_causes;
@@ -136,7 +137,7 @@ impl Starter<'_> {
             let daemon = started.map_err(|error| with_causes(&error))?;
             let daemon = daemon.map_err(|error| with_causes(&error))?;
             let guest = self.boot(&Device::VhostUser(&socket), tap)?;
-            Ok(self.seat(guest, Some(daemon), tap))
+            self.seat(guest, Some((daemon, None)), tap)
         });
         Ok(Contestant {
             name: name.to_owned(),
@@ -158,7 +159,7 @@ impl Starter<'_> {
                 _ => version(Path::new("qemu-system-x86_64")),
             },
             command: format!("its own device on tap {device}"),
-            entry: guest.map(|guest| self.seat(guest, None, tap)),
+            entry: guest.and_then(|guest| self.seat(guest, None, tap)),
         })
     }
 
@@ -169,9 +170,7 @@ impl Starter<'_> {
             let namespace = NetNamespace::of_process(peer.pid);
             let namespace = namespace.map_err(|error| with_causes(&error))?;
             let guest = self.boot(&Device::VhostUser(&peer.socket), 0)?;
-            let mut seat = self.seat(guest, Some(daemon), 0);
-            seat.namespace = Some(namespace);
-            Ok(seat)
+            self.seat(guest, Some((daemon, Some(namespace))), 0)
         };
         Contestant {
             name: peer.name.clone(),
@@ -189,12 +188,21 @@ impl Starter<'_> {
         booted.map_err(|error| with_causes(&error))
     }
 
-    fn seat(&self, guest: Guest, daemon: Option<RunningDaemon>, tap: u8) -> Seat {
-        Seat {
+    /// A guest that has answered once: whatever is set up at first use is set up.
+    fn seat(
+        &self,
+        guest: Guest,
+        daemon: Option<(RunningDaemon, Option<NetNamespace>)>,
+        tap: u8,
+    ) -> Result<Seat, String> {
+        let (daemon, namespace) = daemon.unzip();
+        let seat = Seat {
             guest,
             daemon,
-            namespace: None,
+            namespace: namespace.flatten(),
             address: address(tap, true).map(|byte| byte.to_string()).join("."),
-        }
+        };
+        tools::await_server(&seat, self.ground).map_err(|error| error.told())?;
+        Ok(seat)
     }
 }

@@ -49,7 +49,7 @@ struct Sum {
 pub(super) fn await_server(seat: &Seat, ground: &Ground) -> Result<(), TurnError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match stream(seat, ground, false, 1) {
+        match stream(seat, ground, &["-n", "1M"]) {
             Err(TurnError::Tool { .. }) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(200));
             }
@@ -66,19 +66,16 @@ pub(super) fn pass(
     time: Duration,
 ) -> Result<Passed, TurnError> {
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let seconds = seconds.to_string();
     match load {
-        GuestLoad::TcpOut => stream(seat, ground, true, seconds),
-        GuestLoad::TcpIn => stream(seat, ground, false, seconds),
+        GuestLoad::TcpOut => stream(seat, ground, &["-t", &seconds, "-R"]),
+        GuestLoad::TcpIn => stream(seat, ground, &["-t", &seconds]),
         GuestLoad::Ping => ping(seat, ground, time),
     }
 }
 
-fn stream(seat: &Seat, ground: &Ground, out: bool, seconds: u64) -> Result<Passed, TurnError> {
-    let seconds = seconds.to_string();
-    let mut arguments = vec!["-J", "-c", &seat.address, "-t", &seconds];
-    if out {
-        arguments.push("-R");
-    }
+fn stream(seat: &Seat, ground: &Ground, options: &[&str]) -> Result<Passed, TurnError> {
+    let arguments = [&["-J", "-c", &seat.address], options].concat();
     let output = run(seat, ground, "iperf3", &arguments)?;
     read_report(&output).ok_or_else(|| complaint("iperf3", &output))
 }

@@ -48,11 +48,6 @@ impl Turns<'_> {
         )
     }
 
-    /// A first exchange: the guest is there, addresses are known.
-    pub(super) fn warm_up(&self, seat: &Seat) -> Result<(), TurnError> {
-        tools::await_server(seat, self.ground)
-    }
-
     fn take_once(&self, seat: &Seat) -> Result<GuestSample, TurnError> {
         let others = Bystanders::read();
         let before = used(seat)?;
