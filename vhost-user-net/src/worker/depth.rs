@@ -2,6 +2,11 @@
 
 use crate::sys::FrameBatch;
 
+/// Bytes of one batch.
+const CACHED: usize = 32 << 10;
+/// Frames of a batch, however long they are: each system call has its price, too.
+const LEAST: usize = 8;
+
 /// What frames of late were like.
 pub(super) struct Depth {
     frames: usize,
@@ -19,9 +24,10 @@ impl Depth {
         }
     }
 
-    /// Frames to ask for.
+    /// Frames to ask for: no more than a processor's cache holds until they are the guest's.
     pub(super) fn frames(&self) -> usize {
-        self.frames
+        let cached = CACHED / self.bytes.max(1);
+        self.frames.min(cached.max(LEAST))
     }
 
     /// Bytes to give to each.
@@ -55,10 +61,15 @@ mod tests {
     #[test]
     fn batches_follow_the_frames() {
         let mut depth = Depth::new(65_562);
+        (0..200).for_each(|_| depth.saw(76));
         for _ in 0..10 {
             depth.came(depth.frames(), depth.frames());
         }
         assert_eq!(depth.frames(), FrameBatch::MOST);
+        depth.saw(1514);
+        assert_eq!(depth.frames(), 21);
+        depth.saw(65_562);
+        assert_eq!(depth.frames(), 8);
         depth.came(3, FrameBatch::MOST);
         assert_eq!(depth.frames(), 4);
         depth.came(0, 4);
