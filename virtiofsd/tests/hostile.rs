@@ -169,7 +169,7 @@ fn requests_that_lie_about_themselves_are_answered_with_an_error() {
         answer(&mut fs, &[&header(45, lookup, 7, root), b"file\0"], &[16]),
         Some(-libc::EINVAL)
     );
-    for opcode in [0, 7, 19, 53, 4096, u32::MAX] {
+    for opcode in [0, 7, 19, 54, 4096, u32::MAX] {
         let error = answer(&mut fs, &[&header(40, opcode, 7, root)], &[16, 200]);
         assert_eq!(error, Some(-libc::ENOSYS), "opcode {opcode}");
     }

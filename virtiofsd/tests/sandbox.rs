@@ -179,7 +179,16 @@ fn every_thread_that_serves_has_a_list_of_its_own() {
     let share = start_with("fs-threads", |d| d.arg("--metrics-socket").arg(&metrics));
     let (_front_end, mut fs_driver) = share.mounted();
     Session(&mut fs_driver).create("file");
-    let threads = Process::serving(&share.daemon).threads("Seccomp_filters");
+    let serving = Process::serving(&share.daemon);
+    let deadline = Instant::now() + SOON;
+    // A thread has its name, and then its list, once it runs.
+    let threads = loop {
+        let threads = serving.threads("Seccomp_filters");
+        let signals = threads.iter().find(|(name, _)| name == "signals");
+        if signals.is_some_and(|(_, filters)| filters == "2") || Instant::now() > deadline {
+            break threads;
+        }
+    };
     let mut known: Vec<_> = threads.iter().map(|(name, _)| name.as_str()).collect();
     known.sort_unstable();
     known.dedup();

@@ -165,7 +165,8 @@ proptest::proptest! {
         text in "\\PC{0,40}|((cache|source|xattrmap|sandbox|modcaps|xattr|flock|loglevel)=?(none|:|map)?,?){0,6}",
         rule in "(map|guest|host|squash-guest|forbid-guest)?[:/][0-9:/]{0,30}",
     ) {
-        let _ = shared(&["-o", &text]);
+        let line = ["virtiofsd", "--socket-path=/s", "--shared-dir=/d", "-o", &text];
+        let _ = Options::try_parse_from(line).map(Options::validate);
         let _ = Options::try_parse_from(["virtiofsd", "--socket-path=/s", "--translate-uid", &rule]);
     }
 }
