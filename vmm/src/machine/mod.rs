@@ -2,9 +2,11 @@
 
 mod devices;
 mod events;
+mod info;
 mod metrics;
 mod orders;
 mod platform;
+mod refusal;
 mod snapshot;
 
 use std::sync::Arc;
@@ -28,7 +30,9 @@ use platform::Platform;
 
 pub use devices::{DeviceInfo, DeviceSet};
 pub use events::{Controller, Events, QuitHandle};
-pub use orders::{Answer, BalloonInfo, Command, Info, MemoryInfo, Refusal, State};
+pub use info::{BalloonInfo, Info, MemoryInfo, State};
+pub use orders::{Answer, Command};
+pub use refusal::Refusal;
 
 /// What a machine is made of, besides its devices.
 #[derive(Debug)]

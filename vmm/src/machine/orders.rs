@@ -1,18 +1,14 @@
 //! What somebody outside may want of a machine, and how it is carried out.
 
-use std::io;
 use std::path::PathBuf;
 
-use serde::Serialize;
-use thiserror::Error;
-
-use super::{DeviceInfo, Ended, Machine, MachineError};
-use crate::kvm::KvmError;
+use super::{
+    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, Refusal, State,
+};
 use crate::memory::ByteSize;
 use crate::options::DeviceDescription;
-use crate::snapshot::SnapshotError;
-use crate::vhost_user::{FrontEnd, FrontEndError};
-use crate::virtio::{Device as _, Kind, SaveError};
+use crate::vhost_user::FrontEnd;
+use crate::virtio::{Device as _, Kind};
 
 /// An order.
 #[derive(Debug)]
@@ -62,112 +58,6 @@ pub enum Answer {
     Metrics(String),
     /// Its memory.
     Memory(MemoryInfo),
-}
-
-/// How a machine is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Info {
-    /// Of the program.
-    pub version: &'static str,
-    /// Its process.
-    pub pid: u32,
-    /// Running or paused.
-    pub state: State,
-    /// Processors.
-    pub cpus: usize,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Devices on the bus.
-    pub devices: usize,
-}
-
-/// A machine's memory, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct MemoryInfo {
-    /// What the guest was given.
-    pub size: u64,
-    /// What of it takes room on the host.
-    pub resident: u64,
-    /// Its balloon.
-    pub balloon: Option<BalloonInfo>,
-}
-
-/// A balloon, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct BalloonInfo {
-    /// What is wanted in it.
-    pub target: u64,
-    /// What is in it.
-    pub actual: u64,
-    /// What the guest gave back since the start, by balloon or by report.
-    pub returned: u64,
-}
-
-/// Whether the guest runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// It does.
-    Running,
-    /// It waits for [`Command::Resume`].
-    Paused,
-}
-
-/// Why an order is not carried out.
-#[derive(Debug, Error)]
-pub enum Refusal {
-    /// Somebody ended it.
-    #[error("the machine has ended")]
-    Ended,
-    /// A name that nobody has.
-    #[error("there is no device {0}")]
-    NoDevice(String),
-    /// A name that somebody has.
-    #[error("there is a device {0} already")]
-    SameId(String),
-    /// A second device where one is possible.
-    #[error("the machine has a vsock device already")]
-    SecondVsock,
-    /// The daemon.
-    #[error("{label}")]
-    Device {
-        /// Which device.
-        label: String,
-        /// What is wrong.
-        source: FrontEndError,
-    },
-    /// The bus or the kernel.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A daemon that does not complete what it began.
-    #[error("the daemon of {0} does not stop; the machine goes on")]
-    Busy(String),
-    /// KVM.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// A device's daemon does not hand out what it knows.
-    #[error("{id}")]
-    Save {
-        /// The device.
-        id: String,
-        /// Why.
-        source: SaveError,
-    },
-    /// A machine without one.
-    #[error("the machine has no balloon: --balloon 0 gives it one")]
-    NoBalloon,
-    /// A balloon in which no guest has room.
-    #[error("a balloon of {0} is all of the guest's memory")]
-    LargeBalloon(ByteSize),
-    /// The kernel does not tell.
-    #[error("cannot tell how much memory is used")]
-    Resident(#[source] io::Error),
-    /// The snapshot's files.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
 }
 
 /// What follows of an order.

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::devices::{Attached, lock};
-use super::orders::Refusal;
-use super::{Answer, DeviceSet, Machine, MachineError};
+use super::{Answer, DeviceSet, Machine, MachineError, Refusal};
 use crate::options::Description;
 use crate::snapshot::{DeviceState, MachineState, Writer};
 use crate::virtio::{Kind, SaveError};

@@ -1,5 +1,7 @@
 //! The device's thread: keeps the daemon as the driver wants it, whatever becomes of the daemon.
 
+mod transfer;
+
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -7,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::desk::{Desk, Transfer};
+use super::desk::Desk;
 use super::session::{Begin, Session};
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
-use crate::virtio::{Kind, Positions, QueueSetup, SaveError, Saved, Setup};
+use crate::virtio::{Positions, Setup};
 
 /// Between attempts to find a daemon again: doubled up to the second.
 const FIRST_RETRY: Duration = Duration::from_millis(5);
@@ -190,52 +192,6 @@ impl Worker {
             self.queues = Queues::fresh();
         }
         if paused { Ok(()) } else { self.begin() }
-    }
-
-    fn transfer(&mut self, transfer: Transfer) {
-        match transfer {
-            Transfer::Save(answer) => drop(answer.send(self.save())),
-            Transfer::Load {
-                features,
-                state,
-                done,
-            } => {
-                let loaded = match &mut self.daemon {
-                    Daemon::Here(session) if session.has_state() => {
-                        session.load_state(features, &self.memory, &state)
-                    }
-                    Daemon::Here(_) => Err(SaveError::NotOffered),
-                    Daemon::Lost { .. } => Err(SaveError::Gone),
-                };
-                let _ = done.send(loaded);
-            }
-        }
-    }
-
-    /// A disk's or an interface's daemon has no state of its own once its queues are stopped; a file
-    /// system's knows what the guest has open.
-    fn save(&mut self) -> Result<Saved, SaveError> {
-        let Some(setup) = &self.setup else {
-            return Ok(Saved::default());
-        };
-        let state = match &mut self.daemon {
-            Daemon::Here(session) if session.has_state() => Some(session.save_state()?),
-            Daemon::Here(_) if self.config.kind == Kind::Fs => return Err(SaveError::NotOffered),
-            Daemon::Lost { .. } if self.config.kind == Kind::Fs => return Err(SaveError::Gone),
-            _ => None,
-        };
-        let used = |used_ring| self.memory.used_index(used_ring).unwrap_or(0);
-        let position = |queue: &QueueSetup| match &self.queues {
-            Queues::Waiting(Begin::At(positions)) => {
-                *positions.get(&queue.index).unwrap_or(&queue.position)
-            }
-            _ => used(queue.used),
-        };
-        let positions = setup.queues.iter().map(|it| (it.index, position(it)));
-        Ok(Saved {
-            positions: positions.collect(),
-            state,
-        })
     }
 
     /// Has the daemon serve queues that wait.
