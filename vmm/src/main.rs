@@ -20,7 +20,7 @@ use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
 use vmm::snapshot::{Snapshot, SnapshotError};
 use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
-use vmm::virtio::{Balloon, Rng};
+use vmm::virtio::{Balloon, Pluggable, Rng};
 
 #[derive(Debug, Error)]
 enum Error {
@@ -97,6 +97,7 @@ fn run(options: Options) -> Result<(), Error> {
 fn check() -> Result<(), Error> {
     let memory = GuestMemory::new(MemoryConfig {
         size: CHECK_MEMORY,
+        pluggable: ByteSize(0),
         hugepages: false,
         prefault: false,
     })?;
@@ -128,6 +129,9 @@ fn run_machine(
     }
     if let Some(size) = config.balloon {
         devices.add_balloon(Arc::new(Balloon::new(&memory, size.0)));
+    }
+    if let Some(pluggable) = Pluggable::new(&memory) {
+        devices.add_pluggable(Arc::new(pluggable));
     }
     let controller = events.controller(&memory);
     let api = config.api_socket.as_deref();

@@ -146,19 +146,31 @@ fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
     }
 }
 
-/// `{"balloon": "64M"}`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `{"balloon": "64M"}`, `{"plugged": "1G"}`, or both.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct MemoryOrder {
-    balloon: Size,
+    balloon: Option<Size>,
+    plugged: Option<Size>,
 }
 
 fn memory(target: &dyn Target, body: &[u8]) -> Response {
-    match serde_json::from_slice::<MemoryOrder>(body) {
-        Ok(MemoryOrder {
-            balloon: Size(size),
-        }) => order(target, Command::Balloon(size)),
-        Err(error) => Response::error(Status::BadRequest, &error),
+    let wanted: MemoryOrder = match serde_json::from_slice(body) {
+        Ok(wanted) => wanted,
+        Err(error) => return Response::error(Status::BadRequest, &error),
+    };
+    let plug = wanted.plugged.map(|Size(size)| Command::Plug(size));
+    let inflate = wanted.balloon.map(|Size(size)| Command::Balloon(size));
+    let mut answer = None;
+    for command in plug.into_iter().chain(inflate) {
+        match target.order(command) {
+            Ok(begun) => answer = Some(begun),
+            Err(refusal) => return response(Err(refusal)),
+        }
+    }
+    match answer {
+        Some(answer) => response(Ok(answer)),
+        None => Response::refusal(Status::BadRequest, "neither balloon nor plugged is there"),
     }
 }
 
@@ -191,9 +203,12 @@ fn status(refusal: &Refusal) -> Status {
         | Refusal::Busy(_)
         | Refusal::Ended
         | Refusal::NoBalloon
+        | Refusal::NotPluggable
         | Refusal::Save { .. }
         | Refusal::Snapshot(_) => Status::Conflict,
-        Refusal::Device { .. } | Refusal::LargeBalloon(_) => Status::BadRequest,
+        Refusal::Device { .. } | Refusal::LargeBalloon(_) | Refusal::MuchPlugged(_) => {
+            Status::BadRequest
+        }
         Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) => Status::Failed,
     }
 }

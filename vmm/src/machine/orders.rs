@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, Refusal, State,
+    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, PluggableInfo,
+    Refusal, State,
 };
 use crate::memory::ByteSize;
 use crate::options::DeviceDescription;
@@ -37,6 +38,8 @@ pub enum Command {
     Memory,
     /// Blow the balloon up, or let air out: so many bytes are wanted in it.
     Balloon(ByteSize),
+    /// Let the guest have so many bytes of what can be plugged in.
+    Plug(ByteSize),
     /// Write the machine into a folder.
     Snapshot(PathBuf),
 }
@@ -85,6 +88,7 @@ impl Machine<'_> {
             Command::Metrics => Ok(Answer::Metrics(self.metrics())),
             Command::Memory => self.memory(),
             Command::Balloon(size) => self.resize_balloon(size),
+            Command::Plug(size) => self.plug(size),
             Command::Snapshot(folder) => self.snapshot(&folder),
         })
     }
@@ -111,10 +115,16 @@ impl Machine<'_> {
             actual: balloon.actual(),
             returned: balloon.returned(),
         });
+        let pluggable = self.devices.pluggable().map(|it| PluggableInfo {
+            most: it.most(),
+            requested: it.requested(),
+            plugged: it.plugged(),
+        });
         Ok(Answer::Memory(MemoryInfo {
             size: memory.size(),
             resident: memory.resident().map_err(Refusal::Resident)?,
             balloon,
+            pluggable,
         }))
     }
 
@@ -125,6 +135,15 @@ impl Machine<'_> {
         }
         balloon.resize(size.0);
         Ok(Answer::Begun)
+    }
+
+    fn plug(&self, size: ByteSize) -> Result<Answer, Refusal> {
+        let pluggable = self.devices.pluggable().ok_or(Refusal::NotPluggable)?;
+        if pluggable.resize(size.0) {
+            Ok(Answer::Begun)
+        } else {
+            Err(Refusal::MuchPlugged(size))
+        }
     }
 
     /// Processors first: what a driver does must find its device.

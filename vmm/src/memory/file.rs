@@ -9,8 +9,7 @@ use rustix::fs::{FallocateFlags, SeekFrom as Find};
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::GuestMemory;
-use crate::layout;
+use super::{GuestMemory, Range};
 
 /// Bytes at a time.
 const PIECE: u64 = 1 << 20;
@@ -21,7 +20,7 @@ impl GuestMemory {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, to: &mut File) -> io::Result<()> {
-        to.set_len(self.size)?;
+        to.set_len(self.file_size())?;
         self.each_piece(&self.file, |address, offset, len| {
             to.seek(SeekFrom::Start(offset))?;
             let written = self.mapped.write_all_volatile_to(address, to, len);
@@ -35,8 +34,8 @@ impl GuestMemory {
     /// When the file cannot be read, or has another size.
     pub fn load(&self, from: &mut File) -> io::Result<()> {
         let size = from.metadata()?.len();
-        if size != self.size {
-            let expected = self.size;
+        let expected = self.file_size();
+        if size != expected {
             let sentence = format!("it has {size} bytes, and the guest's memory {expected}");
             return Err(io::Error::other(sentence));
         }
@@ -55,13 +54,11 @@ impl GuestMemory {
         let Some(end) = address.checked_add(len).filter(|_| len > 0) else {
             return false;
         };
-        let offset = if end <= self.low_end() {
-            address
-        } else if address >= layout::HOLE_END && end <= self.high_end() {
-            address - layout::HOLE_END + layout::HOLE
-        } else {
+        let holds = |range: &&Range| range.address <= address && end <= range.address + range.len;
+        let Some(range) = self.ranges.iter().find(holds) else {
             return false;
         };
+        let offset = range.offset + (address - range.address);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&*self.file, flags, offset, len).is_ok()
     }
@@ -82,38 +79,28 @@ impl GuestMemory {
         file: &File,
         mut each: impl FnMut(GuestAddress, u64, usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut offset = 0;
-        while let Some((start, end)) = next_extent(file, offset, self.size)? {
-            offset = start;
-            while offset < end {
-                let boundary = if offset < layout::HOLE {
-                    layout::HOLE
-                } else {
-                    u64::MAX
-                };
-                let len = PIECE.min(end - offset).min(boundary - offset);
-                let address = GuestAddress(address(offset));
-                each(
-                    address,
-                    offset,
-                    usize::try_from(len).map_err(io::Error::other)?,
-                )?;
-                offset += len;
+        for range in &*self.ranges {
+            let mut offset = range.offset;
+            let range_end = range.offset + range.len;
+            while let Some((start, end)) = next_extent(file, offset, range_end)? {
+                offset = start;
+                while offset < end {
+                    let len = PIECE.min(end - offset);
+                    let address = GuestAddress(range.address + (offset - range.offset));
+                    each(
+                        address,
+                        offset,
+                        usize::try_from(len).map_err(io::Error::other)?,
+                    )?;
+                    offset += len;
+                }
             }
         }
         Ok(())
     }
 }
 
-fn address(offset: u64) -> u64 {
-    if offset < layout::HOLE {
-        offset
-    } else {
-        layout::HOLE_END + (offset - layout::HOLE)
-    }
-}
-
-/// The next bytes that are there from `from` on; none where nothing comes any more.
+/// The next bytes that are there from `from` on; none where nothing comes before `size`.
 fn next_extent(file: &impl AsFd, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     if from >= size {
         return Ok(None);
@@ -125,8 +112,11 @@ fn next_extent(file: &impl AsFd, from: u64, size: u64) -> io::Result<Option<(u64
         Err(Errno::INVAL) => return Ok(Some((from, size))),
         Err(error) => return Err(error.into()),
     };
+    if start >= size {
+        return Ok(None);
+    }
     let end = rustix::fs::seek(file, Find::Hole(start))?.min(size);
-    Ok((start < size).then_some((start, end)))
+    Ok(Some((start, end)))
 }
 
 #[cfg(test)]
@@ -134,11 +124,13 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::layout;
     use crate::memory::{ByteSize, MemoryConfig};
 
     fn memory() -> GuestMemory {
         GuestMemory::new(MemoryConfig {
             size: ByteSize(4 << 30),
+            pluggable: ByteSize(1 << 30),
             hugepages: false,
             prefault: false,
         })
@@ -155,6 +147,7 @@ mod tests {
             layout::HOLE - 8,
             layout::HOLE_END,
             layout::HOLE_END + (1 << 29),
+            (6 << 30) - 8,
         ];
         for place in places {
             memory
@@ -165,7 +158,7 @@ mod tests {
         let path = scratch.join("memory");
         memory.save(&mut File::create(&path).unwrap()).unwrap();
         let saved = std::fs::metadata(&path).unwrap();
-        assert_eq!(saved.len(), 4 << 30);
+        assert_eq!(saved.len(), 5 << 30);
         assert!(saved.blocks() * 512 < 1 << 20, "{} blocks", saved.blocks());
         restored.load(&mut File::open(&path).unwrap()).unwrap();
         for place in places {
@@ -183,7 +176,7 @@ mod tests {
         let error = memory().load(&mut File::open(path).unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "it has 100 bytes, and the guest's memory 4294967296"
+            "it has 100 bytes, and the guest's memory 5368709120"
         );
     }
 }

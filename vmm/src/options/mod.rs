@@ -151,6 +151,7 @@ impl Description {
         };
         let memory = MemoryConfig {
             size: self.memory.unwrap_or(USUAL_MEMORY),
+            pluggable: self.pluggable_memory.unwrap_or(ByteSize(0)),
             hugepages: self.hugepages.unwrap_or(false),
             prefault: self.prefault.unwrap_or(false),
         };

@@ -22,12 +22,13 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 const LIMIT: Duration = Duration::from_secs(400);
 
 /// For devices, and for the power button.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
     "virtiofs",
     "virtio_balloon",
+    "virtio_mem",
     "button",
     "evdev",
 ];
@@ -52,16 +53,16 @@ api() {
 }
 # until_is FILE TEXT: waits for the guest.
 until_is() {
-    for _ in $(seq 2000); do
+    for _ in $(seq 500); do
         [ "$(cat "$1" 2>/dev/null)" = "$2" ] && return
-        sleep 0.05
+        sleep 0.2
     done
     echo "$1 is not $2 FAILED"
 }
 boot() {
     name=$1; shift
     code=0
-    timeout 200 "$VMM" --initramfs "$INITRAMFS" --cmdline 'console=ttyS0 quiet panic=-1' \
+    timeout 350 "$VMM" --initramfs "$INITRAMFS" --cmdline 'console=ttyS0 quiet panic=-1' \
         --serial "file=$name.console" "$@" </dev/null 2>"$name.log" || code=$?
     echo "<$name $code>"
     cat "$name.console" "$name.log" 2>/dev/null || true
