@@ -202,6 +202,7 @@ fn status(refusal: &Refusal) -> Status {
         | Refusal::SecondVsock
         | Refusal::Busy(_)
         | Refusal::Ended
+        | Refusal::Fixed(_)
         | Refusal::NoBalloon
         | Refusal::NotPluggable
         | Refusal::Save { .. }

@@ -228,6 +228,11 @@ impl DeviceSet {
         let index = self.attached.iter().position(|it| it.slot == Some(slot))?;
         let mut gone = self.attached.remove(index);
         gone.transport = None;
+        match lock(&gone.device).kind() {
+            Kind::Balloon => self.balloon = None,
+            Kind::Memory => self.pluggable = None,
+            _ => {}
+        }
         lock(&gone.device).reset();
         let device = &gone.device;
         // A processor may be in the function that was on the bus, for a moment.

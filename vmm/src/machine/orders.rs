@@ -6,6 +6,7 @@ use super::{
     BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, PluggableInfo,
     Refusal, State,
 };
+use crate::kvm::VcpuThread;
 use crate::memory::ByteSize;
 use crate::options::DeviceDescription;
 use crate::vhost_user::FrontEnd;
@@ -154,7 +155,13 @@ impl Machine<'_> {
         for processor in &self.processors {
             processor.pause();
         }
-        self.paused_at = Some(self.vm.clock()?);
+        match self.vm.clock() {
+            Ok(clock) => self.paused_at = Some(clock),
+            Err(error) => {
+                self.processors.iter().for_each(VcpuThread::resume);
+                return Err(error.into());
+            }
+        }
         if let Err(refusal) = self.devices.pause() {
             self.resume()?;
             return Err(refusal);
@@ -210,6 +217,9 @@ impl Machine<'_> {
 
     fn ask_to_eject(&mut self, id: &str) -> Result<Answer, Refusal> {
         let attached = self.devices.get_mut(id)?;
+        if attached.info().kind == Kind::Memory.word() {
+            return Err(Refusal::Fixed(id.to_owned()));
+        }
         attached.leaving = true;
         if let Some(slot) = attached.slot {
             self.platform.shall_go(slot);

@@ -49,6 +49,9 @@ pub enum Refusal {
         /// Why.
         source: SaveError,
     },
+    /// A device that guests do not let go of.
+    #[error("{0} cannot be removed: no guest lets go of it")]
+    Fixed(String),
     /// A machine without one.
     #[error("the machine has no balloon: --balloon 0 gives it one")]
     NoBalloon,

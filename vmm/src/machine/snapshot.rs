@@ -44,6 +44,9 @@ impl DeviceSet {
     fn describe(&self, mut description: Description) -> Description {
         (description.disk, description.net, description.fs) = Default::default();
         description.vsock = None;
+        // A guest may have let go of what it was given.
+        description.rng = Some(self.has_kind(Kind::Rng));
+        description.balloon = description.balloon.filter(|_| self.has_kind(Kind::Balloon));
         for attached in self.iter() {
             let Some(named) = &attached.named else {
                 continue;

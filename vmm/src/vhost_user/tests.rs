@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lab::process::{Daemon, binary};
 use lab::scratch::Scratch;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::memory::{ByteSize, GuestMemory, MemoryConfig};
@@ -165,6 +166,33 @@ fn a_paused_disk_is_served_by_nobody_and_goes_on_where_it_was() {
         assert_eq!(disk.read(8, 4096), [round; 4096]);
     }
     assert!(daemon.is_running());
+}
+
+/// An interrupt that the driver chose while the queue ran is that of the next daemon, and after a pause.
+#[test]
+fn a_changed_interrupt_stays_changed() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    disk.start();
+    disk.write(0, &[1; 512]);
+    let later = EventFd::new(EFD_NONBLOCK).unwrap();
+    disk.device.set_call(0, later.try_clone().unwrap());
+    let interrupts = |disk: &mut Disk| {
+        disk.submit_write(0, &[2; 512]);
+        wait_for("the interrupt", || later.read().is_ok());
+        disk.finish_all();
+    };
+    interrupts(&mut disk);
+    disk.device.pause();
+    wait_for("the pause", || disk.device.is_paused());
+    disk.device.resume();
+    wait_for("the call after the pause", || later.read().is_ok());
+    interrupts(&mut disk);
+    daemon.kill().unwrap();
+    let _daemon = fixture.daemon();
+    wait_for("the call after the loss", || later.read().is_ok());
+    interrupts(&mut disk);
 }
 
 #[test]

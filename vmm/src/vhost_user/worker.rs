@@ -2,12 +2,14 @@
 
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::desk::Desk;
 use super::session::{Begin, Session};
@@ -35,6 +37,8 @@ pub(super) struct Worker {
     daemon: Daemon,
     /// What the driver wants, as far as it was carried out.
     setup: Option<Arc<Setup>>,
+    /// Interrupts that the driver chose later than its set-up.
+    calls: BTreeMap<usize, EventFd>,
     queues: Queues,
 }
 
@@ -79,6 +83,7 @@ impl Worker {
             epoll,
             daemon: Daemon::Here(session),
             setup: None,
+            calls: BTreeMap::new(),
             queues: Queues::fresh(),
         })
     }
@@ -89,8 +94,11 @@ impl Worker {
             if self.desk.state().quit {
                 return;
             }
-            let served = self.serve(&woken);
-            if let Err(error) = served.and_then(|()| self.reconcile()) {
+            if let Err(error) = self.serve(&woken) {
+                self.lose(&error);
+            }
+            // Also without a daemon: a driver that waits for its reset must not wait for the next one.
+            if let Err(error) = self.reconcile() {
                 self.lose(&error);
             }
         }
@@ -165,8 +173,9 @@ impl Worker {
         for (offset, data) in &writes {
             unless_refused(session.write_config(*offset, data))?;
         }
-        for (queue, call) in &calls {
-            session.set_call(*queue, call)?;
+        for (queue, call) in calls {
+            session.set_call(queue, &call)?;
+            self.calls.insert(queue, call);
         }
         if writes.is_empty() {
             return Ok(());
@@ -189,6 +198,7 @@ impl Worker {
         }
         if !is_same {
             self.setup = wanted;
+            self.calls.clear();
             self.queues = Queues::fresh();
         }
         if paused { Ok(()) } else { self.begin() }
@@ -203,10 +213,11 @@ impl Worker {
             return Ok(());
         };
         let started = session.start(setup, &self.memory, begin);
+        let started = started.and_then(|()| set_calls(session, &self.calls));
         let is_fresh = matches!(begin, Begin::At(positions) if positions.is_empty());
         if started.is_ok() {
             if !is_fresh {
-                wake_both(setup);
+                wake_both(setup, &self.calls);
             }
             self.queues = Queues::Served;
         }
@@ -283,7 +294,8 @@ impl Worker {
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
             session.start(setup, &self.memory, begin)?;
-            wake_both(setup);
+            set_calls(&mut session, &self.calls)?;
+            wake_both(setup, &self.calls);
             self.queues = Queues::Served;
         }
         self.daemon = Daemon::Here(session);
@@ -299,11 +311,17 @@ impl Worker {
 
 /// What the lost daemon had taken from its kick, or had used without a call, is neither kicked nor called
 /// again by anybody else.
-fn wake_both(setup: &Setup) {
+fn wake_both(setup: &Setup, calls: &BTreeMap<usize, EventFd>) {
     for queue in &setup.queues {
         let _ = queue.kick.write(1);
-        let _ = queue.call.write(1);
+        let _ = calls.get(&queue.index).unwrap_or(&queue.call).write(1);
     }
+}
+
+fn set_calls(session: &mut Session, calls: &BTreeMap<usize, EventFd>) -> Result<(), FrontEndError> {
+    calls
+        .iter()
+        .try_for_each(|(queue, call)| session.set_call(*queue, call))
 }
 
 /// A write that the daemon refuses is the driver's fault and changes nothing.
