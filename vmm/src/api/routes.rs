@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::http::{METRICS, Request, Response, Status};
-use crate::machine::{Answer, Command, Controller, Refusal};
+use crate::machine::{Answer, Command, Controller, MachineError, Refusal};
 use crate::options::{DeviceDescription, Size, parse_device};
 
 /// Who carries out what the API is asked for.
@@ -210,6 +210,7 @@ fn status(refusal: &Refusal) -> Status {
         Refusal::Device { .. } | Refusal::LargeBalloon(_) | Refusal::MuchPlugged(_) => {
             Status::BadRequest
         }
+        Refusal::Machine(MachineError::Places) => Status::Conflict,
         Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) => Status::Failed,
     }
 }

@@ -24,6 +24,7 @@ use crate::machine::MachineConfig;
 use crate::memory::{ByteSize, MemoryConfig};
 use crate::snapshot::Snapshot;
 use crate::vhost_user::FrontEndConfig;
+use crate::virtio::Kind;
 
 /// Processors at most.
 const PROCESSORS: std::ops::RangeInclusive<u8> = 1..=64;
@@ -185,7 +186,9 @@ impl From<BootProtocol> for Protocol {
 
 /// Who has no name gets one: disk0, disk1, ...
 fn name(devices: Vec<DeviceDescription>) -> Result<Vec<NamedDevice>, OptionsError> {
-    let mut taken = BTreeSet::new();
+    // Those of devices in the process.
+    let own = [Kind::Rng, Kind::Balloon, Kind::Memory];
+    let mut taken: BTreeSet<String> = own.map(|kind| kind.word().to_owned()).into();
     for id in devices.iter().filter_map(|device| device.id.clone()) {
         if let Some(same) = taken.replace(id) {
             return Err(OptionsError::SameId(same));
@@ -301,6 +304,10 @@ mod tests {
         assert_eq!(
             message(&[named[1], "--fs=socket=/d,tag=t,id=lan"]),
             "two devices have id=lan"
+        );
+        assert_eq!(
+            message(&["--disk=socket=/a,id=rng"]),
+            "two devices have id=rng"
         );
     }
 

@@ -14,7 +14,7 @@ use super::*;
 use crate::memory::{ByteSize, GuestMemory, MemoryConfig};
 use crate::pci::Function;
 use crate::pci::testing::Remembered;
-use crate::virtio::{Device, Kind, Transport};
+use crate::virtio::{Device, Kind, SaveError, Saved, Transport};
 use driver::{Disk, SECTOR};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -166,6 +166,41 @@ fn a_paused_disk_is_served_by_nobody_and_goes_on_where_it_was() {
         assert_eq!(disk.read(8, 4096), [round; 4096]);
     }
     assert!(daemon.is_running());
+}
+
+#[test]
+fn a_snapshot_is_told_where_a_disk_stopped() {
+    let fixture = Fixture::new();
+    let mut daemon = fixture.daemon();
+    let mut disk = fixture.disk();
+    let saved = |disk: &mut Disk| disk.device.save().recv_timeout(LIMIT).unwrap().unwrap();
+    disk.device.pause();
+    wait_for("the pause", || disk.device.is_paused());
+    assert_eq!(saved(&mut disk), Saved::default());
+    disk.device.resume();
+    disk.start();
+    for sector in 0..5 {
+        disk.write(sector, &[1; 512]);
+    }
+    disk.device.pause();
+    wait_for("the pause", || disk.device.is_paused());
+    let expected = Saved {
+        positions: [(0, 5)].into(),
+        state: None,
+    };
+    assert_eq!(saved(&mut disk), expected);
+    // Gone or not: everything it took is done.
+    daemon.kill().unwrap();
+    wait_for("the loss", || disk.device.condition().losses == 1);
+    assert_eq!(saved(&mut disk), expected);
+    let loaded = disk.device.load(0, vec![1]).recv_timeout(LIMIT).unwrap();
+    assert_eq!(loaded, Err(SaveError::Gone));
+    let _daemon = fixture.daemon();
+    wait_for("the next daemon", || disk.device.condition().connected);
+    let loaded = disk.device.load(0, vec![1]).recv_timeout(LIMIT).unwrap();
+    assert_eq!(loaded, Err(SaveError::NotOffered));
+    disk.device.resume();
+    assert_eq!(disk.read(4, 512), [1; 512]);
 }
 
 /// An interrupt that the driver chose while the queue ran is that of the next daemon, and after a pause.
