@@ -17,14 +17,17 @@ PACKAGES := \
 	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
 
-.PHONY: help setup build agent release demo lint test bench bench-peers walk integrity fuzz clean
+# What building a kernel needs beyond that.
+KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
+
+.PHONY: help setup build agent release guest-kernel demo lint test bench bench-peers walk integrity fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
 RUST_VIRTIOFSD := 1.14.0
 
 help: ## What there is to make
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install what Ringside needs and check that it is there (as root)
 	@if [ "$$(id -u)" != 0 ]; then echo "make setup installs Debian packages: run it as root" >&2; exit 1; fi
@@ -57,6 +60,17 @@ build: agent ## Build everything for debugging
 release: ## Build everything for use
 	cargo build --release --workspace $(FIRST_PROCESSES:-p=--exclude)
 	$(STATIC) cargo build --release --target $(AGENT_TARGET) $(FIRST_PROCESSES)
+
+guest-kernel: ## Build the slim guest kernel, which guests then start with (as root; some 10 minutes)
+	missing=""
+	for package in $(KERNEL_PACKAGES); do
+		dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
+	done
+	if [ -n "$$missing" ]; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+	fi
+	cargo run --quiet -p guest-image --example slim_kernel
 
 demo: release ## Boot nginx twice on the three daemons and check what it did
 	target/release/ringside-demo

@@ -56,7 +56,14 @@ impl Cache {
     /// # Errors
     /// When the lock file cannot be made or locked.
     pub fn lock(&self) -> Result<File, Error> {
-        let path = self.path("lock");
+        let file = self.lock_named("lock")?;
+        self.remove_abandoned();
+        Ok(file)
+    }
+
+    /// As [`lock`](Self::lock), for what takes so long that nobody else may wait for it.
+    pub(crate) fn lock_named(&self, name: &str) -> Result<File, Error> {
+        let path = self.path(name);
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -70,8 +77,15 @@ impl Cache {
             );
             file.lock().map_err(Error::file("lock", &path))?;
         }
-        self.remove_abandoned();
         Ok(file)
+    }
+
+    /// A folder to work in, which goes when it is dropped, or with the next builder.
+    pub(crate) fn workshop(&self, name: &str) -> Result<Workshop, Error> {
+        let path = self.path(format!("{name}{DRAFT}{}", std::process::id()));
+        remove(&path)?;
+        fs::create_dir_all(&path).map_err(Error::file("make", &path))?;
+        Ok(Workshop(path))
     }
 
     /// Makes `name` by letting `build` fill a temporary path, then renaming it into place.
@@ -114,6 +128,23 @@ impl Cache {
                 let _ = remove(&entry.path());
             }
         }
+    }
+}
+
+/// A folder that is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Workshop(PathBuf);
+
+impl Workshop {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        // What stays is removed by the next builder.
+        let _ = remove(&self.0);
     }
 }
 

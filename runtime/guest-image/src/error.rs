@@ -68,6 +68,12 @@ pub enum Error {
         /// What does not fit.
         reason: &'static str,
     },
+    /// The source does not know a line of our configuration, or something it depends on is missing.
+    #[error("{line} of slim-kernel.config does not take effect: does it depend on another line?")]
+    Unconfigurable {
+        /// The line.
+        line: String,
+    },
     /// A module's dependency is nowhere.
     #[error("modules.dep says {module} needs {dependency}, but does not list that file")]
     BrokenDependency {

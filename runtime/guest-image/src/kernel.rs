@@ -135,14 +135,14 @@ impl Kernel {
     }
 }
 
-fn folders(parent: &Path, prefix: &str) -> Vec<String> {
+pub(crate) fn folders(parent: &Path, prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
 /// Numbers compare as numbers: 6.1.0-9 is older than 6.1.0-56.
-fn version_key(version: &str) -> Vec<u64> {
+pub(crate) fn version_key(version: &str) -> Vec<u64> {
     version
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())

@@ -24,6 +24,7 @@ mod kernel;
 mod modules;
 mod package;
 mod payload;
+mod slim;
 mod sys;
 mod tool;
 

@@ -46,19 +46,44 @@ pub(crate) fn unpack(cache: &Cache, package: &str) -> Result<PathBuf, Error> {
     tracing::info!(package, "downloading the guest's kernel");
     cache.publish(package, |draft| {
         let download = draft.join("download");
-        fs::create_dir_all(&download).map_err(Error::file("make", &download))?;
-        // Root's download otherwise warns that its _apt user cannot enter our folder.
-        let arguments = ["-q", "-o", "APT::Sandbox::User=root", "download", package];
-        APT_GET
-            .output(|apt| apt.args(arguments).current_dir(&download))
-            .map_err(|source| Error::Download {
-                package: package.to_owned(),
-                source: Box::new(source),
-            })?;
-        let archive = only_file(&download)?;
-        DPKG_DEB.output(|dpkg| dpkg.arg("-x").arg(&archive).arg(draft))?;
+        fetch(package, &download)?.unpack(draft)?;
         fs::remove_dir_all(&download).map_err(Error::file("remove", &download))
     })
+}
+
+/// A package that was downloaded.
+pub(crate) struct Fetched {
+    archive: PathBuf,
+}
+
+impl Fetched {
+    /// Unpacks its files beneath `root`.
+    pub(crate) fn unpack(&self, root: &Path) -> Result<(), Error> {
+        DPKG_DEB
+            .output(|dpkg| dpkg.arg("-x").arg(&self.archive).arg(root))
+            .map(drop)
+    }
+
+    /// As Debian writes it: `6.1.192-2`.
+    pub(crate) fn version(&self) -> Result<String, Error> {
+        let version = DPKG_DEB.output(|dpkg| dpkg.arg("-f").arg(&self.archive).arg("Version"))?;
+        Ok(String::from_utf8_lossy(&version).trim().to_owned())
+    }
+}
+
+/// Downloads what apt would install into the folder `download`, which holds nothing else.
+pub(crate) fn fetch(package: &str, download: &Path) -> Result<Fetched, Error> {
+    fs::create_dir_all(download).map_err(Error::file("make", download))?;
+    // Root's download otherwise warns that its _apt user cannot enter our folder.
+    let arguments = ["-q", "-o", "APT::Sandbox::User=root", "download", package];
+    APT_GET
+        .output(|apt| apt.args(arguments).current_dir(download))
+        .map_err(|source| Error::Download {
+            package: package.to_owned(),
+            source: Box::new(source),
+        })?;
+    let archive = only_file(download)?;
+    Ok(Fetched { archive })
 }
 
 fn only_file(directory: &Path) -> Result<PathBuf, Error> {

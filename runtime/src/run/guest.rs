@@ -26,7 +26,7 @@ const TRANSLATED: &str = " mitigations=off nokaslr";
 pub(super) fn image() -> Result<GuestImage> {
     let agent = programs::AGENT.find()?;
     let cache = Cache::open_default()?;
-    let kernel = Kernel::obtain(&cache).context("cannot get a guest kernel")?;
+    let kernel = Kernel::for_guests(&cache).context("cannot get a guest kernel")?;
     GuestImage::build(&cache, &kernel, &agent, MODULES).context("cannot build the guest image")
 }
 
