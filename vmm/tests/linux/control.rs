@@ -4,6 +4,7 @@ use crate::support::{Lab, TestResult};
 
 /// What the guest does for orders: counts, uses devices that come and go, starts again, is switched off.
 const GUEST: &str = r#"
+load virtio_blk virtiofs button evdev
 mount -t virtiofs files /mnt
 echo "round $(cat /mnt/round)"
 if [ "$(cat /mnt/round)" = 1 ]; then

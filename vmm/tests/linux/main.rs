@@ -1,49 +1,19 @@
 //! Linux boots in `ringside-vmm`, on disks and files that our daemons serve, in the lab.
 
 mod control;
+mod matrix;
 mod payload;
 mod support;
+mod work;
 
 use support::{Lab, TestResult};
-
-/// What every guest does first.
-const READY: &str = r#"echo "ready cpus=$(nproc) kernel=$(uname -r)""#;
-
-#[test]
-fn linux_boots_by_every_protocol() -> TestResult {
-    let lab = Lab::new("protocols")?;
-    let said = lab.run(
-        &format!("{READY}; poweroff -f"),
-        r#"
-        boot bzimage --kernel "$BZIMAGE"
-        boot elf --kernel "$ELF" --boot-protocol linux
-        boot pvh --kernel "$ELF" --boot-protocol pvh
-        boot pvh-2 --kernel "$ELF" --cpus 2 --memory 512M
-        boot bzimage-2 --kernel "$BZIMAGE" --cpus 2
-        "#,
-    )?;
-    for (name, cpus) in [
-        ("bzimage", 1),
-        ("elf", 1),
-        ("pvh", 1),
-        ("pvh-2", 2),
-        ("bzimage-2", 2),
-    ] {
-        let guest = said.guest(name);
-        assert!(
-            guest.contains(&format!("ready cpus={cpus} ")),
-            "{name}: {guest}"
-        );
-        assert_eq!(said.code(name), 0, "{name}: {guest}");
-    }
-    Ok(())
-}
 
 #[test]
 fn a_guest_works_on_a_disk_and_files_and_starts_again() -> TestResult {
     let lab = Lab::new("devices")?;
     let said = lab.run(
         r#"
+        load virtio_blk virtiofs
         mount -t virtiofs files /mnt
         echo "round $(cat /mnt/round)"
         if [ "$(cat /mnt/round)" = 1 ]; then
@@ -71,51 +41,6 @@ fn a_guest_works_on_a_disk_and_files_and_starts_again() -> TestResult {
         assert!(guest.contains(expected), "no {expected:?} in {guest}");
     }
     assert_eq!(said.code("guest"), 0, "{guest}");
-    Ok(())
-}
-
-#[test]
-fn a_guest_sees_no_error_when_its_disk_is_killed_ten_times() -> TestResult {
-    let lab = Lab::new("killed")?;
-    let said = lab.run(
-        r#"
-        mount -t virtiofs files /mnt
-        echo loop >/mnt/state
-        turn=0
-        while [ "$(cat /mnt/state)" = loop ]; do
-            dd if=/dev/zero of=/dev/vda bs=64k count=16 oflag=direct 2>/dev/null || echo FAILED
-            dd if=/dev/vda of=/dev/null bs=4k count=32 iflag=direct 2>/dev/null || echo FAILED
-            turn=$((turn + 1))
-        done
-        echo "turns=$turn"
-        dmesg | grep -iE 'i/o error|timed out|hung' && echo FAILED
-        poweroff -f"#,
-        r#"
-        mkdir files state; truncate -s 64M disk
-        blk --blk-file disk --state-dir state; fs --shared-dir files
-        (
-            until [ -e files/state ]; do sleep 0.1; done
-            for kill in 1 2 3 4 5 6 7 8 9 10; do
-                sleep 0.5
-                kill -9 "$(cat blk.pid)"
-                sleep 0.2
-                blk --blk-file disk --state-dir state
-                echo "killed $kill"
-            done
-            sleep 1
-            echo done >files/state
-        ) &
-        boot guest --kernel "$ELF" --disk socket=blk.sock --fs socket=fs.sock,tag=files
-        wait %1 2>/dev/null || true
-        "#,
-    )?;
-    let guest = said.guest("guest");
-    assert!(
-        guest.contains("turns=") && !guest.contains("FAILED"),
-        "{guest}"
-    );
-    assert_eq!(said.code("guest"), 0, "{guest}");
-    assert!(said.contains("killed 10"), "{guest}");
     Ok(())
 }
 
@@ -158,7 +83,7 @@ fn hostile_guests_hurt_neither_the_vmm_nor_the_daemons() -> TestResult {
         lab.file(&format!("hostile-{seed:x}"), &payload::hostile(seed))?;
     }
     let said = lab.run(
-        "dd if=/dev/vda of=/dev/null bs=64k count=1 && mount -t virtiofs files /mnt && echo served; poweroff -f",
+        "load virtio_blk virtiofs; dd if=/dev/vda of=/dev/null bs=64k count=1 && mount -t virtiofs files /mnt && echo served; poweroff -f",
         r#"
         mkdir files; truncate -s 64M disk
         blk --blk-file disk; fs --shared-dir files

@@ -21,14 +21,15 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 /// The lab takes seconds, a guest in it ten, and on a busy host many times as long.
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// For devices, and for the power button.
-const MODULES: [&str; 8] = [
+/// What a guest's script can `load`; the bus is there from the start.
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
-    "virtio_net",
     "virtiofs",
+    "virtio_net",
     "virtio_balloon",
     "virtio_mem",
+    "ext4",
     "button",
     "evdev",
 ];
@@ -37,6 +38,7 @@ const MODULES: [&str; 8] = [
 const FUNCTIONS: &str = r#"
 set -eu
 cd "$(mktemp -d)"
+CMDLINE='console=ttyS0 quiet panic=-1'
 blk() {
     "$BLK" --socket-path blk.sock --sandbox none "$@" 2>>blk.log &
     echo $! >blk.pid
@@ -59,12 +61,27 @@ until_is() {
     done
     echo "$1 is not $2 FAILED"
 }
+# A network of its own, whose only interface is the daemon's tap.
+net() {
+    if ! [ -e /run/netns/guest ]; then
+        ip netns add guest
+        ip -n guest tuntap add tap0 mode tap vnet_hdr
+        ip -n guest address add 10.0.2.1/24 dev tap0
+        ip -n guest link set lo up
+        ip -n guest link set tap0 up
+    fi
+    ip netns exec guest "$NET" --socket-path net.sock --tap tap0 --sandbox none "$@" 2>>net.log &
+    echo $! >net.pid
+    until [ -S net.sock ]; do sleep 0.05; done
+}
 boot() {
     name=$1; shift
     code=0
-    timeout 350 "$VMM" --initramfs "$INITRAMFS" --cmdline 'console=ttyS0 quiet panic=-1' \
+    begin=$(cut -d. -f1 /proc/uptime)
+    timeout 350 "$VMM" --initramfs "$INITRAMFS" --cmdline "$CMDLINE" \
         --serial "file=$name.console" "$@" </dev/null 2>"$name.log" || code=$?
     echo "<$name $code>"
+    echo "(from $begin s to $(cut -d. -f1 /proc/uptime) s)"
     cat "$name.console" "$name.log" 2>/dev/null || true
     echo "</$name>"
 }
@@ -140,20 +157,33 @@ fn initramfs(kernel: &Kernel, script: &str) -> Result<Vec<u8>, Box<dyn Error>> {
     archive.character_device("/dev/console", 0o600, 5, 1);
     archive.file("/bin/busybox", 0o755, &fs::read(need::program("busybox")?)?)?;
     archive.symlink("/bin/sh", "busybox")?;
-    let mut load = String::new();
-    for path in kernel.modules()?.load_order(&MODULES)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        archive.file(&format!("/modules/{name}"), 0o600, &fs::read(&path)?)?;
-        load += &format!("insmod /modules/{name} || echo cannot load {name}\n");
+    for module in MODULES {
+        let mut order = String::new();
+        for path in kernel.modules()?.load_order(&[module])? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            archive.file(&format!("/modules/{name}"), 0o600, &fs::read(&path)?)?;
+            order += &format!("/modules/{name}\n");
+        }
+        archive.file(&format!("/modules/{module}.order"), 0o600, order.as_bytes())?;
     }
-    let init = format!(
-        "#!/bin/sh\n\
-         export PATH=/bin\n\
-         /bin/busybox --install -s /bin\n\
-         mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys\n\
-         {load}{script}\n\
-         poweroff -f\n"
-    );
-    archive.file("/init", 0o755, init.as_bytes())?;
+    archive.file(
+        "/init",
+        0o755,
+        format!("{INIT}{script}\npoweroff -f\n").as_bytes(),
+    )?;
     Ok(archive.finish())
 }
+
+/// The beginning of every guest's script.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
+# One may be there already, with another's.
+load() {
+    for module; do
+        while read -r file; do insmod "$file" 2>/dev/null; done </modules/$module.order
+    done
+}
+load virtio_pci
+"#;
