@@ -10,6 +10,7 @@ use clap::Parser;
 use ringside_perf::interrupt::Interrupt;
 use ringside_perf::options::{Options, Scenario};
 use ringside_perf::scenario::blk::{self, BlkOptions};
+use ringside_perf::scenario::boot::{self, BootOptions, Show};
 use ringside_perf::scenario::fs::{self, FsOptions};
 use ringside_perf::scenario::net::{self, NetOptions};
 use serde::Serialize;
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
         Scenario::Blk(options) => run_blk(options),
         Scenario::Fs(options) => run_fs(options),
         Scenario::Net(options) => run_net(options),
+        Scenario::Boot(options) => run_boot(options, Show::Times),
+        Scenario::Memory(options) => run_boot(options, Show::Memory),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +61,17 @@ fn run_net(options: NetOptions) -> anyhow::Result<()> {
     let report = net::run(&config, &interrupt)?;
     json.write(&report)?;
     print!("{}", net::render(&report));
+    anyhow::ensure!(report.complete, "interrupted: the report is not complete");
+    Ok(())
+}
+
+fn run_boot(options: BootOptions, show: Show) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate()?;
+    let json = JsonFile::create(config.json.as_deref())?;
+    let report = boot::run(&config, &interrupt)?;
+    json.write(&report)?;
+    print!("{}", boot::render(&report, show));
     anyhow::ensure!(report.complete, "interrupted: the report is not complete");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
+use crate::scenario::boot::BootOptions;
 use crate::scenario::fs::FsOptions;
 use crate::scenario::net::NetOptions;
 
@@ -24,4 +25,8 @@ pub enum Scenario {
     Fs(FsOptions),
     /// Network daemons: any vhost-user-net socket on a tap, driven at native speed
     Net(NetOptions),
+    /// VMMs: time from exec to the guest's first process, and to its first instruction
+    Boot(BootOptions),
+    /// VMMs: their own memory, outside the guest's
+    Memory(BootOptions),
 }

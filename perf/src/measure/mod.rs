@@ -2,10 +2,12 @@
 
 mod bystanders;
 mod histogram;
+mod private_memory;
 mod process;
 mod syscalls;
 
 pub use bystanders::Bystanders;
 pub use histogram::{Histogram, Latency};
+pub use private_memory::private_kib;
 pub use process::{Cost, Processes};
 pub use syscalls::{CountError, Counter, Method};

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 pub mod blk;
+pub mod boot;
 pub mod fs;
 pub mod net;
 mod outcome;

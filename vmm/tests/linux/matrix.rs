@@ -45,7 +45,7 @@ fn linux_boots_from_every_kernel_on_every_root() -> TestResult {
         mkfs.ext4 -q -d tree disk
         blk --blk-file disk; fs --shared-dir tree
         for root in initramfs virtiofs block; do
-            CMDLINE="console=ttyS0 quiet panic=-1 test.root=$root"
+            CMDLINE="console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable test.root=$root"
             case $root in
             virtiofs) device='--fs socket=fs.sock,tag=root' ;;
             block) device='--disk socket=blk.sock' ;;
