@@ -18,10 +18,8 @@ use super::frame::{read_frame, write_frame};
 /// Each operation is done, or refused with `EAGAIN`, inside the system call that submits it: nothing
 /// is ever under way when a call has returned.
 pub struct FrameBatch {
-    /// `None` where io_uring fails: then it is a system call for each frame.
+    /// `None` where io_uring fails or would wait: then it is a system call for each frame.
     ring: Option<IoUring>,
-    /// `RWF_NOWAIT` where the descriptor's driver knows it.
-    flags: i32,
     results: Vec<i32>,
     /// The ranges of a batch of places, and where those of each end.
     ranges: Vec<iovec>,
@@ -37,15 +35,12 @@ impl FrameBatch {
     /// # Errors
     /// io_uring_setup(2)'s and io_uring_register(2)'s.
     pub fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let entries = u32::try_from(Self::MOST).unwrap_or(64);
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_submit_all()
-            .build(entries)?;
-        ring.submitter().register_files(&[fd.as_raw_fd()])?;
+        let ring = match knows_nowait(fd) {
+            true => Some(ring_on(fd)?),
+            false => None,
+        };
         Ok(Self {
-            ring: Some(ring),
-            flags: flags_for(fd),
+            ring,
             results: Vec::with_capacity(Self::MOST),
             ranges: Vec::new(),
             ends: Vec::new(),
@@ -73,11 +68,10 @@ impl FrameBatch {
         }
         let starts = std::iter::once(&0).chain(&self.ends);
         let spans = starts.zip(&self.ends).map(|(start, end)| *start..*end);
-        let flags = self.flags;
         let entries = spans.map(|span| {
             let (ranges, count) = vector(self.ranges.get(span).unwrap_or_default());
             opcode::Readv::new(Fixed(0), ranges, count)
-                .rw_flags(flags)
+                .rw_flags(libc::RWF_NOWAIT)
                 .build()
         });
         let entries: SmallVec<[_; Self::MOST]> = entries.collect();
@@ -106,10 +100,7 @@ impl FrameBatch {
         if let [frame] = frames {
             return each(0, write_frame(fd, frame));
         }
-        let flags = self.flags;
-        let entries = frames
-            .iter()
-            .map(|frame| write_entry(frame.iovecs(), flags));
+        let entries = frames.iter().map(|frame| write_entry(frame.iovecs()));
         let entries: SmallVec<[_; Self::MOST]> = entries.collect();
         // SAFETY: the ranges lie in guest memory that `frames` keep mapped across this call.
         let done = unsafe { run(&mut self.ring, &mut self.results, &entries) };
@@ -133,17 +124,17 @@ impl Drop for FrameBatch {
     }
 }
 
-fn write_entry(ranges: &[iovec], flags: i32) -> squeue::Entry {
+fn write_entry(ranges: &[iovec]) -> squeue::Entry {
     if let [one] = ranges
         && let Ok(len) = u32::try_from(one.iov_len)
     {
         return opcode::Write::new(Fixed(0), one.iov_base.cast(), len)
-            .rw_flags(flags)
+            .rw_flags(libc::RWF_NOWAIT)
             .build();
     }
     let (ranges, count) = vector(ranges);
     opcode::Writev::new(Fixed(0), ranges, count)
-        .rw_flags(flags)
+        .rw_flags(libc::RWF_NOWAIT)
         .build()
 }
 
@@ -206,9 +197,19 @@ unsafe fn run(
     Ok(())
 }
 
-/// A driver that knows `RWF_NOWAIT` would have io_uring wait for it when it is only in non-blocking
-/// mode; one that does not know it refuses the flag.
-fn flags_for(fd: BorrowedFd<'_>) -> i32 {
+fn ring_on(fd: BorrowedFd<'_>) -> io::Result<IoUring> {
+    let entries = u32::try_from(FrameBatch::MOST).unwrap_or(64);
+    let ring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_submit_all()
+        .build(entries)?;
+    ring.submitter().register_files(&[fd.as_raw_fd()])?;
+    Ok(ring)
+}
+
+/// Whether the descriptor's driver knows `RWF_NOWAIT`. Where it is only in non-blocking mode io_uring
+/// waits for it all the same: Linux 6.1 with a tap does.
+fn knows_nowait(fd: BorrowedFd<'_>) -> bool {
     let byte = [0_u8];
     let range = iovec {
         iov_base: byte.as_ptr().cast_mut().cast(),
@@ -219,8 +220,5 @@ fn flags_for(fd: BorrowedFd<'_>) -> i32 {
     let written =
         unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const range, 1, -1, libc::RWF_NOWAIT) };
     let refused = io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP);
-    match written < 0 && refused {
-        true => 0,
-        false => libc::RWF_NOWAIT,
-    }
+    !(written < 0 && refused)
 }

@@ -330,3 +330,48 @@ fn what_a_daemon_cannot_be_is_told() {
         "queues=3: the daemon serves 2 in all, and 3 are needed"
     );
 }
+
+/// A network interface on a tap of the test's own, with every feature and queue that the daemon offers.
+#[test]
+fn a_network_interface_starts_and_stops_again_and_again() {
+    use lab::netns::{NetNamespace, Tap};
+    let scratch = Scratch::new("vmm-net").unwrap();
+    let network = NetNamespace::new().unwrap();
+    network.add_tap("tap0", &Tap::default()).unwrap();
+    let socket = scratch.join("net");
+    let builder = Daemon::builder(binary("vhost-user-net").unwrap())
+        .arg("--socket-path")
+        .arg(&socket)
+        .args(["--tap", "tap0", "--sandbox", "none"]);
+    let mut daemon = network.spawn(builder).unwrap();
+    daemon.wait_listening(&socket, LIMIT).unwrap();
+    let memory = Fixture::new().memory;
+    let config = FrontEndConfig {
+        kind: Kind::Net,
+        mac: Some([2, 0, 0, 0, 0, 2]),
+        ..config(&socket)
+    };
+    let mut device = FrontEnd::connect(config, &memory).unwrap();
+    for round in 0..3_u8 {
+        let queue = |index: usize| {
+            let at = 0x10_0000 * (index as u64 + 1);
+            crate::virtio::QueueSetup {
+                index,
+                size: 128,
+                descriptors: at,
+                available: at + 0x1_0000,
+                used: at + 0x2_0000,
+                kick: vmm_sys_util::eventfd::EventFd::new(0).unwrap(),
+                call: vmm_sys_util::eventfd::EventFd::new(0).unwrap(),
+            }
+        };
+        device.start(crate::virtio::Setup {
+            features: device.features(),
+            queues: (0..device.queue_sizes().len()).map(queue).collect(),
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        device.reset();
+        wait_for("reset", || device.is_reset());
+        eprintln!("round {round}");
+    }
+}

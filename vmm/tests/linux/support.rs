@@ -130,6 +130,10 @@ impl Lab {
 }
 
 impl Said {
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     pub(crate) fn contains(&self, text: &str) -> bool {
         self.0.contains(text)
     }
