@@ -351,13 +351,14 @@ fn a_network_interface_starts_and_stops_again_and_again() {
         mac: Some([2, 0, 0, 0, 0, 2]),
         ..config(&socket)
     };
-    let mut device = FrontEnd::connect(config, &memory).unwrap();
-    for round in 0..3_u8 {
+    let mut device = FrontEnd::connect(config, &memory, Patience::Starting).unwrap();
+    for _round in 0..3 {
         let queue = |index: usize| {
             let at = 0x10_0000 * (index as u64 + 1);
             crate::virtio::QueueSetup {
                 index,
                 size: 128,
+                position: 0,
                 descriptors: at,
                 available: at + 0x1_0000,
                 used: at + 0x2_0000,
@@ -372,6 +373,5 @@ fn a_network_interface_starts_and_stops_again_and_again() {
         std::thread::sleep(Duration::from_millis(200));
         device.reset();
         wait_for("reset", || device.is_reset());
-        eprintln!("round {round}");
     }
 }
