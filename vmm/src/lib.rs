@@ -16,5 +16,6 @@ pub mod memory;
 pub mod options;
 pub mod pci;
 pub mod snapshot;
+pub mod system_calls;
 pub mod vhost_user;
 pub mod virtio;

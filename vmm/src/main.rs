@@ -8,10 +8,14 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use clap::Parser;
+use rustix::thread::CapabilitySet;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use vhost_daemon::sandbox::capabilities::ModifyError;
+use vhost_daemon::sandbox::seccomp::SeccompError;
+use vhost_daemon::sandbox::{Enclosure, Files, SandboxError};
 use vmm::api::{Api, ApiError};
 use vmm::console::{Console, ConsoleError, RawTerminal};
 use vmm::kvm::{KvmError, Vm};
@@ -19,6 +23,7 @@ use vmm::machine::{DeviceSet, Ended, Events, Machine, MachineError, QuitHandle, 
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
 use vmm::snapshot::{Snapshot, SnapshotError};
+use vmm::system_calls;
 use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
 use vmm::virtio::{Balloon, Pluggable, Rng};
 
@@ -49,6 +54,12 @@ enum Error {
     Rng(#[source] io::Error),
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
+    #[error(transparent)]
+    Capabilities(#[from] ModifyError),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
 }
 
 /// How long the console's reader has for the guest's last words.
@@ -74,6 +85,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<(), Error> {
     let (check_only, paused) = (options.check, options.paused);
+    let enclosure = options.enclosure.clone().validate(CapabilitySet::empty())?;
     let snapshot = options.snapshot()?;
     let description = options.description(snapshot.as_ref())?;
     let filter = EnvFilter::try_new(description.log_level.as_deref().unwrap_or("info"))?;
@@ -91,7 +103,14 @@ fn run(options: Options) -> Result<(), Error> {
     } else {
         State::Running
     };
-    run_machine(&description.validate()?, snapshot, begin)
+    let config = description.validate()?;
+    Enclosure {
+        config: enclosure,
+        files: Files::AsPermitted,
+    }
+    .enter()?;
+    system_calls::enter_main(enclosure.seccomp)?;
+    run_machine(&config, snapshot, begin)
 }
 
 fn check() -> Result<(), Error> {

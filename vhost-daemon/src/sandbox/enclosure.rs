@@ -30,6 +30,8 @@ pub enum Files {
     /// It opens, makes and removes what it is told to: files and sockets. It runs no program, makes no
     /// device node, directory or link, and moves nothing to another directory.
     OnDemand,
+    /// As that, and it makes directories, but nothing that only a capability of root's allows.
+    AsPermitted,
 }
 
 impl Files {
@@ -90,6 +92,7 @@ impl Enclosure {
         match &self.files {
             Files::RemovedFrom(directories) => directories.iter().any(closed),
             Files::OnDemand => true,
+            Files::AsPermitted => false,
         }
     }
 
@@ -126,19 +129,21 @@ impl Enclosure {
                 directories.iter().map(PathBuf::as_path).collect(),
                 AccessFs::RemoveFile.into(),
             ),
-            Files::OnDemand => (
-                vec![Path::new("/")],
-                AccessFs::ReadFile
-                    | AccessFs::WriteFile
-                    | AccessFs::ReadDir
-                    | AccessFs::Truncate
-                    | AccessFs::IoctlDev
-                    | AccessFs::MakeReg
-                    | AccessFs::MakeSock
-                    | AccessFs::RemoveFile,
-            ),
+            Files::OnDemand => (vec![Path::new("/")], on_demand()),
+            Files::AsPermitted => (vec![Path::new("/")], on_demand() | AccessFs::MakeDir),
         }
     }
+}
+
+fn on_demand() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile
+        | AccessFs::WriteFile
+        | AccessFs::ReadDir
+        | AccessFs::Truncate
+        | AccessFs::IoctlDev
+        | AccessFs::MakeReg
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile
 }
 
 /// A thread that was joined may still be on its way out.

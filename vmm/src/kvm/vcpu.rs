@@ -16,6 +16,7 @@ use super::cpuid::{self, Processor};
 use super::error::failed;
 use super::{KvmError, ProcessorState, Speed, Vm, lapic, registers, signal, state};
 use crate::boot::Entry;
+use crate::system_calls;
 use control::{Control, Wanted};
 
 pub use failure::Stopped;
@@ -237,6 +238,14 @@ impl VcpuThread {
 impl Vcpu {
     fn run(mut self, guest: &dyn Guest, control: &Control<VcpuFd>, tell: &Reporter) {
         let _out_at_the_end = control.out_at_the_end();
+        if let Err(error) = system_calls::enter_processor() {
+            tell(Report {
+                processor: self.id,
+                stopped: Stopped::unconfined(&error),
+            });
+            control.hold();
+            return;
+        }
         while control.may_run(&mut self.fd) {
             if let Err(stopped) = self.enter(guest) {
                 let report = Report {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Parser;
+use vhost_daemon::sandbox::EnclosureOptions;
 
 pub use description::{BootProtocol, Description};
 pub use device::DeviceDescription;
@@ -49,6 +50,10 @@ pub struct Options {
 
     #[command(flatten)]
     machine: Description,
+
+    /// How it is closed in.
+    #[command(flatten)]
+    pub enclosure: EnclosureOptions,
 
     /// Measure the host's KVM, say how fast it is, and end
     #[arg(long)]

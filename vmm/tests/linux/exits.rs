@@ -1,5 +1,6 @@
-//! How often a guest at work leaves to KVM, and to the VMM.
+//! How often a guest at work leaves to KVM and to the VMM, and what the VMM may do meanwhile.
 
+use super::payload::{self, Messages};
 use super::support::{Lab, TestResult};
 
 /// Blocks that the guest reads one after the other.
@@ -31,6 +32,11 @@ const SCRIPT: &str = r#"
     }
     (
         until [ -e files/begin ]; do sleep 0.1; done
+        vmm=/proc/$(pidof ringside-vmm)
+        for task in "$vmm"/task/*; do
+            echo "thread $(cat $task/comm):" $(grep -E '^(Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp):' $task/status)
+        done
+        [ "$(readlink "$vmm/ns/net")" != "$(readlink /proc/self/ns/net)" ] && echo "a network of its own"
         counters >before; touch files/go
         until [ -e files/end ]; do sleep 0.1; done
         counters >after; touch files/off
@@ -38,12 +44,18 @@ const SCRIPT: &str = r#"
     counting=$!
     boot guest --kernel "$ELF" --api-socket api.sock --disk socket=blk.sock --fs socket=fs.sock,tag=files
     wait $counting
+    chmod 666 /dev/kvm; mkdir -m 777 user
+    setpriv --reuid 1000 --regid 1000 --clear-groups timeout 100 "$VMM" --kernel "$FILES/payload" \
+        --rng --serial file=user/console --api-socket user/api && echo "an ordinary user's guest ended"
     paste -d ' ' before after | awk '{ print "counted", $1, $4 - $2 }'
 "#;
 
 #[test]
-fn a_disk_request_is_no_work_for_the_vmm() -> TestResult {
-    let said = Lab::new("exits")?.run(GUEST, SCRIPT)?;
+fn a_disk_request_is_no_work_for_the_vmm_which_has_no_powers() -> TestResult {
+    let lab = Lab::new("exits")?;
+    lab.file("payload", &payload::hostile(1, Messages::Interrupts))?;
+    let said = lab.run(GUEST, SCRIPT)?;
+    assert_powerless(said.text());
     let counted: Vec<(&str, u64)> = said.text().lines().filter_map(counted).collect();
     for (counter, count) in &counted {
         println!("{counter} for {READS} reads: {count}");
@@ -54,6 +66,24 @@ fn a_disk_request_is_no_work_for_the_vmm() -> TestResult {
     // What is left are the two files, the waits between them, and the clock.
     assert!(exits * 20 < READS, "{exits} exits to the VMM: {counted:?}");
     Ok(())
+}
+
+/// No capability, no way to any, a filter for each thread.
+fn assert_powerless(said: &str) {
+    let threads = said.lines().filter(|line| line.starts_with("thread "));
+    let powers = threads.map(|line| line.split_once(": ").unwrap_or_default());
+    let powers: Vec<(&str, &str)> = powers.collect();
+    assert!(
+        powers.iter().any(|(name, _)| *name == "thread vcpu0"),
+        "{said}"
+    );
+    let none = "0000000000000000";
+    let expected = format!("CapPrm: {none} CapEff: {none} CapBnd: {none} NoNewPrivs: 1 Seccomp: 2");
+    for (name, power) in powers {
+        assert_eq!(power, expected, "{name}");
+    }
+    assert!(said.contains("a network of its own"), "{said}");
+    assert!(said.contains("an ordinary user's guest ended"), "{said}");
 }
 
 fn counted(line: &str) -> Option<(&str, u64)> {

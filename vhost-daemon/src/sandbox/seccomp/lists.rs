@@ -34,8 +34,14 @@ pub(super) fn calls(role: Role, more: Calls) -> Vec<Call> {
         Role::Metrics => &[METRICS],
         Role::Queue => &[QUEUE, FILES, more.queue],
         Role::Helper => &[FILES, more.queue],
+        Role::Processor => &[],
     };
-    [ANY_THREAD, &lists.concat()].concat()
+    with_any_thread(lists.concat())
+}
+
+/// A list, after what every thread does.
+pub(super) fn with_any_thread(calls: Vec<Call>) -> Vec<Call> {
+    [ANY_THREAD.to_vec(), calls].concat()
 }
 
 /// Calls that are not made, but whose asking is no crime: each with what it is answered.

@@ -58,6 +58,8 @@ pub enum Role {
     Device,
     /// Carries out commands, and starts threads. Its list is the main thread's.
     Control,
+    /// Runs a guest's processor (a VMM, which has lists of its own).
+    Processor,
 }
 
 /// What threads of one daemon need beyond those of all daemons.
@@ -93,6 +95,8 @@ pub enum Arguments {
     Without(u8, u32),
     /// All of these bits.
     With(u8, u32),
+    /// This value in these bits: mask, value.
+    Masked(u8, u32, u32),
     /// This process' id.
     OwnProcess(u8),
 }
@@ -119,6 +123,9 @@ impl Call {
             Arguments::Is(index, value) => (index, SeccompCmpOp::Eq, value),
             Arguments::Without(index, bits) => (index, SeccompCmpOp::MaskedEq(bits.into()), 0),
             Arguments::With(index, bits) => (index, SeccompCmpOp::MaskedEq(bits.into()), bits),
+            Arguments::Masked(index, bits, value) => {
+                (index, SeccompCmpOp::MaskedEq(bits.into()), value)
+            }
             Arguments::OwnProcess(index) => (index, SeccompCmpOp::Eq, std::process::id()),
         };
         let length = SeccompCmpArgLen::Dword;
@@ -159,6 +166,28 @@ impl ThreadFilters {
     /// # Errors
     /// When a list makes no filter, or violations cannot be reported.
     pub fn new(action: Action, more: Calls) -> Result<Self, SeccompError> {
+        Self::compiled(
+            action,
+            lists::ROLES.map(|role| (role, lists::calls(role, more))),
+        )
+    }
+
+    /// The filters of a program that is no daemon: these lists, and what every thread does.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(
+        action: Action,
+        own: impl IntoIterator<Item = (Role, Vec<Call>)>,
+    ) -> Result<Self, SeccompError> {
+        let whole = |(role, calls)| (role, lists::with_any_thread(calls));
+        Self::compiled(action, own.into_iter().map(whole))
+    }
+
+    fn compiled(
+        action: Action,
+        lists: impl IntoIterator<Item = (Role, Vec<Call>)>,
+    ) -> Result<Self, SeccompError> {
         let mismatch = match action {
             Action::None => return Ok(Self::default()),
             Action::Kill => {
@@ -169,8 +198,7 @@ impl ThreadFilters {
             Action::Log => SeccompAction::Log,
         };
         let mut programs = Vec::new();
-        for role in lists::ROLES {
-            let calls = lists::calls(role, more);
+        for (role, calls) in lists {
             let mut program = refuse(&lists::refused(&calls));
             program.extend(compile(&calls, mismatch.clone())?);
             programs.push((role, program));
@@ -209,6 +237,7 @@ fn current_role() -> &'static str {
         Some(Role::Helper) => "helper",
         Some(Role::Device) => "device",
         Some(Role::Control) => "control",
+        Some(Role::Processor) => "processor",
     }
 }
 

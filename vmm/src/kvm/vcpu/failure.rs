@@ -33,6 +33,11 @@ impl Stopped {
         Self::because(format!("an error of KVM: {error}"))
     }
 
+    /// It was not allowed to begin.
+    pub(super) fn unconfined(error: &dyn std::error::Error) -> Self {
+        Self::because(format!("its list of system calls: {error}"))
+    }
+
     fn because(reason: String) -> Self {
         Self {
             reason,
