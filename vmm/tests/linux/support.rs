@@ -46,6 +46,7 @@ blk() {
 }
 fs() {
     "$FS" --socket-path fs.sock --sandbox none "$@" 2>>fs.log &
+    echo $! >fs.pid
     until [ -S fs.sock ]; do sleep 0.05; done
 }
 # api METHOD PATH [BODY]: the answer's body, or a line that says what went wrong.

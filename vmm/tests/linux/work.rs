@@ -14,7 +14,7 @@ const ENTER: &str = r#"
     host() { chroot /mnt /usr/bin/env PATH=/usr/bin:/bin:/usr/sbin:/sbin "$@"; }
     verify() {
         host fio --name=verify --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=16 \
-            --rw=randwrite --bs=4k --verify=crc32c --verify_fatal=1 --output=/mnt/fio "$@"
+            --rw=randwrite --bs=4k --verify=crc32c --verify_fatal=1 --output=/mnt/fio --eta=never "$@"
     }
 "#;
 
@@ -35,7 +35,7 @@ fn disk_network_and_files_work() -> TestResult {
         r#"
         ip address
         ping -c 3 10.0.2.1
-        verify --size=16M && echo "fio verified"
+        verify --size=4M && echo "fio verified"
         host iperf3 --client 10.0.2.1 --time 2 >/mnt/mnt/there && echo "iperf3 sent"
         host iperf3 --client 10.0.2.1 --time 2 --reverse >/mnt/mnt/back && echo "iperf3 received"
         grep -h receiver /mnt/mnt/there /mnt/mnt/back
@@ -73,9 +73,8 @@ fn disk_network_and_files_work() -> TestResult {
     Ok(())
 }
 
-/// virtiofsd does not remember yet what a guest has open: it is not killed here.
 #[test]
-fn a_guest_sees_no_error_when_disk_and_network_are_killed_ten_times() -> TestResult {
+fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> TestResult {
     let lab = Lab::new("killed")?;
     let guest = format!(
         "{ENTER}{}",
@@ -89,7 +88,7 @@ fn a_guest_sees_no_error_when_disk_and_network_are_killed_ten_times() -> TestRes
             done
         ) &
         while [ "$(cat "$state")" = loop ]; do
-            verify --size=8M || { echo FAILED; cat /mnt/mnt/fio; }
+            verify --size=2M || { echo FAILED; cat /mnt/mnt/fio; }
             echo verified
         done
         wait
@@ -102,7 +101,8 @@ fn a_guest_sees_no_error_when_disk_and_network_are_killed_ten_times() -> TestRes
         &format!(
             "{DAEMONS}{}",
             r#"
-            fs --shared-dir /
+            mkdir fs-state
+            fs --shared-dir / --state-dir fs-state
             (
                 until [ -e guest-state ]; do sleep 0.1; done
                 for kill in 1 2 3 4 5 6 7 8 9 10; do
@@ -114,6 +114,10 @@ fn a_guest_sees_no_error_when_disk_and_network_are_killed_ten_times() -> TestRes
                     kill -9 "$(cat net.pid)"
                     sleep 0.2
                     net
+                    sleep 0.4
+                    kill -9 "$(cat fs.pid)"
+                    sleep 0.2
+                    fs --shared-dir / --state-dir fs-state
                     echo "killed $kill"
                 done
                 sleep 1
@@ -122,7 +126,7 @@ fn a_guest_sees_no_error_when_disk_and_network_are_killed_ten_times() -> TestRes
             CMDLINE="console=ttyS0 quiet panic=-1 test.work=$work"
             boot guest --kernel "$ELF" --cpus 2 --disk socket=blk.sock \
                 --net socket=net.sock,mac=02:00:00:00:00:02 --fs socket=fs.sock,tag=files
-            tail -n 30 net.log blk.log
+            tail -n 30 net.log; tail -n 30 blk.log; tail -n 30 fs.log
             ip -n guest -s link show tap0; ip -n guest neigh
             "#
         ),

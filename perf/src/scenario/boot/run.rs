@@ -17,6 +17,9 @@ use crate::report::{Progress, with_causes};
 use crate::scenario::Role;
 use crate::statistics::Spread;
 
+/// Of a turn.
+const TRIES: usize = 3;
+
 /// A contestant and what it did so far; who failed takes no further turns.
 struct Entry {
     contestant: Contestant,
@@ -43,7 +46,8 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
     for round in 1..=config.rounds {
         for entry in entries.iter_mut().filter(|it| it.failure.is_none()) {
             progress.say(&format!("round {round}: {}", entry.contestant.name), "");
-            match turn::take(&entry.contestant, &guests, devices.as_ref(), interrupt) {
+            let take = || turn::take(&entry.contestant, &guests, devices.as_ref(), interrupt);
+            match until_it_works(take) {
                 Ok(sample) => entry.samples.push(sample),
                 Err(Error::Interrupted(_)) => report.complete = false,
                 Err(error) => entry.failure = Some(with_causes(&error)),
@@ -58,6 +62,17 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
     report.verdicts = aims::verdicts(&report.rows);
     report.host.load_after = Some(load_average());
     Ok(report)
+}
+
+/// A translated processor with virtualisation has errors: now and then a guest dies of one.
+fn until_it_works(mut take: impl FnMut() -> Result<Sample, Error>) -> Result<Sample, Error> {
+    for _ in 1..TRIES {
+        match take() {
+            Err(error @ Error::Ended(_)) => eprintln!("once more: {error}"),
+            other => return other,
+        }
+    }
+    take()
 }
 
 impl Entry {
