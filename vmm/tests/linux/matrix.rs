@@ -37,6 +37,15 @@ fn linux_boots_from_every_kernel_on_every_root() -> TestResult {
     let said = lab.run(
         &format!("ROOT_INIT='{ROOT_INIT}'\n{GUEST}"),
         r#"
+        # The lab's translator has errors, of which a guest dies now and then: two tries, both told.
+        try() {
+            boot "$@" >tried
+            if ! grep -q 'ready cpus' tried; then
+                sed "s,\\(</*\\)$1,\\1first-try-of-$1," tried
+                try "$@" >tried
+            fi
+            cat tried
+        }
         mkdir -p tree/bin tree/proc
         cp "$(command -v busybox)" tree/bin/busybox
         cp "$FILES/root-init" tree/init
@@ -52,9 +61,9 @@ fn linux_boots_from_every_kernel_on_every_root() -> TestResult {
             *) device= ;;
             esac
             for cpus in 1 2; do
-                boot "bzimage-$cpus-$root" --kernel "$BZIMAGE" --cpus $cpus $device
-                boot "elf-$cpus-$root" --kernel "$ELF" --boot-protocol linux --cpus $cpus $device
-                boot "pvh-$cpus-$root" --kernel "$ELF" --boot-protocol pvh --cpus $cpus $device
+                try "bzimage-$cpus-$root" --kernel "$BZIMAGE" --cpus $cpus $device
+                try "elf-$cpus-$root" --kernel "$ELF" --boot-protocol linux --cpus $cpus $device
+                try "pvh-$cpus-$root" --kernel "$ELF" --boot-protocol pvh --cpus $cpus $device
             done
         done
         echo "on virtiofs: $(cat tree/written)"
@@ -65,6 +74,10 @@ fn linux_boots_from_every_kernel_on_every_root() -> TestResult {
             for kernel in ["bzimage", "elf", "pvh"] {
                 let name = format!("{kernel}-{cpus}-{root}");
                 let guest = said.guest(&name);
+                if said.contains(&format!("<first-try-of-{name} ")) {
+                    let first = said.guest(&format!("first-try-of-{name}"));
+                    eprintln!("FLAKY: {name} came up the second time only: {first}");
+                }
                 let expected = format!("ready cpus={cpus} root={kind}");
                 assert!(guest.contains(&expected), "{name}: {guest}");
                 assert_eq!(said.code(&name), 0, "{name}: {guest}");
