@@ -42,7 +42,7 @@ fn linux_boots_from_every_kernel_on_every_root() -> TestResult {
             boot "$@" >tried
             if ! grep -q 'ready cpus' tried; then
                 sed "s,\\(</*\\)$1,\\1first-try-of-$1," tried
-                try "$@" >tried
+                boot "$@" >tried
             fi
             cat tried
         }
