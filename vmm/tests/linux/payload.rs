@@ -132,6 +132,10 @@ const HOSTILE: &[u8] = &[
 /// Where the code holds the first random number, and what it takes each through.
 const SEED: usize = 2;
 const MASK: usize = 12;
+/// Where it says which places of devices' memory it writes, low byte first.
+const PLACES: usize = 206;
+/// Whole words only: else a byte of one becomes the delivery mode of another.
+const ALIGNED: u8 = 0xfc;
 
 /// What a hostile guest does to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,8 +150,9 @@ pub(crate) enum Messages {
 pub(crate) fn hostile(seed: u64, messages: Messages) -> Vec<u8> {
     let mut code = HOSTILE.to_vec();
     code[SEED..SEED + 8].copy_from_slice(&seed.to_le_bytes());
-    if messages == Messages::Any {
-        code[MASK..MASK + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+    match messages {
+        Messages::Interrupts => code[PLACES] = ALIGNED,
+        Messages::Any => code[MASK..MASK + 8].copy_from_slice(&u64::MAX.to_le_bytes()),
     }
     elf(&code)
 }
