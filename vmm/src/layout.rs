@@ -50,10 +50,6 @@ pub const KVM_TSS: u64 = 0xfffb_d000;
 /// Memory beyond the hole goes on here.
 pub const HOLE_END: u64 = 0x1_0000_0000;
 
-/// Memory to be plugged in begins at a multiple of this, behind all other memory, and has as many bytes: what
-/// Linux adds at a time on x86 (`memory_block_size_bytes`).
-pub const PLUGGABLE_UNIT: u64 = 128 << 20;
-
 /// Interrupt lines of the I/O APIC.
 pub const IO_APIC_PINS: u32 = 24;
 /// First serial port.

@@ -25,7 +25,7 @@ use vmm::options::{Config, NamedDevice, Options, OptionsError};
 use vmm::snapshot::{Snapshot, SnapshotError};
 use vmm::system_calls;
 use vmm::vhost_user::{FrontEnd, FrontEndError, Patience};
-use vmm::virtio::{Balloon, Pluggable, Rng};
+use vmm::virtio::{Balloon, Rng};
 
 #[derive(Debug, Error)]
 enum Error {
@@ -116,7 +116,6 @@ fn run(options: Options) -> Result<(), Error> {
 fn check() -> Result<(), Error> {
     let memory = GuestMemory::new(MemoryConfig {
         size: CHECK_MEMORY,
-        pluggable: ByteSize(0),
         hugepages: false,
         prefault: false,
     })?;
@@ -148,9 +147,6 @@ fn run_machine(
     }
     if let Some(size) = config.balloon {
         devices.add_balloon(Arc::new(Balloon::new(&memory, size.0)));
-    }
-    if let Some(pluggable) = Pluggable::new(&memory) {
-        devices.add_pluggable(Arc::new(pluggable));
     }
     let controller = events.controller(&memory);
     let api = config.api_socket.as_deref();

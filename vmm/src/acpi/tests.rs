@@ -13,7 +13,6 @@ use crate::memory::{ByteSize, MemoryConfig};
 fn memory() -> GuestMemory {
     GuestMemory::new(MemoryConfig {
         size: ByteSize(32 << 20),
-        pluggable: ByteSize(0),
         hugepages: false,
         prefault: false,
     })

@@ -146,31 +146,19 @@ fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
     }
 }
 
-/// `{"balloon": "64M"}`, `{"plugged": "1G"}`, or both.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// `{"balloon": "64M"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct MemoryOrder {
-    balloon: Option<Size>,
-    plugged: Option<Size>,
+    balloon: Size,
 }
 
 fn memory(target: &dyn Target, body: &[u8]) -> Response {
-    let wanted: MemoryOrder = match serde_json::from_slice(body) {
-        Ok(wanted) => wanted,
-        Err(error) => return Response::error(Status::BadRequest, &error),
-    };
-    let plug = wanted.plugged.map(|Size(size)| Command::Plug(size));
-    let inflate = wanted.balloon.map(|Size(size)| Command::Balloon(size));
-    let mut answer = None;
-    for command in plug.into_iter().chain(inflate) {
-        match target.order(command) {
-            Ok(begun) => answer = Some(begun),
-            Err(refusal) => return response(Err(refusal)),
-        }
-    }
-    match answer {
-        Some(answer) => response(Ok(answer)),
-        None => Response::refusal(Status::BadRequest, "neither balloon nor plugged is there"),
+    match serde_json::from_slice::<MemoryOrder>(body) {
+        Ok(MemoryOrder {
+            balloon: Size(size),
+        }) => order(target, Command::Balloon(size)),
+        Err(error) => Response::error(Status::BadRequest, &error),
     }
 }
 
@@ -202,14 +190,10 @@ fn status(refusal: &Refusal) -> Status {
         | Refusal::SecondVsock
         | Refusal::Busy(_)
         | Refusal::Ended
-        | Refusal::Fixed(_)
         | Refusal::NoBalloon
-        | Refusal::NotPluggable
         | Refusal::Save { .. }
         | Refusal::Snapshot(_) => Status::Conflict,
-        Refusal::Device { .. } | Refusal::LargeBalloon(_) | Refusal::MuchPlugged(_) => {
-            Status::BadRequest
-        }
+        Refusal::Device { .. } | Refusal::LargeBalloon(_) => Status::BadRequest,
         Refusal::Machine(MachineError::Places) => Status::Conflict,
         Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) => Status::Failed,
     }

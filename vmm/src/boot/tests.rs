@@ -13,7 +13,6 @@ const CODE: &[u8] = b"\xf4 the kernel's code";
 fn memory(size: u64) -> GuestMemory {
     GuestMemory::new(MemoryConfig {
         size: ByteSize(size),
-        pluggable: ByteSize(0),
         hugepages: false,
         prefault: false,
     })

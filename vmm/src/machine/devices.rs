@@ -12,9 +12,7 @@ use crate::layout;
 use crate::options::NamedDevice;
 use crate::pci::PciBus;
 use crate::snapshot::DeviceState;
-use crate::virtio::{
-    Accesses, Balloon, Device, Kind, Pluggable, SharedDevice, Transport, TransportState,
-};
+use crate::virtio::{Accesses, Balloon, Device, Kind, SharedDevice, Transport, TransportState};
 
 /// How long a device has to stop when the machine ends or is paused, or the device is removed.
 const STOPPING: Duration = Duration::from_secs(5);
@@ -43,7 +41,6 @@ pub(super) struct Attached {
 pub struct DeviceSet {
     attached: Vec<Attached>,
     balloon: Option<Arc<Balloon>>,
-    pluggable: Option<Arc<Pluggable>>,
 }
 
 /// A device, for whoever watches the machine.
@@ -86,16 +83,6 @@ impl DeviceSet {
     pub fn add_balloon(&mut self, balloon: Arc<Balloon>) {
         self.add_own(Arc::new(Mutex::new(balloon.device())));
         self.balloon = Some(balloon);
-    }
-
-    /// Adds memory that can be plugged in.
-    pub fn add_pluggable(&mut self, pluggable: Arc<Pluggable>) {
-        self.add_own(Arc::new(Mutex::new(pluggable.device())));
-        self.pluggable = Some(pluggable);
-    }
-
-    pub(super) fn pluggable(&self) -> Option<&Arc<Pluggable>> {
-        self.pluggable.as_ref()
     }
 
     pub(super) fn balloon(&self) -> Option<&Arc<Balloon>> {
@@ -230,7 +217,6 @@ impl DeviceSet {
         gone.transport = None;
         match lock(&gone.device).kind() {
             Kind::Balloon => self.balloon = None,
-            Kind::Memory => self.pluggable = None,
             _ => {}
         }
         lock(&gone.device).reset();
@@ -250,9 +236,6 @@ impl DeviceSet {
             wait_for(&attached.device, |device| device.is_reset());
             // For the next machine, if this one was paused.
             lock(&attached.device).resume();
-        }
-        if let Some(pluggable) = &self.pluggable {
-            pluggable.unplug_all();
         }
     }
 

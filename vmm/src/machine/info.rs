@@ -30,20 +30,6 @@ pub struct MemoryInfo {
     pub resident: u64,
     /// Its balloon.
     pub balloon: Option<BalloonInfo>,
-    /// What can be plugged in besides.
-    pub pluggable: Option<PluggableInfo>,
-}
-
-/// Memory that can be plugged in, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct PluggableInfo {
-    /// All of it.
-    pub most: u64,
-    /// What the guest may have.
-    pub requested: u64,
-    /// What it has.
-    pub plugged: u64,
 }
 
 /// A balloon, in bytes.

@@ -59,11 +59,6 @@ impl Machine<'_> {
             text.family("memory_returned_bytes_total", "counter", help);
             text.value("memory_returned_bytes_total", &[], balloon.returned());
         }
-        if let Some(pluggable) = self.devices.pluggable() {
-            let help = "What the guest has of the memory that can be plugged in.";
-            text.family("memory_plugged_bytes", "gauge", help);
-            text.value("memory_plugged_bytes", &[], pluggable.plugged());
-        }
         self.exits(&mut text);
         self.device_accesses(&mut text);
         self.device_states(&mut text);

@@ -30,7 +30,7 @@ use platform::Platform;
 
 pub use devices::{DeviceInfo, DeviceSet};
 pub use events::{Controller, Events, QuitHandle};
-pub use info::{BalloonInfo, Info, MemoryInfo, PluggableInfo, State};
+pub use info::{BalloonInfo, Info, MemoryInfo, State};
 pub use orders::{Answer, Command};
 pub use refusal::Refusal;
 

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, PluggableInfo,
-    Refusal, State,
+    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, Refusal, State,
 };
 use crate::kvm::VcpuThread;
 use crate::memory::ByteSize;
@@ -39,8 +38,6 @@ pub enum Command {
     Memory,
     /// Blow the balloon up, or let air out: so many bytes are wanted in it.
     Balloon(ByteSize),
-    /// Let the guest have so many bytes of what can be plugged in.
-    Plug(ByteSize),
     /// Write the machine into a folder.
     Snapshot(PathBuf),
 }
@@ -89,7 +86,6 @@ impl Machine<'_> {
             Command::Metrics => Ok(Answer::Metrics(self.metrics())),
             Command::Memory => self.memory(),
             Command::Balloon(size) => self.resize_balloon(size),
-            Command::Plug(size) => self.plug(size),
             Command::Snapshot(folder) => self.snapshot(&folder),
         })
     }
@@ -116,16 +112,10 @@ impl Machine<'_> {
             actual: balloon.actual(),
             returned: balloon.returned(),
         });
-        let pluggable = self.devices.pluggable().map(|it| PluggableInfo {
-            most: it.most(),
-            requested: it.requested(),
-            plugged: it.plugged(),
-        });
         Ok(Answer::Memory(MemoryInfo {
             size: memory.size(),
             resident: memory.resident().map_err(Refusal::Resident)?,
             balloon,
-            pluggable,
         }))
     }
 
@@ -136,15 +126,6 @@ impl Machine<'_> {
         }
         balloon.resize(size.0);
         Ok(Answer::Begun)
-    }
-
-    fn plug(&self, size: ByteSize) -> Result<Answer, Refusal> {
-        let pluggable = self.devices.pluggable().ok_or(Refusal::NotPluggable)?;
-        if pluggable.resize(size.0) {
-            Ok(Answer::Begun)
-        } else {
-            Err(Refusal::MuchPlugged(size))
-        }
     }
 
     /// Processors first: what a driver does must find its device.
@@ -217,9 +198,6 @@ impl Machine<'_> {
 
     fn ask_to_eject(&mut self, id: &str) -> Result<Answer, Refusal> {
         let attached = self.devices.get_mut(id)?;
-        if attached.info().kind == Kind::Memory.word() {
-            return Err(Refusal::Fixed(id.to_owned()));
-        }
         attached.leaving = true;
         if let Some(slot) = attached.slot {
             self.platform.shall_go(slot);

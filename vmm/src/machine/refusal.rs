@@ -49,21 +49,12 @@ pub enum Refusal {
         /// Why.
         source: SaveError,
     },
-    /// A device that guests do not let go of.
-    #[error("{0} cannot be removed: no guest lets go of it")]
-    Fixed(String),
     /// A machine without one.
     #[error("the machine has no balloon: --balloon 0 gives it one")]
     NoBalloon,
     /// A balloon in which no guest has room.
     #[error("a balloon of {0} is all of the guest's memory")]
     LargeBalloon(ByteSize),
-    /// A machine without any.
-    #[error("no memory can be plugged in: --pluggable-memory SIZE gives the machine some")]
-    NotPluggable,
-    /// More than there is.
-    #[error("{0} is more than there is to be plugged in")]
-    MuchPlugged(ByteSize),
     /// The kernel does not tell.
     #[error("cannot tell how much memory is used")]
     Resident(#[source] io::Error),

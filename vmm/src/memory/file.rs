@@ -9,7 +9,8 @@ use rustix::fs::{FallocateFlags, SeekFrom as Find};
 use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{GuestMemory, Range};
+use super::GuestMemory;
+use crate::layout;
 
 /// Bytes at a time.
 const PIECE: u64 = 1 << 20;
@@ -20,7 +21,7 @@ impl GuestMemory {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, to: &mut File) -> io::Result<()> {
-        to.set_len(self.file_size())?;
+        to.set_len(self.size)?;
         self.each_piece(&self.file, |address, offset, len| {
             to.seek(SeekFrom::Start(offset))?;
             let written = self.mapped.write_all_volatile_to(address, to, len);
@@ -34,8 +35,8 @@ impl GuestMemory {
     /// When the file cannot be read, or has another size.
     pub fn load(&self, from: &mut File) -> io::Result<()> {
         let size = from.metadata()?.len();
-        let expected = self.file_size();
-        if size != expected {
+        if size != self.size {
+            let expected = self.size;
             let sentence = format!("it has {size} bytes, and the guest's memory {expected}");
             return Err(io::Error::other(sentence));
         }
@@ -54,11 +55,13 @@ impl GuestMemory {
         let Some(end) = address.checked_add(len).filter(|_| len > 0) else {
             return false;
         };
-        let holds = |range: &&Range| range.address <= address && end <= range.address + range.len;
-        let Some(range) = self.ranges.iter().find(holds) else {
+        let offset = if end <= self.low_end() {
+            address
+        } else if address >= layout::HOLE_END && end <= self.high_end() {
+            address - layout::HOLE_END + layout::HOLE
+        } else {
             return false;
         };
-        let offset = range.offset + (address - range.address);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&*self.file, flags, offset, len).is_ok()
     }
@@ -79,28 +82,38 @@ impl GuestMemory {
         file: &File,
         mut each: impl FnMut(GuestAddress, u64, usize) -> io::Result<()>,
     ) -> io::Result<()> {
-        for range in &*self.ranges {
-            let mut offset = range.offset;
-            let range_end = range.offset + range.len;
-            while let Some((start, end)) = next_extent(file, offset, range_end)? {
-                offset = start;
-                while offset < end {
-                    let len = PIECE.min(end - offset);
-                    let address = GuestAddress(range.address + (offset - range.offset));
-                    each(
-                        address,
-                        offset,
-                        usize::try_from(len).map_err(io::Error::other)?,
-                    )?;
-                    offset += len;
-                }
+        let mut offset = 0;
+        while let Some((start, end)) = next_extent(file, offset, self.size)? {
+            offset = start;
+            while offset < end {
+                let boundary = if offset < layout::HOLE {
+                    layout::HOLE
+                } else {
+                    u64::MAX
+                };
+                let len = PIECE.min(end - offset).min(boundary - offset);
+                let address = GuestAddress(address(offset));
+                each(
+                    address,
+                    offset,
+                    usize::try_from(len).map_err(io::Error::other)?,
+                )?;
+                offset += len;
             }
         }
         Ok(())
     }
 }
 
-/// The next bytes that are there from `from` on; none where nothing comes before `size`.
+fn address(offset: u64) -> u64 {
+    if offset < layout::HOLE {
+        offset
+    } else {
+        layout::HOLE_END + (offset - layout::HOLE)
+    }
+}
+
+/// The next bytes that are there from `from` on; none where nothing comes any more.
 fn next_extent(file: &impl AsFd, from: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     if from >= size {
         return Ok(None);
@@ -112,11 +125,8 @@ fn next_extent(file: &impl AsFd, from: u64, size: u64) -> io::Result<Option<(u64
         Err(Errno::INVAL) => return Ok(Some((from, size))),
         Err(error) => return Err(error.into()),
     };
-    if start >= size {
-        return Ok(None);
-    }
     let end = rustix::fs::seek(file, Find::Hole(start))?.min(size);
-    Ok(Some((start, end)))
+    Ok((start < size).then_some((start, end)))
 }
 
 #[cfg(test)]
@@ -124,13 +134,11 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::layout;
     use crate::memory::{ByteSize, MemoryConfig};
 
     fn memory() -> GuestMemory {
         GuestMemory::new(MemoryConfig {
             size: ByteSize(4 << 30),
-            pluggable: ByteSize(1 << 30),
             hugepages: false,
             prefault: false,
         })
@@ -147,7 +155,6 @@ mod tests {
             layout::HOLE - 8,
             layout::HOLE_END,
             layout::HOLE_END + (1 << 29),
-            (6 << 30) - 8,
         ];
         for place in places {
             memory
@@ -158,7 +165,7 @@ mod tests {
         let path = scratch.join("memory");
         memory.save(&mut File::create(&path).unwrap()).unwrap();
         let saved = std::fs::metadata(&path).unwrap();
-        assert_eq!(saved.len(), 5 << 30);
+        assert_eq!(saved.len(), 4 << 30);
         assert!(saved.blocks() * 512 < 1 << 20, "{} blocks", saved.blocks());
         restored.load(&mut File::open(&path).unwrap()).unwrap();
         for place in places {
@@ -176,7 +183,7 @@ mod tests {
         let error = memory().load(&mut File::open(path).unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "it has 100 bytes, and the guest's memory 5368709120"
+            "it has 100 bytes, and the guest's memory 4294967296"
         );
     }
 }

@@ -30,8 +30,6 @@ const MOST: u64 = 1 << 44;
 pub struct MemoryConfig {
     /// Bytes.
     pub size: ByteSize,
-    /// Bytes that may be plugged in while the guest runs, behind all other memory.
-    pub pluggable: ByteSize,
     /// Taken from the host's reserved 2 MiB pages.
     pub hugepages: bool,
     /// Every page is there before the guest starts.
@@ -52,12 +50,6 @@ pub enum MemoryError {
         /// Bytes of a page.
         page: u64,
     },
-    /// Memory to be plugged in that no guest can use.
-    #[error("--pluggable-memory {0} is not a multiple of 128M, or more than 16T")]
-    Pluggable(ByteSize),
-    /// Huge pages are taken at the start.
-    #[error("--pluggable-memory does not go with --hugepages")]
-    PluggableHugePages,
     /// The file could not be made.
     #[error("cannot make a memory file for --memory {size}")]
     File {
@@ -98,8 +90,6 @@ pub struct GuestMemory {
     mapped: GuestMemoryMmap,
     file: Arc<File>,
     size: u64,
-    /// The regions, in the order of their addresses and of their places in the file.
-    ranges: Arc<[Range]>,
 }
 
 impl GuestMemory {
@@ -110,17 +100,14 @@ impl GuestMemory {
     pub fn new(config: MemoryConfig) -> Result<Self, MemoryError> {
         check(config)?;
         let file = Arc::new(memory_file(config)?);
-        let ranges: Arc<[Range]> = ranges(config.size.0, config.pluggable.0).collect();
-        let regions = ranges
-            .iter()
-            .map(|range| map(&file, *range, config))
+        let regions = ranges(config.size.0)
+            .map(|range| map(&file, range, config))
             .collect::<Result<Vec<_>, _>>()?;
         let mapped = GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Regions)?;
         Ok(Self {
             mapped,
             file,
             size: config.size.0,
-            ranges,
         })
     }
 
@@ -128,18 +115,6 @@ impl GuestMemory {
     #[must_use]
     pub fn mapped(&self) -> &GuestMemoryMmap {
         &self.mapped
-    }
-
-    /// Where memory may be plugged in, and bytes of it.
-    #[must_use]
-    pub fn pluggable(&self) -> Option<(u64, u64)> {
-        let last = self.ranges.last()?;
-        (last.offset >= self.size).then_some((last.address, last.len))
-    }
-
-    /// Bytes of the file: all memory, whether it is plugged in or not.
-    fn file_size(&self) -> u64 {
-        self.ranges.iter().map(|range| range.len).sum()
     }
 
     /// Bytes of memory, without the hole.
@@ -182,19 +157,19 @@ impl GuestMemory {
     /// When the file system refuses, which a memory file does not.
     pub fn clear(&self) -> Result<(), MemoryError> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.file, flags, 0, self.file_size()).map_err(MemoryError::Clear)
+        rustix::fs::fallocate(&*self.file, flags, 0, self.size).map_err(MemoryError::Clear)
     }
 }
 
 /// A part of the address space and of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Range {
     address: u64,
     offset: u64,
     len: u64,
 }
 
-fn ranges(size: u64, pluggable: u64) -> impl Iterator<Item = Range> {
+fn ranges(size: u64) -> impl Iterator<Item = Range> {
     let low = size.min(layout::HOLE);
     let below = Range {
         address: 0,
@@ -206,15 +181,7 @@ fn ranges(size: u64, pluggable: u64) -> impl Iterator<Item = Range> {
         offset: low,
         len: size - low,
     };
-    let end = (above.address + above.len).next_multiple_of(layout::PLUGGABLE_UNIT);
-    let plugged = Range {
-        address: end,
-        offset: size,
-        len: pluggable,
-    };
-    [below, above, plugged]
-        .into_iter()
-        .filter(|range| range.len > 0)
+    [below, above].into_iter().filter(|range| range.len > 0)
 }
 
 fn check(config: MemoryConfig) -> Result<(), MemoryError> {
@@ -230,13 +197,6 @@ fn check(config: MemoryConfig) -> Result<(), MemoryError> {
     if !size.0.is_multiple_of(page) {
         return Err(MemoryError::Pages { size, page });
     }
-    let pluggable = config.pluggable;
-    if pluggable.0 > MOST || !pluggable.0.is_multiple_of(layout::PLUGGABLE_UNIT) {
-        return Err(MemoryError::Pluggable(pluggable));
-    }
-    if pluggable.0 > 0 && config.hugepages {
-        return Err(MemoryError::PluggableHugePages);
-    }
     Ok(())
 }
 
@@ -250,7 +210,7 @@ fn memory_file(config: MemoryConfig) -> Result<File, MemoryError> {
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     let file = rustix::fs::memfd_create("guest-memory", flags)
         .and_then(|fd| {
-            rustix::fs::ftruncate(&fd, size.0 + config.pluggable.0)?;
+            rustix::fs::ftruncate(&fd, size.0)?;
             rustix::fs::fcntl_add_seals(&fd, seals)?;
             Ok(File::from(fd))
         })
@@ -272,8 +232,7 @@ fn map(
         size: config.size,
         source,
     };
-    let is_plugged = range.offset < config.size.0;
-    let populate = if config.prefault && is_plugged {
+    let populate = if config.prefault {
         libc::MAP_POPULATE
     } else {
         0
@@ -299,7 +258,6 @@ mod tests {
     fn config(size: u64) -> MemoryConfig {
         MemoryConfig {
             size: ByteSize(size),
-            pluggable: ByteSize(0),
             hugepages: false,
             prefault: false,
         }
@@ -327,34 +285,8 @@ mod tests {
         assert!(!mapped.address_in_range(GuestAddress(layout::HOLE_END - 1)));
         assert!(mapped.address_in_range(GuestAddress(5 * GIB - 1)));
         assert!(!mapped.address_in_range(GuestAddress(5 * GIB)));
-        let offsets: Vec<u64> = ranges(4 * GIB, 0).map(|range| range.offset).collect();
+        let offsets: Vec<u64> = ranges(4 * GIB).map(|range| range.offset).collect();
         assert_eq!(offsets, [0, layout::HOLE]);
-    }
-
-    #[test]
-    fn memory_to_be_plugged_in_lies_behind_everything() {
-        for (size, address) in [
-            (64 * MIB, 4 * GIB),
-            (4 * GIB, 5 * GIB),
-            (GIB * 3 + MIB, 4 * GIB + 128 * MIB),
-        ] {
-            let memory = GuestMemory::new(MemoryConfig {
-                pluggable: ByteSize(256 * MIB),
-                ..config(size)
-            });
-            let memory = memory.unwrap();
-            assert_eq!(memory.pluggable(), Some((address, 256 * MIB)));
-            assert_eq!(memory.size(), size);
-            let mapped = memory.mapped();
-            assert!(mapped.address_in_range(GuestAddress(address + 256 * MIB - 1)));
-            mapped.write_obj(5_u8, GuestAddress(address)).unwrap();
-            assert!(memory.discard(address, 2 * MIB));
-            assert_eq!(mapped.read_obj::<u8>(GuestAddress(address)).unwrap(), 0);
-        }
-        assert_eq!(
-            GuestMemory::new(config(64 * MIB)).unwrap().pluggable(),
-            None
-        );
     }
 
     #[test]
@@ -406,11 +338,5 @@ mod tests {
             ..config(33 * MIB)
         };
         assert_eq!(message(huge), "--memory 33M is not a multiple of 2M");
-        let pluggable = ByteSize(33 * MIB);
-        let odd = MemoryConfig {
-            pluggable,
-            ..config(32 * MIB)
-        };
-        assert!(message(odd).starts_with("--pluggable-memory 33M is not a multiple of 128M"));
     }
 }

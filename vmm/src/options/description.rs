@@ -44,11 +44,6 @@ pub struct Description {
     #[serde(with = "text::size", skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
 
-    /// Memory that can be plugged in while the guest runs, as much as the API says: virtio-mem
-    #[arg(long, value_name = "SIZE")]
-    #[serde(with = "text::size", skip_serializing_if = "Option::is_none")]
-    pub pluggable_memory: Option<ByteSize>,
-
     /// Take memory from the host's reserved 2 MiB pages
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +144,6 @@ impl Description {
         [
             ("cpus", self.cpus.is_some()),
             ("memory", self.memory.is_some()),
-            ("pluggable-memory", self.pluggable_memory.is_some()),
             ("disk", !self.disk.is_empty()),
             ("net", !self.net.is_empty()),
             ("fs", !self.fs.is_empty()),
@@ -173,7 +167,6 @@ impl Description {
             boot_protocol,
             cpus,
             memory,
-            pluggable_memory,
             hugepages,
             prefault,
             serial,
@@ -195,7 +188,6 @@ impl Description {
             boot_protocol: boot_protocol.or(base.boot_protocol),
             cpus: cpus.or(base.cpus),
             memory: memory.or(base.memory),
-            pluggable_memory: pluggable_memory.or(base.pluggable_memory),
             hugepages: hugepages.or(base.hugepages),
             prefault: prefault.or(base.prefault),
             serial: serial.or(base.serial),

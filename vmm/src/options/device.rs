@@ -37,7 +37,7 @@ fn own(kind: Kind) -> &'static [&'static str] {
         Kind::Net => &["queues", "mac"],
         Kind::Fs => &["queues", "tag"],
         Kind::Vsock => &["cid"],
-        Kind::Rng | Kind::Balloon | Kind::Memory => &[],
+        Kind::Rng | Kind::Balloon => &[],
     }
 }
 

@@ -157,7 +157,6 @@ impl Description {
         };
         let memory = MemoryConfig {
             size: self.memory.unwrap_or(USUAL_MEMORY),
-            pluggable: self.pluggable_memory.unwrap_or(ByteSize(0)),
             hugepages: self.hugepages.unwrap_or(false),
             prefault: self.prefault.unwrap_or(false),
         };
@@ -192,7 +191,7 @@ impl From<BootProtocol> for Protocol {
 /// Who has no name gets one: disk0, disk1, ...
 fn name(devices: Vec<DeviceDescription>) -> Result<Vec<NamedDevice>, OptionsError> {
     // Those of devices in the process.
-    let own = [Kind::Rng, Kind::Balloon, Kind::Memory];
+    let own = [Kind::Rng, Kind::Balloon];
     let mut taken: BTreeSet<String> = own.map(|kind| kind.word().to_owned()).into();
     for id in devices.iter().filter_map(|device| device.id.clone()) {
         if let Some(same) = taken.replace(id) {

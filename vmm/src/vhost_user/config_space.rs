@@ -54,7 +54,7 @@ impl FrontEndConfig {
             Kind::Block => BLOCK_CONFIG,
             Kind::Vsock => VSOCK_CONFIG,
             Kind::Fs => FS_CONFIG,
-            Kind::Rng | Kind::Balloon | Kind::Memory => 0,
+            Kind::Rng | Kind::Balloon => 0,
         }
     }
 
@@ -86,7 +86,7 @@ impl FrontEndConfig {
             Kind::Fs => 1 + queues,
             // Receive, transmit, events.
             Kind::Vsock => 3,
-            Kind::Rng | Kind::Balloon | Kind::Memory => 1,
+            Kind::Rng | Kind::Balloon => 1,
         }
     }
 
@@ -119,7 +119,7 @@ impl FrontEndConfig {
                 None if is_told => {}
                 None => return Err(FrontEndError::Unknown("cid")),
             },
-            Kind::Rng | Kind::Balloon | Kind::Memory => {}
+            Kind::Rng | Kind::Balloon => {}
         }
         Ok(config)
     }

@@ -33,7 +33,6 @@ impl Fixture {
         // Two regions: queues and buffers on both sides of the hole.
         let memory = GuestMemory::new(MemoryConfig {
             size: ByteSize(4 << 30),
-            pluggable: ByteSize(0),
             hugepages: false,
             prefault: false,
         });

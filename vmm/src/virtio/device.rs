@@ -21,8 +21,6 @@ pub enum Kind {
     Balloon = 5,
     /// Sockets between host and guest.
     Vsock = 19,
-    /// Memory that comes and goes.
-    Memory = 24,
     /// File system.
     Fs = 26,
 }
@@ -36,7 +34,6 @@ impl Kind {
             Self::Block => "disk",
             Self::Rng => "rng",
             Self::Balloon => "balloon",
-            Self::Memory => "memory",
             Self::Vsock => "vsock",
             Self::Fs => "fs",
         }
@@ -49,7 +46,7 @@ impl Kind {
             Self::Net => [0, 0, 2],
             Self::Block | Self::Fs => [0, 0x80, 1],
             Self::Vsock => [0, 0x80, 2],
-            Self::Rng | Self::Balloon | Self::Memory => [0, 0, 0xff],
+            Self::Rng | Self::Balloon => [0, 0, 0xff],
         }
     }
 }

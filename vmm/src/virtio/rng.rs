@@ -101,7 +101,6 @@ mod tests {
         fn new() -> Self {
             let memory = GuestMemory::new(MemoryConfig {
                 size: ByteSize(32 << 20),
-                pluggable: ByteSize(0),
                 hugepages: false,
                 prefault: false,
             });

@@ -8,7 +8,7 @@ load virtio_blk virtiofs button evdev
 mount -t virtiofs files /mnt
 echo "round $(cat /mnt/round)"
 if [ "$(cat /mnt/round)" = 1 ]; then
-    (n=0; until [ -e /mnt/enough ]; do n=$((n + 1)); echo $n >/mnt/count; usleep 20000; done) &
+    (n=0; while :; do n=$((n + 1)); echo $n >/mnt/count; usleep 20000; done) &
     for turn in 1 2 3 4 5 6 7 8 9 10; do
         until [ -b /dev/vda ]; do usleep 100000; done
         if [ $turn -gt 1 ]; then
@@ -54,7 +54,7 @@ before=$(cat files/count); sleep 2; after=$(cat files/count)
 [ "$before" = "$after" ] || echo "it counted from $before to $after while it was paused FAILED"
 api POST /v1/resume
 until [ "$(cat files/count)" != "$after" ]; do sleep 0.1; done
-echo "it counts on"; touch files/enough
+echo "it counts on"
 
 used() { ls /proc/$vmm/fd | wc -l; ls /proc/$vmm/task | wc -l; }
 for turn in 1 2 3 4 5 6 7 8 9 10; do
@@ -134,7 +134,6 @@ fn a_running_machine_does_what_it_is_told() -> TestResult {
 const KEEPER: &str = r#"
 mount -t virtiofs files /mnt
 exec 3>>/mnt/log
-echo online_movable >/sys/devices/system/memory/auto_online_blocks
 dd if=/dev/urandom of=/tmp/data bs=1M count=24 2>/dev/null
 sum=$(md5sum </tmp/data)
 dd if=/tmp/data of=/dev/vda bs=1M count=8 oflag=direct 2>/dev/null
@@ -146,7 +145,7 @@ until [ -e /tmp/stop ]; do
     [ "$(md5sum </tmp/data)" = "$sum" ] || echo "memory FAILED"
     dd if=/dev/vda bs=1M count=8 iflag=direct 2>/dev/null | cmp -n 8388608 - /tmp/data || echo "disk FAILED"
     echo "line $n" >&3 || echo "file FAILED"
-    echo "tick $n of $(($(sed -n 's/MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 1024)) MiB"
+    echo "tick $n"
 done
 dmesg | grep -E "soft lockup|BUG:|I/O error" && echo FAILED
 echo "kept everything for $n ticks"
@@ -161,16 +160,11 @@ balloon() {
     for _ in $(seq 100); do api GET /v1/memory >memory; grep -q "\"actual\":$1," memory && return; sleep 0.2; done
     echo "the balloon has not $1 bytes FAILED"
 }
-plug() {
-    api PUT /v1/memory "{\"plugged\": $1}"
-    for _ in $(seq 100); do api GET /v1/memory >memory; grep -q "\"plugged\":$1}" memory && return; sleep 0.2; done
-    echo "not $1 bytes are plugged in FAILED"
-}
 boot one --kernel "$ELF" --cpus 2 --api-socket api.sock --disk socket=blk.sock --rng \
-    --balloon 0 --pluggable-memory 256M --fs socket=fs.sock,tag=files &
+    --balloon 0 --fs socket=fs.sock,tag=files &
 one=$!
 until grep -q 'tick 2' one.console 2>/dev/null; do sleep 0.2; done
-plug 134217728; balloon 50331648; cat memory
+balloon 50331648; cat memory
 api PUT /v1/memory '{"balloon": "1G"}'
 api POST /v1/pause
 api POST /v1/snapshot '{"folder": "saved"}'
@@ -189,7 +183,7 @@ api GET /v1/memory
 api POST /v1/resume
 last=$(grep -c tick two.console || true)
 until [ "$(grep -c tick two.console)" -gt $((last + 2)) ]; do sleep 0.2; done
-balloon 0; plug 0; cat memory
+balloon 0; cat memory
 api POST /v1/shutdown
 wait $two
 echo "the file has $(sort -u files/log | wc -l) lines, the last one is $(tail -n 1 files/log)"
@@ -225,11 +219,6 @@ fn a_restored_machine_is_what_it_was() -> TestResult {
         "{text}"
     );
     assert!(said.contains(r#""target":0,"actual":0,"#), "{text}");
-    let plugged = |bytes: u32| format!(r#""requested":{bytes},"plugged":{bytes}}}"#);
-    assert!(
-        said.contains(&plugged(134_217_728)) && said.contains(&plugged(0)),
-        "{text}"
-    );
     let ticks =
         said.guest("two").matches("tick ").count() + said.guest("one").matches("tick ").count();
     assert!(

@@ -41,7 +41,6 @@ impl Driver {
     fn new() -> Self {
         let memory = GuestMemory::new(MemoryConfig {
             size: ByteSize(64 * MIB),
-            pluggable: ByteSize(0),
             hugepages: false,
             prefault: true,
         });
