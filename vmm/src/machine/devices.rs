@@ -215,9 +215,8 @@ impl DeviceSet {
         let index = self.attached.iter().position(|it| it.slot == Some(slot))?;
         let mut gone = self.attached.remove(index);
         gone.transport = None;
-        match lock(&gone.device).kind() {
-            Kind::Balloon => self.balloon = None,
-            _ => {}
+        if lock(&gone.device).kind() == Kind::Balloon {
+            self.balloon = None;
         }
         lock(&gone.device).reset();
         let device = &gone.device;
