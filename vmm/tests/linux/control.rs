@@ -4,11 +4,11 @@ use crate::support::{Lab, TestResult};
 
 /// What the guest does for orders: counts, uses devices that come and go, starts again, is switched off.
 const GUEST: &str = r#"
-load virtio_blk virtiofs button evdev
+load virtio_blk virtiofs virtio_net button evdev
 mount -t virtiofs files /mnt
 echo "round $(cat /mnt/round)"
 if [ "$(cat /mnt/round)" = 1 ]; then
-    (n=0; while :; do n=$((n + 1)); echo $n >/mnt/count; usleep 20000; done) &
+    (n=0; until [ -e /mnt/enough ]; do n=$((n + 1)); echo $n >/mnt/count; usleep 20000; done) &
     for turn in 1 2 3 4 5 6 7 8 9 10; do
         until [ -b /dev/vda ]; do usleep 100000; done
         if [ $turn -gt 1 ]; then
@@ -54,7 +54,7 @@ before=$(cat files/count); sleep 2; after=$(cat files/count)
 [ "$before" = "$after" ] || echo "it counted from $before to $after while it was paused FAILED"
 api POST /v1/resume
 until [ "$(cat files/count)" != "$after" ]; do sleep 0.1; done
-echo "it counts on"
+echo "it counts on"; touch files/enough
 
 used() { ls /proc/$vmm/fd | wc -l; ls /proc/$vmm/task | wc -l; }
 for turn in 1 2 3 4 5 6 7 8 9 10; do
@@ -132,6 +132,7 @@ fn a_running_machine_does_what_it_is_told() -> TestResult {
 /// Fills memory with what nobody can guess, and compares again and again; so with a disk. A file stays
 /// open for writing.
 const KEEPER: &str = r#"
+load virtio_blk virtiofs virtio_balloon button evdev
 mount -t virtiofs files /mnt
 exec 3>>/mnt/log
 dd if=/dev/urandom of=/tmp/data bs=1M count=24 2>/dev/null

@@ -55,9 +55,9 @@ api() {
 }
 # until_is FILE TEXT: waits for the guest.
 until_is() {
-    for _ in $(seq 2000); do
+    for _ in $(seq 500); do
         [ "$(cat "$1" 2>/dev/null)" = "$2" ] && return
-        sleep 0.05
+        sleep 0.2
     done
     echo "$1 is not $2 FAILED"
 }
