@@ -76,13 +76,23 @@ fn build_in(cache: &Cache, draft: &Path) -> Result<Kernel, Error> {
     let version = make(&source, &["kernelrelease"])?;
     let _lock = cache.lock()?;
     let root = cache.publish(&name, |root| install(&source, &version, root))?;
-    for old in folders(&cache.path("."), PREFIX) {
-        if old != name {
-            let path = cache.path(&old);
-            fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
-        }
-    }
+    remove_old(cache, &name, &version)?;
     Ok(Kernel { version, root })
+}
+
+/// Other slim kernels, and what was unpacked of one of this version.
+fn remove_old(cache: &Cache, name: &str, version: &str) -> Result<(), Error> {
+    let place = cache.path(".");
+    let others = folders(&place, PREFIX).into_iter();
+    for old in others.filter(|other| other != name) {
+        let path = cache.path(&old);
+        fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
+    }
+    for old in folders(&place, &format!("vmlinux-{version}-")) {
+        let path = cache.path(&old);
+        fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+    }
+    Ok(())
 }
 
 /// The source's folder.
