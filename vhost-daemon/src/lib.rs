@@ -14,6 +14,7 @@ pub mod key_values;
 pub mod listen;
 pub mod log;
 pub mod memory;
+pub mod messages;
 pub mod metrics;
 pub mod options;
 pub mod queue;

@@ -1,7 +1,7 @@
 //! Unix sockets that a daemon listens on.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -50,6 +50,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     }
     let listener = private_listener(path).map_err(|error| failed(error.into()))?;
     Ok(listener)
+}
+
+/// Whether who has connected is the own user, or root.
+pub fn is_owner(stream: impl AsFd) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(stream);
+    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
 /// The mode is set before the socket has a name: nobody else can connect at any moment.

@@ -17,7 +17,7 @@ use lab::frontend::fs::{Fs, REQUEST_QUEUE};
 use lab::frontend::{FrontEnd, GuestMemory};
 use lab::process::{Daemon, DaemonBuilder};
 use share::session::{ENTRY, ROOT, Session, number, transfer, words};
-use share::{PROGRAM, SOON, Share, TAG};
+use share::{PROGRAM, SOON, Share};
 use virtiofsd::fuse::Opcode;
 
 /// A daemon that remembers, and a guest's driver.
@@ -87,14 +87,7 @@ fn launch(share: &Share, options: &[String]) -> Daemon {
 }
 
 fn builder(share: &Share, options: &[String]) -> DaemonBuilder {
-    Daemon::builder(PROGRAM)
-        .args(["--queues", "2", "--tag", TAG, "--socket-path"])
-        .arg(&share.socket)
-        .arg("--shared-dir")
-        .arg(&share.directory)
-        .arg("--state-dir")
-        .arg(share.scratch.join("state"))
-        .args(options)
+    share.remembering().args(options)
 }
 
 fn named(session: &mut Session<'_>, opcode: Opcode, parent: u64, name: &str) -> Result<u64, i32> {

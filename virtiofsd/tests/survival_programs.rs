@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use lab::bridge::Bridge;
 use lab::mounts;
 use lab::process::Daemon;
-use share::{PROGRAM, SOON, Share, TAG};
+use share::{SOON, Share};
 
 /// Each line must work, and each loop leaves something to be compared.
 const SCRIPT: &str = r#"
@@ -45,13 +45,8 @@ const LEFT: &str = "find . -type f -print0 | sort -z | xargs -0 -r sha256sum; \
     find . -type f -printf '%P %n %s\\n' | sort; getfattr -R -d . 2>/dev/null | sort";
 
 fn launch(share: &Share, options: &[&str]) -> Daemon {
-    Daemon::builder(PROGRAM)
-        .args(["--queues", "2", "--tag", TAG, "--socket-path"])
-        .arg(&share.socket)
-        .arg("--shared-dir")
-        .arg(&share.directory)
-        .arg("--state-dir")
-        .arg(share.scratch.join("state"))
+    share
+        .remembering()
         .args(options)
         .spawn_listening(&share.socket, SOON)
         .unwrap()

@@ -10,7 +10,6 @@ pub mod console;
 pub mod devices;
 pub mod kvm;
 pub mod layout;
-mod listen;
 pub mod machine;
 pub mod memory;
 pub mod options;

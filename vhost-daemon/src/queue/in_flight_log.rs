@@ -18,7 +18,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +52,7 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct InFlightFile {
     /// Locked for as long as the log is used.
-    file: File,
+    _file: File,
     words: Arc<SharedWords>,
     queue_size: usize,
 }
@@ -76,24 +75,12 @@ impl InFlightFile {
         };
         let file = open_locked(path).map_err(failed)?;
         let words = SharedWords::map(&file, 0, len).map_err(failed)?;
-        let layout = [MAGIC, queues as u64, queue_size as u64];
-        let known = |(at, word): (usize, &u64)| words.word(at).load(Ordering::Acquire) == *word;
-        if !layout.iter().enumerate().all(known) {
-            (0..len).for_each(|at| words.word(at).store(0, Ordering::Relaxed));
-            for (at, word) in layout.iter().enumerate().rev() {
-                words.word(at).store(*word, Ordering::Release);
-            }
-        }
+        words.lay_out(&[MAGIC, queues as u64, queue_size as u64]);
         Ok(Self {
-            file,
+            _file: file,
             words: Arc::new(words),
             queue_size,
         })
-    }
-
-    /// The file, locked. Whoever must not be succeeded before something is over holds it until then.
-    pub fn lock(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 
     /// The log of queue `index`.

@@ -6,8 +6,7 @@
 //! laxer (User-Mode Linux sends `SET_MEM_TABLE` with room for two regions, one of them unused), and
 //! on `SET_FEATURES` before `SET_VRING_ENABLE` (QEMU's vhost-user-net enables its rings first).
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -15,18 +14,14 @@ use std::thread;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind,
-    connect, getsockname, listen, recvmsg, sendmsg, shutdown, socket_with,
+    AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    getsockname, listen, shutdown, socket_with,
 };
 
 use super::FrontEnd;
 use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
+use crate::messages::{receive, send};
 use crate::sandbox::seccomp::{Role, ThreadFilters};
-
-/// vhost-user sends at most 8 descriptors with a message (`VHOST_MEMORY_BASELINE_NREGIONS`); the
-/// vhost crate accepts 32.
-const MAX_FDS: usize = 32;
 
 /// A front end's connection on its way to the vhost crate. Dropping it ends the connection.
 pub(super) struct Relay {
@@ -184,45 +179,9 @@ fn pass_on(
     }
 }
 
-/// Fills `bytes`, and adds the descriptors that came with them to `fds`.
-fn receive(from: &OwnedFd, mut bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut parts = [IoSliceMut::new(bytes)];
-        let count = recvmsg(from, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        bytes = &mut bytes[count..];
-    }
-    Ok(())
-}
-
-fn send_all(to: &OwnedFd, mut bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+fn send_all(to: &OwnedFd, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
     let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !borrowed.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    while !bytes.is_empty() {
-        let sent = sendmsg(
-            to,
-            &[IoSlice::new(bytes)],
-            &mut ancillary,
-            SendFlags::NOSIGNAL,
-        )?;
-        // The descriptors went with the first bytes.
-        ancillary.clear();
-        bytes = &bytes[sent..];
-    }
-    Ok(())
+    send(to, bytes, &borrowed, SendFlags::empty())
 }
 
 #[cfg(test)]

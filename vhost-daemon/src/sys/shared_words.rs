@@ -70,14 +70,17 @@ impl SharedWords {
         })
     }
 
-    /// How many words there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Never.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// Begins with the words `layout`: unless it did before, all others become zero.
+    pub fn lay_out(&self, layout: &[u64]) {
+        let known = |(at, word): (usize, &u64)| self.word(at).load(Ordering::Acquire) == *word;
+        if layout.iter().enumerate().all(known) {
+            return;
+        }
+        (0..self.len).for_each(|at| self.word(at).store(0, Ordering::Relaxed));
+        // The first one, which names the form, comes last.
+        for (at, word) in layout.iter().enumerate().rev() {
+            self.word(at).store(*word, Ordering::Release);
+        }
     }
 
     /// Whether the file was cut short, so that what is stored survives nothing any more; `true` once.

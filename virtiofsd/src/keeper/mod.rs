@@ -4,23 +4,20 @@
 //! descriptor: if the daemon dies, the file dies. The keeper, a process of its own
 //! (`virtiofsd keep`), holds a second descriptor of it and hands that to the next daemon.
 //!
-//! Messages on its socket (`SOCK_SEQPACKET`) are two words of 64 bits: what, and a node's number.
+//! Messages on its socket are two words of 64 bits: what, and a node's number.
 
 mod process;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg,
-    sendmsg, socket_with,
-};
+use rustix::net::SendFlags;
+use vhost_daemon::messages;
 
 pub use process::{KeeperError, KeeperOptions, run};
 
@@ -33,14 +30,12 @@ const CLEAR: u64 = 3;
 /// Hand all out; each comes as [`HOLD`], the last one followed by this.
 const ALL: u64 = 4;
 
-const MESSAGE: usize = 16;
-
 /// Files that a keeper holds, by node.
 pub type Held = HashMap<u64, OwnedFd>;
 
 /// The way to the keeper.
 pub struct Keeper {
-    socket: OwnedFd,
+    socket: UnixStream,
     /// It was not there when it was needed.
     lost: AtomicBool,
 }
@@ -51,9 +46,7 @@ impl Keeper {
     /// # Errors
     /// When it does not answer as a keeper does.
     pub fn connect(path: &Path) -> io::Result<(Self, Held)> {
-        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let socket = UnixStream::connect(path)?;
         send(&socket, [ALL, 0], None, SendFlags::empty())?;
         let mut held = Held::new();
         loop {
@@ -105,44 +98,22 @@ impl fmt::Debug for Keeper {
 }
 
 fn send(
-    to: &OwnedFd,
+    to: impl AsFd,
     message: [u64; 2],
     file: Option<BorrowedFd<'_>>,
     flags: SendFlags,
 ) -> io::Result<()> {
     let bytes = message.map(u64::to_le_bytes).concat();
-    let files: Vec<_> = file.into_iter().collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !files.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(&files));
-    }
-    let flags = flags | SendFlags::NOSIGNAL;
-    sendmsg(to, &[IoSlice::new(&bytes)], &mut ancillary, flags)?;
-    Ok(())
+    messages::send(to, &bytes, file.as_slice(), flags)
 }
 
 /// The next message; `None` at the end of the connection.
 fn receive(from: impl AsFd) -> io::Result<Option<([u64; 2], Option<OwnedFd>)>> {
-    let mut bytes = [0; MESSAGE];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(&mut bytes)];
-    let got = recvmsg(from, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
-    let mut file = None;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            file = rights.last();
-        }
-    }
-    let word = |at: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(word)
-    };
-    match got {
-        0 => Ok(None),
-        MESSAGE => Ok(Some(([word(0), word(8)], file))),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    let mut words = [[0; 8]; 2];
+    let mut files = Vec::new();
+    match messages::receive(from, words.as_flattened_mut(), &mut files) {
+        Ok(()) => Ok(Some((words.map(u64::from_le_bytes), files.pop()))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
     }
 }

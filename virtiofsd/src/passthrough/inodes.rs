@@ -62,9 +62,6 @@ pub(super) struct FoundAgain {
     pub(super) handle: Option<FileHandle>,
 }
 
-/// How a table remembers its nodes.
-type Ledgers = Option<Arc<Ledger>>;
-
 impl Inode {
     /// The inode number on the host.
     pub(super) fn host_number(&self) -> u64 {
@@ -174,7 +171,8 @@ pub(super) struct InodeTable {
     by_id: [Shard<u64>; SHARDS],
     by_identity: [Shard<Identity>; SHARDS],
     next: AtomicU64,
-    ledger: Ledgers,
+    /// Where nodes are remembered.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl InodeTable {
@@ -290,19 +288,6 @@ impl InodeTable {
         }
         read(self.shard_of_identity(&identity), |nodes| {
             same(nodes, status, handle)
-        })
-    }
-
-    /// The node of a file, without another lookup.
-    pub(super) fn of_file(
-        &self,
-        status: &FileStatus,
-        handle: Option<&FileHandle>,
-    ) -> Option<Arc<Inode>> {
-        let identity = Identity::from(status);
-        read(self.shard_of_identity(&identity), |nodes| {
-            let node = nodes.get(&identity)?;
-            node.place.is_of(status, handle).then(|| node.clone())
         })
     }
 

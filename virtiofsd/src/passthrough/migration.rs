@@ -1,7 +1,7 @@
 //! Moving to another daemon: nodes and open files as it will find them.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -28,8 +28,9 @@ impl Passthrough {
         let mut trouble = Trouble::new(self.config.migration.on_error);
         let mut nodes = Vec::new();
         let mut paths = Paths::new();
+        let root = self.host_path(self.inodes.root().fd()?)?;
         for node in self.inodes.all() {
-            match self.save_node(&node, &mut paths) {
+            match self.save_node(&node, &root, &mut paths) {
                 Ok(saved) => nodes.push(saved),
                 Err(error) => trouble.met("a node cannot be moved", node.id, error)?,
             }
@@ -45,7 +46,12 @@ impl Passthrough {
         Ok(moved.to_bytes())
     }
 
-    fn save_node(&self, node: &Arc<Inode>, paths: &mut Paths) -> io::Result<SavedNode> {
+    fn save_node(
+        &self,
+        node: &Arc<Inode>,
+        root: &Path,
+        paths: &mut Paths,
+    ) -> io::Result<SavedNode> {
         let MigrationConfig { mode, verify, .. } = self.config.migration;
         let fd = node.fd()?;
         let by_handle = mode == MigrationMode::FileHandles;
@@ -55,32 +61,27 @@ impl Passthrough {
             None
         };
         if !by_handle {
-            let path = self.path_of(fd.as_fd())?;
+            let path = self.path_of(fd.as_fd(), root)?;
             paths.insert(path, node.id);
         }
         Ok(SavedNode {
-            id: node.id,
-            lookups: node.lookups(),
-            device: 0,
-            inode: 0,
-            kind: node.kind,
-            born: None,
             handle,
             by_handle,
-            at: None,
+            ..SavedNode::elsewhere(node.id, node.lookups(), node.kind)
         })
     }
 
-    /// Where an open file is in the shared directory; it must still be there.
-    fn path_of(&self, fd: impl AsFd) -> io::Result<PathBuf> {
+    /// Where /proc says that an open file is.
+    fn host_path(&self, fd: impl AsFd) -> io::Result<PathBuf> {
         let (descriptors, name) = self.descriptors.name(&fd);
         let path = rustix::fs::readlinkat(descriptors, name.as_c_str(), Vec::new())?;
-        let path = PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes()));
-        let root = self.inodes.root().fd()?;
-        let (descriptors, name) = self.descriptors.name(&root);
-        let above = rustix::fs::readlinkat(descriptors, name.as_c_str(), Vec::new())?;
-        let above = PathBuf::from(std::ffi::OsString::from_vec(above.into_bytes()));
-        let path = path.strip_prefix(above).map_err(|_| errno(libc::ESTALE))?;
+        Ok(OsString::from_vec(path.into_bytes()).into())
+    }
+
+    /// Where an open file is in the shared directory, `root`; it must still be there.
+    fn path_of(&self, fd: impl AsFd, root: &Path) -> io::Result<PathBuf> {
+        let path = self.host_path(&fd)?;
+        let path = path.strip_prefix(root).map_err(|_| errno(libc::ESTALE))?;
         let (found, this) = (status_of(self.walk(path)?)?, status_of(fd)?);
         let same = |of: fn(&crate::sys::FileStatus) -> u64| of(&found) == of(&this);
         let is_it = same(|status| status.attributes.st_ino)
@@ -118,7 +119,9 @@ impl Passthrough {
                     .entry(above.to_owned())
                     .or_insert_with(|| self.inodes.reserve_number());
                 let id = paths.get(path).copied().unwrap_or(ROOT);
-                let node = by_id.entry(id).or_insert_with(|| unlooked(id));
+                // On the way to a node, and not known to the guest itself.
+                let on_the_way = || SavedNode::elsewhere(id, 0, libc::S_IFDIR);
+                let node = by_id.entry(id).or_insert_with(on_the_way);
                 node.at = CString::new(name.as_bytes())
                     .ok()
                     .map(|name| (parent, name));
@@ -201,20 +204,5 @@ impl Trouble {
             let files = self.count;
             tracing::warn!(files, "the guest gets errors for files that could not move");
         }
-    }
-}
-
-/// A directory that the guest does not know, on the way to a node.
-fn unlooked(id: u64) -> SavedNode {
-    SavedNode {
-        id,
-        lookups: 0,
-        device: 0,
-        inode: 0,
-        kind: libc::S_IFDIR,
-        born: None,
-        handle: None,
-        by_handle: false,
-        at: None,
     }
 }

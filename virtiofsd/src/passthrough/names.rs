@@ -167,16 +167,10 @@ impl Passthrough {
     /// A node whose name is gone, the last one if it is found by handle, keeps its file by a descriptor,
     /// while there are any.
     fn lost_name(&self, held: &Held, at: At<'_>) {
-        if self.keeper.is_some()
-            && let Ok(status) = status_of(&held.fd)
-            && status.attributes.st_nlink == 0
-            && let Some(node) = self
-                .inodes
-                .of_file(&status, FileHandle::of(&held.fd).ok().as_ref())
-        {
-            self.hold(&node, &held.fd);
-        }
         let Some(node) = &held.node else { return };
+        if self.keeper.is_some() && !has_name(&held.fd) {
+            self.hold(node, &held.fd);
+        }
         let (place, named) = (node.place(), node.place().named());
         match named {
             Some(named) if place.kept().is_some() => return named.lost(node, at, None),

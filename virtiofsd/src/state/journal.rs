@@ -97,14 +97,7 @@ impl Journals {
     pub fn open(file: &File, queues: usize) -> io::Result<Arc<Self>> {
         let len = HEADER_WORDS + queues * usize::from(SLOTS) * SLOT_WORDS;
         let words = SharedWords::map(file, 0, len)?;
-        let layout = [MAGIC, queues as u64];
-        let known = |(at, word): (usize, &u64)| words.word(at).load(Ordering::Acquire) == *word;
-        if !layout.iter().enumerate().all(known) {
-            (0..len).for_each(|at| words.word(at).store(0, Ordering::Relaxed));
-            for (at, word) in layout.iter().enumerate().rev() {
-                words.word(at).store(*word, Ordering::Release);
-            }
-        }
+        words.lay_out(&[MAGIC, queues as u64]);
         let mut journals = Self {
             words,
             queues: Vec::new(),

@@ -72,6 +72,23 @@ pub(crate) struct SavedNode {
     pub(crate) at: Option<(u64, CString)>,
 }
 
+impl SavedNode {
+    /// A node that moves to another host: what tells its file from others there is not known here.
+    pub(crate) fn elsewhere(id: u64, lookups: u64, kind: u32) -> Self {
+        Self {
+            id,
+            lookups,
+            device: 0,
+            inode: 0,
+            kind,
+            born: None,
+            handle: None,
+            by_handle: false,
+            at: None,
+        }
+    }
+}
+
 /// An open file as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SavedOpen {

@@ -149,15 +149,10 @@ impl<'a> Rest<'a> {
             (!handle.is_empty()).then(|| FileHandle::from_parts(handle_kind.cast_signed(), handle));
         let name = CString::new(self.take(name)?).map_err(|_| StreamError::BadName)?;
         Ok(SavedNode {
-            id,
-            lookups,
-            device: 0,
-            inode: 0,
-            kind: kind & libc::S_IFMT,
-            born: None,
             by_handle: parent == 0 && handle.is_some(),
             handle,
             at: (parent != 0).then_some((parent, name)),
+            ..SavedNode::elsewhere(id, lookups, kind & libc::S_IFMT)
         })
     }
 

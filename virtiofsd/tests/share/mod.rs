@@ -100,11 +100,7 @@ impl Share {
         options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
     ) -> Self {
         let socket = scratch.join("fs.sock");
-        let builder = builder
-            .args(["--queues", "2", "--tag", TAG, "--socket-path"])
-            .arg(&socket)
-            .arg("--shared-dir")
-            .arg(&directory);
+        let builder = serving(builder, &socket, &directory);
         let daemon = options(builder).spawn_listening(&socket, SOON).unwrap();
         Self {
             daemon,
@@ -112,6 +108,13 @@ impl Share {
             directory,
             scratch,
         }
+    }
+
+    /// Another daemon for the same directory and socket, which remembers what its guest has open.
+    pub fn remembering(&self) -> DaemonBuilder {
+        serving(Daemon::builder(PROGRAM), &self.socket, &self.directory)
+            .arg("--state-dir")
+            .arg(self.scratch.join("state"))
     }
 
     /// A front end that has shared `memory`.
@@ -145,4 +148,12 @@ impl Share {
     pub fn assert_serves(&self) {
         drop(self.mounted());
     }
+}
+
+fn serving(builder: DaemonBuilder, socket: &Path, directory: &Path) -> DaemonBuilder {
+    builder
+        .args(["--queues", "2", "--tag", TAG, "--socket-path"])
+        .arg(socket)
+        .arg("--shared-dir")
+        .arg(directory)
 }

@@ -5,10 +5,8 @@ mod exchange;
 mod http;
 mod routes;
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use thiserror::Error;
 
-use crate::listen::listen;
+use vhost_daemon::listen::{self, ListenError};
+
 pub use exchange::Exchange;
 pub use routes::Target;
 
@@ -36,13 +35,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum ApiError {
     /// The socket.
-    #[error("--api-socket: cannot listen on {}", path.display())]
-    Socket {
-        /// Its path.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error("--api-socket: cannot listen on it")]
+    Socket(#[from] ListenError),
     /// No thread.
     #[error("no thread for the API")]
     Thread(#[source] io::Error),
@@ -61,17 +55,15 @@ impl Api {
     /// # Errors
     /// When the socket cannot be made.
     pub fn serve(path: &Path, target: impl Target + Send + 'static) -> Result<Self, ApiError> {
-        let socket = |source| ApiError::Socket {
-            path: path.to_owned(),
-            source,
-        };
-        let listener = listen(path).map_err(socket)?;
+        let listener = listen::bind(path)?;
+        listener.set_nonblocking(true).map_err(|source| {
+            let path = path.to_owned();
+            ListenError::Bind { path, source }
+        })?;
         let api = Self {
             path: path.to_owned(),
             busy: Arc::default(),
         };
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(socket)?;
-        listener.set_nonblocking(true).map_err(socket)?;
         let server = Server {
             listener,
             target,
@@ -162,7 +154,8 @@ impl<T: Target> Server<T> {
         let Ok((stream, _)) = self.listener.accept() else {
             return;
         };
-        if !is_owner(&stream) || stream.set_nonblocking(true).is_err() {
+        // Whoever may read the socket's directory cannot go further than this.
+        if !listen::is_owner(&stream) || stream.set_nonblocking(true).is_err() {
             tracing::debug!("somebody else's connection to the API is refused");
             return;
         }
@@ -173,12 +166,6 @@ impl<T: Target> Server<T> {
             gone: false,
         });
     }
-}
-
-/// Whoever may read the socket's directory cannot go further than this.
-fn is_owner(stream: &UnixStream) -> bool {
-    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd());
-    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
 impl Client {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::http::{METRICS, Request, Response, Status};
 use crate::machine::{Answer, Command, Controller, MachineError, Refusal};
@@ -140,10 +141,8 @@ struct SnapshotOrder {
 }
 
 fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
-    match serde_json::from_slice::<SnapshotOrder>(body) {
-        Ok(SnapshotOrder { folder }) => order(target, Command::Snapshot(folder)),
-        Err(error) => Response::error(Status::BadRequest, &error),
-    }
+    let command = |SnapshotOrder { folder }| Command::Snapshot(folder);
+    order_of(target, body, command)
 }
 
 /// `{"balloon": "64M"}`.
@@ -154,10 +153,18 @@ struct MemoryOrder {
 }
 
 fn memory(target: &dyn Target, body: &[u8]) -> Response {
-    match serde_json::from_slice::<MemoryOrder>(body) {
-        Ok(MemoryOrder {
-            balloon: Size(size),
-        }) => order(target, Command::Balloon(size)),
+    let command = |order: MemoryOrder| Command::Balloon(order.balloon.0);
+    order_of(target, body, command)
+}
+
+/// The order that a body of JSON asks for.
+fn order_of<T: DeserializeOwned>(
+    target: &dyn Target,
+    body: &[u8],
+    command: fn(T) -> Command,
+) -> Response {
+    match serde_json::from_slice(body) {
+        Ok(asked) => order(target, command(asked)),
         Err(error) => Response::error(Status::BadRequest, &error),
     }
 }

@@ -19,10 +19,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::devices::SerialPort;
-use crate::listen::listen;
 pub use buffer::{Buffer, Output};
 use keys::Keys;
 pub use terminal::RawTerminal;
+use vhost_daemon::listen::{self, ListenError};
 
 /// Where the serial port ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +57,8 @@ pub enum ConsoleError {
         source: io::Error,
     },
     /// The socket cannot be listened on.
-    #[error("--serial: cannot listen on {}", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error("--serial: cannot listen on its socket")]
+    Socket(#[from] ListenError),
     /// No thread.
     #[error("no thread for the console")]
     Thread(#[source] io::Error),
@@ -109,10 +104,7 @@ impl Console {
                 console.write_to(file)?;
             }
             ConsoleConfig::Socket(path) => {
-                let listener = listen(path).map_err(|source| ConsoleError::Socket {
-                    path: path.clone(),
-                    source,
-                })?;
+                let listener = listen::bind(path)?;
                 console.serve(listener)?;
             }
             ConsoleConfig::Null => console.write_to(io::sink())?,
