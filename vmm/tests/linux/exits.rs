@@ -53,14 +53,14 @@ const SCRIPT: &str = r#"
     "$VMM" --jail jail --kernel "$FILES/payload" --rng --paused --disk socket=/blk.sock \
         --serial file=console --api-socket /api --cmdline "$CMDLINE" 2>jail.log &
     jailer=$!
-    until [ -S jail/api ]; do sleep 0.1; done
+    for _ in $(seq 200); do [ -S jail/api ] && break; sleep 0.1; done
     inner=$(cat /proc/$jailer/task/$jailer/children)
     inner=/proc/${inner% }
     echo "the jail holds:" $(ls -A $inner/root/)
     for space in mnt pid_for_children net ipc; do
         [ "$(readlink $inner/ns/$space)" != "$(readlink /proc/self/ns/$space)" ] && echo "its own $space"
     done
-    curl -sS --unix-socket jail/api -X POST http://vmm/v1/resume || cat jail.log
+    curl -sS --max-time 60 --unix-socket jail/api -X POST http://vmm/v1/resume || cat jail.log
     wait $jailer && echo "the jail's guest ended"
     ls jail
     paste -d ' ' before after | awk '{ print "counted", $1, $4 - $2 }'
