@@ -194,7 +194,9 @@ fn run(seed: u64, buffers: u16, buffer_len: usize, window: u32) {
             let bytes = guest.take(stream.id);
             stream.there.take(&bytes);
         }
-        guest.pump(Duration::from_millis(1));
+        if !guest.pump(Duration::ZERO) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         assert!(Instant::now() < deadline, "not at the end");
     }
     for stream in streams {
