@@ -33,6 +33,7 @@ pub struct Receive {
     /// Connections whose sockets may have bytes, each once.
     ready: VecDeque<Arc<Connection>>,
     arrivals: Option<WatchId>,
+    mail: Option<WatchId>,
     /// Epoll may have something to tell.
     pub(super) look: bool,
     /// The guest has too few buffers for what there is.
@@ -50,6 +51,7 @@ impl Receive {
             answers: VecDeque::new(),
             ready: VecDeque::new(),
             arrivals: None,
+            mail: None,
             look: true,
             lacking: false,
             events: Vec::with_capacity(MOST_EVENTS),
@@ -59,7 +61,7 @@ impl Receive {
     pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
         let index = cx.queue().next_avail();
         self.switchboard.started(Side::Receive, index);
-        cx.watch(&self.switchboard.mailbox.arrived)?;
+        self.mail = Some(cx.watch(&self.switchboard.mailbox.arrived)?);
         self.arrivals = Some(cx.watch(self.switchboard.arrivals())?);
         self.answers = self.switchboard.mailbox.take_kept();
         // What an earlier worker knew of their sockets is lost: try all.
@@ -73,7 +75,7 @@ impl Receive {
     pub(super) fn ready(&mut self, watch: WatchId) {
         if self.arrivals == Some(watch) {
             self.look = true;
-        } else {
+        } else if self.mail == Some(watch) {
             self.switchboard.mailbox.arrived.clear();
         }
     }

@@ -27,6 +27,7 @@ pub struct Transmit {
     switchboard: Arc<Switchboard>,
     counts: Counts,
     departures: Option<WatchId>,
+    emptied: Option<WatchId>,
     /// Epoll may know of sockets with room.
     look: bool,
     events: Vec<epoll::Event>,
@@ -39,6 +40,7 @@ impl Transmit {
             switchboard,
             counts,
             departures: None,
+            emptied: None,
             look: true,
             events: Vec::with_capacity(MOST_EVENTS),
         }
@@ -48,14 +50,14 @@ impl Transmit {
         let index = cx.queue().next_avail();
         self.switchboard.started(Side::Transmit, index);
         self.departures = Some(cx.watch(self.switchboard.departures())?);
-        cx.watch(&self.switchboard.mailbox.emptied)?;
+        self.emptied = Some(cx.watch(&self.switchboard.mailbox.emptied)?);
         Ok(())
     }
 
     pub(super) fn ready(&mut self, watch: WatchId) {
         if self.departures == Some(watch) {
             self.look = true;
-        } else {
+        } else if self.emptied == Some(watch) {
             self.switchboard.mailbox.emptied.clear();
         }
     }
