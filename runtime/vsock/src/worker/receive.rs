@@ -100,9 +100,8 @@ impl Receive {
         self.lacking = false;
         let mut sent = 0;
         while sent < Context::<()>::BATCH && !self.lacking {
-            if self.answers.is_empty() {
-                self.collect();
-            }
+            // Posts that turn out to need nothing must not hide those behind them.
+            while self.answers.is_empty() && self.collect() {}
             if !self.answers.is_empty() {
                 sent += self.answer(cx);
             } else if let Some(connection) = self.ready.pop_front() {
@@ -117,16 +116,17 @@ impl Receive {
         }
     }
 
-    /// Takes the next post.
-    fn collect(&mut self) {
+    /// Takes the next post; whether there was one.
+    fn collect(&mut self) -> bool {
         match self.switchboard.mailbox.take() {
-            None => {}
+            None => return false,
             Some(Post::Reset(header)) => {
                 self.counts.resets.add(1);
                 self.answers.push_back(Answer::Bare(header));
             }
             Some(Post::Due(connection)) => self.collect_due(&connection),
         }
+        true
     }
 
     fn collect_due(&mut self, connection: &Arc<Connection>) {
