@@ -56,6 +56,7 @@ impl fmt::Debug for Missing {
 /// The packages that `make setup` installs, by program.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
     ("cpio", "cpio"),
     ("fio", "fio"),
     ("git", "git"),
