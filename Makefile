@@ -12,7 +12,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo"
 
 # What builds, demo, tests and measurements need, by Debian's names.
 PACKAGES := \
-	acl acpica-tools attr apache2-utils build-essential busybox-static ca-certificates cpio curl dpkg-dev \
+	acl acpica-tools attr apache2-utils build-essential busybox-static ca-certificates containerd cpio curl dpkg-dev \
 	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
 	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
 	user-mode-linux util-linux xz-utils zstd
@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel demo lint test bench bench-peers walk integrity fuzz clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -71,6 +71,49 @@ guest-kernel: ## Build the slim guest kernel, which guests then start with (as r
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 	fi
 	cargo run --quiet -p guest-image --example slim_kernel
+
+# Where `make install` puts things; DESTDIR before all of them.
+PREFIX := /usr/local
+SYSCONFDIR := /etc
+# What it installs was built there by `make release`.
+BUILD := target/release
+BUILD_STATIC := target/$(AGENT_TARGET)/release
+PROGRAMS := ringside ringside-vmm virtiofsd vhost-user-blk vhost-user-net
+STATIC_PROGRAMS := ringside-agent
+DESCRIPTIONS := virtiofsd/50-ringside-virtiofsd.json vhost-user-blk/50-ringside-blk.json vhost-user-net/50-ringside-net.json
+
+install: ## Install what `make release` built: PREFIX (/usr/local), SYSCONFDIR (/etc), DESTDIR
+	root="$(DESTDIR)$(PREFIX)"
+	for program in $(addprefix $(BUILD)/,$(PROGRAMS) ringside-manuals) $(addprefix $(BUILD_STATIC)/,$(STATIC_PROGRAMS)); do
+		[ -x "$$program" ] || { echo "$$program is missing: run 'make release' first" >&2; exit 1; }
+	done
+	install -d "$$root/bin" "$$root/share/qemu/vhost-user" "$$root/share/ringside"
+	install -m 755 $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix $(BUILD_STATIC)/,$(STATIC_PROGRAMS)) "$$root/bin"
+	$(BUILD)/ringside-manuals "$$root"
+	for description in $(DESCRIPTIONS); do
+		sed -E 's#("binary": ")[^"]*/#\1$(PREFIX)/bin/#' "$$description" > "$$root/share/qemu/vhost-user/$${description##*/}"
+	done
+	install -m 644 deploy/containerd/ringside.toml "$$root/share/ringside/containerd.toml"
+	# A configuration that is there is the user's.
+	config="$(DESTDIR)$(SYSCONFDIR)/ringside/config.toml"
+	[ -e "$$config" ] || install -D -m 644 "$$root/share/ringside/config.toml" "$$config"
+
+uninstall: ## Remove what `make install` installed, but not the configuration
+	root="$(DESTDIR)$(PREFIX)"
+	for program in $(PROGRAMS) $(STATIC_PROGRAMS); do
+		rm -f "$$root/bin/$$program" "$$root/share/man/man1/$$program.1" "$$root/share/man/man1/$$program"-*.1
+		rm -f "$$root/share/bash-completion/completions/$$program" "$$root/share/zsh/site-functions/_$$program"
+		rm -f "$$root/share/fish/vendor_completions.d/$$program.fish"
+	done
+	rm -f $(addprefix "$$root/share/qemu/vhost-user"/,$(notdir $(DESCRIPTIONS)))
+	rm -f "$$root/share/ringside/config.toml" "$$root/share/ringside/containerd.toml"
+	rmdir --ignore-fail-on-non-empty "$$root/share/ringside"
+
+deb: release ## Build the Debian package target/debian/ringside_*.deb
+	cargo deb --version >/dev/null 2>&1 || cargo install cargo-deb --locked --debug
+	rm -rf target/deb
+	$(MAKE) --no-print-directory install DESTDIR=target/deb PREFIX=/usr
+	cargo deb --no-build --no-strip --package ringside-deploy
 
 demo: release ## Boot nginx twice on the three daemons and check what it did
 	target/release/ringside-demo

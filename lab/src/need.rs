@@ -56,6 +56,7 @@ impl fmt::Debug for Missing {
 /// The packages that `make setup` installs, by program.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
     ("cpio", "cpio"),
     ("fio", "fio"),
     ("git", "git"),
@@ -73,6 +74,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("tc", "iproute2"),
     ("virtiofsd", "qemu-system-common"),
 ];
 
