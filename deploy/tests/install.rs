@@ -137,6 +137,7 @@ fn everything_goes_to_its_place() {
         ("virtiofsd", "virtiofsd"),
         ("blk", "vhost-user-blk"),
         ("net", "vhost-user-net"),
+        ("vsock", "vhost-user-vsock"),
     ] {
         let text = bench.read(&format!(
             "usr/share/qemu/vhost-user/50-ringside-{kind}.json"

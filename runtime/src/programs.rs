@@ -34,6 +34,12 @@ pub const NETWORK: Program = Program {
     variable: "RINGSIDE_NET",
     must_be_static: false,
 };
+/// The socket daemon.
+pub const VSOCK: Program = Program {
+    name: "vhost-user-vsock",
+    variable: "RINGSIDE_VSOCK",
+    must_be_static: false,
+};
 /// The guest's first process.
 pub const AGENT: Program = Program {
     name: "ringside-agent",
@@ -60,7 +66,7 @@ pub const QEMU: Program = Program {
 };
 
 /// What a pod is made of.
-pub const ALL: [Program; 6] = [VMM, QEMU, VIRTIOFSD, BLOCK, NETWORK, AGENT];
+pub const ALL: [Program; 7] = [VMM, QEMU, VIRTIOFSD, BLOCK, NETWORK, VSOCK, AGENT];
 
 /// Why a program cannot be used.
 #[derive(Debug, thiserror::Error)]

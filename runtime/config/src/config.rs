@@ -70,7 +70,7 @@ pub struct Programs {
     pub vhost_user_blk: Option<PathBuf>,
     /// `vhost-user-net`.
     pub vhost_user_net: Option<PathBuf>,
-    /// The vsock device's daemon.
+    /// `vhost-user-vsock`.
     pub vhost_user_vsock: Option<PathBuf>,
 }
 

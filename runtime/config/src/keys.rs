@@ -95,7 +95,7 @@ pub const KEYS: &[Key] = keys! {
     host programs.virtiofsd: "Path of `virtiofsd`.",
     host programs.vhost_user_blk: "Path of `vhost-user-blk`.",
     host programs.vhost_user_net: "Path of `vhost-user-net`.",
-    host programs.vhost_user_vsock: "Path of the vsock device's daemon.",
+    host programs.vhost_user_vsock: "Path of `vhost-user-vsock`.",
     pod virtiofs.cache: "What guests may keep of shared files (`virtiofsd --cache`): `always` is for files that nobody else changes.",
     pod virtiofs.writeback: "Whether guests write shared files back when they like. Quicker, and only for files that nobody else reads meanwhile.",
     host virtiofs.queues: "Request queues of a shared file system, each with a thread of its own.",
