@@ -19,6 +19,9 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(60);
 const DAEMON_STARTS_WITHIN: Duration = Duration::from_secs(20);
 const MEMORY_MIB: u32 = 512;
 
+/// The guest's network interface.
+pub(crate) const MAC: &str = "52:54:00:01:02:03";
+
 /// A running guest. It and its daemons end when it is dropped.
 pub(crate) struct Guest {
     pub(crate) agent: AgentClient,
@@ -149,7 +152,7 @@ fn root_file_system(scratch: &Scratch) {
 
 const APPLETS: &str = "sh cat echo env false head id ip kill ls md5sum mkdir mount mv nc printf ps pwd rm seq \
                        sha256sum sleep stty sync touch true tty wc yes grep dd hostname cut mknod nproc readlink \
-                       find chmod date stat test tr sysctl tail umount trap ulimit";
+                       find chmod date stat test tr sed sysctl tail umount trap ulimit";
 
 fn qemu(scratch: &Scratch, sockets: &[PathBuf; 2]) -> Daemon {
     let cache = Cache::open_default().unwrap();
@@ -191,6 +194,8 @@ fn qemu(scratch: &Scratch, sockets: &[PathBuf; 2]) -> Daemon {
         ])
         .args(["-chardev", &format!("socket,id=vsock,path={vsock}")])
         .args(["-device", "vhost-user-vsock-pci,chardev=vsock"])
+        .args(["-netdev", "hubport,id=net,hubid=0", "-device"])
+        .arg(format!("virtio-net-pci,netdev=net,mac={MAC},romfile="))
         .args(["-device", "virtio-rng-pci"])
         .arg("-kernel")
         .arg(&image.vmlinux)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringside_protocol::agent::event::What;
 use ringside_protocol::agent::{
     ContainerRequest, CreateContainerRequest, Event, EventsRequest, ExecRequest, Exit,
-    ProcessRequest, SignalRequest, StartSandboxRequest, Storage, Streams,
+    ProcessRequest, SignalRequest, StartSandboxRequest, StatsResponse, Storage, Streams,
 };
 use serde_json::Value;
 use ttrpc::context::{Context, with_duration};
@@ -93,9 +93,14 @@ impl Pod {
     }
 
     pub(crate) fn create(&mut self, name: &str, spec: &Value) -> ttrpc::Result<Ends> {
+        self.create_on(name, spec, &[])
+    }
+
+    fn create_on(&mut self, name: &str, spec: &Value, storages: &[Storage]) -> ttrpc::Result<Ends> {
         let (streams, ends) = self.streams(spec["process"]["terminal"] == true);
         let mut request = CreateContainerRequest::new();
         request.container = name.to_owned();
+        request.storages = storages.to_vec();
         request.spec = spec.to_string().into_bytes();
         request.streams = Some(streams).into();
         self.guest.agent.create_container(patient(), &request)?;
@@ -139,6 +144,36 @@ impl Pod {
         let output = self.finish(name, "", ends);
         self.delete(name);
         output
+    }
+
+    /// The same with storages of its own.
+    pub(crate) fn container_on(
+        &mut self,
+        name: &str,
+        spec: &Value,
+        storages: &[Storage],
+    ) -> Output {
+        let ends = self.create_on(name, spec, storages).unwrap();
+        self.guest
+            .agent
+            .start_container(patient(), &container(name))
+            .unwrap();
+        let output = self.finish(name, "", ends);
+        self.delete(name);
+        output
+    }
+
+    /// Waits until a container's statistics are as they are to be.
+    pub(crate) fn wait_for(&self, name: &str, is_so: impl Fn(&StatsResponse) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.guest.agent.stats(patient(), &container(name)).unwrap();
+            if is_so(&stats) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{stats}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Everything a process says until it has ended.
@@ -210,6 +245,17 @@ impl Pod {
             }
         }
     }
+}
+
+/// Reads one line of a process's output, which must be this.
+pub(crate) fn read_line(stream: &mut UnixStream, expected: &str) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    assert_eq!(String::from_utf8_lossy(&line), expected);
 }
 
 fn read_all(mut stream: UnixStream) -> String {
