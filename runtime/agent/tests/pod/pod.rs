@@ -113,14 +113,25 @@ impl Pod {
         exec: &str,
         process: &Value,
     ) -> ttrpc::Result<Ends> {
+        let (request, ends) = self.exec_request(container, exec, process);
+        self.guest.agent.exec(patient(), &request)?;
+        Ok(ends)
+    }
+
+    /// What would start a further process, and its streams.
+    pub(crate) fn exec_request(
+        &mut self,
+        container: &str,
+        exec: &str,
+        process: &Value,
+    ) -> (ExecRequest, Ends) {
         let (streams, ends) = self.streams(process["terminal"] == true);
         let mut request = ExecRequest::new();
         request.container = container.to_owned();
         request.exec = exec.to_owned();
         request.process = process.to_string().into_bytes();
         request.streams = Some(streams).into();
-        self.guest.agent.exec(patient(), &request)?;
-        Ok(ends)
+        (request, ends)
     }
 
     /// Runs a process in a container to its end.

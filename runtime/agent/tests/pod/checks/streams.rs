@@ -1,8 +1,10 @@
 //! Bytes to and from processes: all of them, in order, and then an end.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use ringside_protocol::agent::{ProcessRequest, ResizeRequest, WindowSize};
@@ -84,12 +86,12 @@ pub(crate) fn terminal(pod: &mut Pod) {
     );
     pod.delete("terminal");
     let ends = pod.run("holder", &container("sleep 1000"));
-    let mut further = process("stty size; exit 6");
+    let mut further = process("tty; exit 6");
     further["terminal"] = json!(true);
     let output = pod.output("holder", &further);
     assert_eq!(
         (output.stdout.as_str(), output.code),
-        ("0 0\r\n", 6),
+        ("/dev/pts/0\r\n", 6),
         "{output:?}"
     );
     pod.signal("holder", "", 9);
@@ -128,22 +130,32 @@ pub(crate) fn left_behind(pod: &mut Pod) {
 }
 
 pub(crate) fn storm(pod: &mut Pod) {
+    const PROCESSES: u32 = 50;
     let ends = pod.run("storm", &container("cat"));
-    let started: Vec<_> = (0..50)
-        .map(|number| {
-            let exec = format!("x{number}");
-            let ends = pod
-                .exec(
-                    "storm",
-                    &exec,
-                    &process(&format!("echo {number}; exit {number}")),
-                )
-                .unwrap();
-            (exec, number, ends)
-        })
-        .collect();
-    for (exec, number, ends) in started {
-        let output = pod.finish("storm", &exec, ends);
+    let mut prepared = VecDeque::new();
+    for number in 0..PROCESSES {
+        let script = format!("echo {number}; exit {number}");
+        prepared.push_back((
+            number,
+            pod.exec_request("storm", &format!("x{number}"), &process(&script)),
+        ));
+    }
+    // Several at a time, as from a host that does not wait for one before it asks for the next.
+    let prepared = Mutex::new(prepared);
+    let started = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some((number, (request, ends))) = { prepared.lock().unwrap().pop_front() }
+                {
+                    pod.guest.agent.exec(patient(), &request).unwrap();
+                    started.lock().unwrap().push((number, ends));
+                }
+            });
+        }
+    });
+    for (number, ends) in started.into_inner().unwrap() {
+        let output = pod.finish("storm", &format!("x{number}"), ends);
         assert_eq!(
             (output.stdout, output.code),
             (format!("{number}\n"), number)
