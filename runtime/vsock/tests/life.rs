@@ -247,6 +247,27 @@ fn what_cannot_be_had_is_said_at_the_start() {
     assert!(shown.contains("\"type\": \"vsock\""), "{shown}");
 }
 
+/// Programs that come before their guest wait for it.
+#[test]
+fn programs_may_come_before_the_guest() {
+    let host = Host::start("vsock-early");
+    let mut early: Vec<UnixStream> = (0..100).map(|_| host.ask(80)).collect();
+    let mut guest = Guest::new(&host);
+    guest.listening.insert(80);
+    for _ in 0..early.len() {
+        guest.accept();
+    }
+    assert!(early.iter().all(answered));
+    let (mut stream, id) = (early.pop().unwrap(), guest.sockets.len());
+    assert_eq!(id, 100);
+    // Which of the guest's sockets is whose does not matter here.
+    stream.write_all(b"ping").unwrap();
+    guest.wait("bytes", |guest| {
+        guest.sockets.values().any(|it| it.received == b"ping")
+    });
+    host.check();
+}
+
 /// An idle device with idle connections costs nothing.
 #[test]
 fn idle_it_sleeps() {
