@@ -268,6 +268,36 @@ fn programs_may_come_before_the_guest() {
     host.check();
 }
 
+/// A daemon that is out of descriptors lets programs in when it has some again, and does not spin.
+#[test]
+fn programs_wait_while_descriptors_are_short() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let host = Host::start("vsock-descriptors");
+    let mut guest = Guest::new(&host);
+    guest.listening.insert(80);
+    let pid = host.daemon.serving_pid().unwrap();
+    let held = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    let limit = |current| {
+        let pid = Pid::from_raw(pid.cast_signed());
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    };
+    limit(held as u64);
+    let client = host.ask(80);
+    assert!(!guest.pump(MOMENT));
+    let ticks = host.daemon.cpu_ticks().unwrap();
+    assert!(!guest.pump(MOMENT));
+    assert!(host.daemon.cpu_ticks().unwrap() <= ticks + 2, "it spins");
+    limit(1000);
+    guest.accept();
+    assert!(answered(&client));
+}
+
 /// An idle device with idle connections costs nothing.
 #[test]
 fn idle_it_sleeps() {

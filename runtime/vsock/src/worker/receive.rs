@@ -36,6 +36,8 @@ pub struct Receive {
     mail: Option<WatchId>,
     /// Epoll may have something to tell.
     pub(super) look: bool,
+    /// Programs could not be let in: they are still there in the next turn.
+    pub(super) look_again: bool,
     /// The guest has too few buffers for what there is.
     lacking: bool,
     pub(super) events: Vec<epoll::Event>,
@@ -53,6 +55,7 @@ impl Receive {
             arrivals: None,
             mail: None,
             look: true,
+            look_again: false,
             lacking: false,
             events: Vec::with_capacity(MOST_EVENTS),
         }
@@ -94,7 +97,7 @@ impl Receive {
 
     /// Sends a batch of packets or so; returns how many.
     pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
-        if std::mem::take(&mut self.look) {
+        if std::mem::take(&mut self.look) | std::mem::take(&mut self.look_again) {
             self.look_around(cx);
         }
         self.lacking = false;
