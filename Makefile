@@ -87,10 +87,17 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 bench-peers: ## Install the Rust virtiofsd to measure against
 	@test -x $(PEERS)/bin/virtiofsd || cargo install virtiofsd --version $(RUST_VIRTIOFSD) --locked --root $(PEERS)
 
-bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=1 for a short run
-	target/release/ringside-perf blk $(if $(QUICK),--quick)
-	target/release/ringside-perf fs --keep-awake $(if $(QUICK),--quick)
-	target/release/ringside-perf net --keep-awake $(if $(QUICK),--quick)
+bench: release bench-peers ## Measure against the peers, with a page (target/bench/report.html); QUICK=1 for a short run
+	mkdir -p target/bench
+	measure() { target/release/ringside-perf "$$@" $(if $(QUICK),--quick) --json "target/bench/$$1.json"; }
+	measure blk
+	measure fs --keep-awake
+	measure net --keep-awake
+	target/release/ringside-lab run -w "$$PWD/target/bench" -t 3000 -- \
+		"$$PWD/target/release/ringside-perf" boot $(if $(QUICK),--rounds 3) --json "$$PWD/target/bench/boot.json"
+	target/release/ringside-perf report target/bench/{blk,fs,net,boot}.json \
+		--html target/bench/report.html --markdown target/bench/report.md
+	echo "the page: $$PWD/target/bench/report.html"
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
 	cargo bench --quiet -p virtiofsd --bench walk

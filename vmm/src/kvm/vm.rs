@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use rustix::mm::{Advice, madvise};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -26,10 +27,24 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
 ];
 
+/// The host's KVM. It stays open: machines are made of it also where /dev is out of reach.
+#[derive(Debug, Clone)]
+pub struct HostKvm(Arc<Kvm>);
+
+impl HostKvm {
+    /// Opens /dev/kvm.
+    ///
+    /// # Errors
+    /// When it is missing or closed to this user.
+    pub fn open() -> Result<Self, KvmError> {
+        Ok(Self(Arc::new(Kvm::new().map_err(KvmError::Open)?)))
+    }
+}
+
 /// A virtual machine with memory and interrupt controllers, and no processor yet.
 #[derive(Debug)]
 pub struct Vm {
-    pub(super) kvm: Kvm,
+    pub(super) kvm: Arc<Kvm>,
     pub(super) fd: VmFd,
     pub(super) cpuid: CpuId,
     pub(super) tsc_deadline: bool,
@@ -54,9 +69,13 @@ impl Vm {
     /// Makes the machine.
     ///
     /// # Errors
-    /// When /dev/kvm is missing, closed to this user or too old.
-    pub fn new(memory: &GuestMemory, processors: u8) -> Result<Arc<Self>, KvmError> {
-        let kvm = Kvm::new().map_err(KvmError::Open)?;
+    /// When the host's KVM is too old, or has no room for it.
+    pub fn new(
+        host: &HostKvm,
+        memory: &GuestMemory,
+        processors: u8,
+    ) -> Result<Arc<Self>, KvmError> {
+        let kvm = host.0.clone();
         check(&kvm, processors)?;
         let fd = kvm.create_vm().map_err(failed("make a virtual machine"))?;
         let cpuid = kvm
@@ -187,8 +206,15 @@ impl Vm {
             .map_err(failed("place its task state"))
     }
 
+    /// Gives the guest its memory, and keeps it out of core dumps: those hold shared memory without a name
+    /// unless told not to (core(5), `coredump_filter`).
     fn map_memory(&self) -> Result<(), KvmError> {
         for (slot, region) in (0..).zip(self.memory.mapped().iter()) {
+            let whole = usize::try_from(region.len()).unwrap_or(usize::MAX);
+            // SAFETY: the region is a mapping of `self.memory`, which lives. What is advised changes no byte of
+            // it and no access to it.
+            unsafe { madvise(region.as_ptr().cast(), whole, Advice::LinuxDontDump) }
+                .map_err(KvmError::Dumps)?;
             let region = kvm_userspace_memory_region {
                 slot,
                 flags: 0,
