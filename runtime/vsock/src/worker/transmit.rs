@@ -136,27 +136,33 @@ impl Transmit {
         header: &Header,
         payload: Buffers,
     ) -> Result<(), Fault> {
-        let known = self.switchboard.find(packet.key);
-        let Some(connection) = known else {
-            if packet.op == Op::Request {
-                self.open(cx, packet, header);
-            } else {
-                self.reset(header);
-            }
-            return Ok(());
-        };
+        match self.switchboard.find(packet.key) {
+            Some(connection) => return self.act_on(cx, &connection, packet, payload),
+            None if packet.op == Op::Request => self.open(cx, packet, header),
+            None => self.reset(header),
+        }
+        Ok(())
+    }
+
+    fn act_on(
+        &mut self,
+        cx: &mut Context<()>,
+        connection: &Arc<Connection>,
+        packet: &Packet,
+        payload: Buffers,
+    ) -> Result<(), Fault> {
         if connection.learn_credit(packet.credit) {
-            self.post(&connection, due::READ);
+            self.post(connection, due::READ);
         }
         let mut out = connection.outbound();
         let done = match packet.op {
             Op::Response if !out.accepted => {
-                self.accept(&connection, &mut out);
+                self.accept(connection, &mut out);
                 Ok(())
             }
             Op::Reset => {
                 self.counts.resets.add(1);
-                self.give_up(&connection, &mut out);
+                self.give_up(connection, &mut out);
                 return Ok(());
             }
             Op::Data if out.accepted && out.shut & SEND == 0 => {
@@ -170,13 +176,13 @@ impl Transmit {
             }
             Op::CreditUpdate => Ok(()),
             Op::CreditRequest => {
-                self.post(&connection, due::CREDIT);
+                self.post(connection, due::CREDIT);
                 Ok(())
             }
             op => Err(Fault::OutOfPlace(op)),
         };
         if done.is_ok() {
-            self.settle(cx, &connection, &mut out);
+            self.settle(cx, connection, &mut out);
         }
         done
     }
