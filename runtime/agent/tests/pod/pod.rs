@@ -269,9 +269,10 @@ pub(crate) fn read_line(stream: &mut UnixStream, expected: &str) {
     assert_eq!(String::from_utf8_lossy(&line), expected);
 }
 
+/// A stream may be silent for as long as another of its process's is busy.
 fn read_all(mut stream: UnixStream) -> String {
     let mut bytes = Vec::new();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     stream.read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         eprintln!("ringside-agent: `helper` is how the agent calls itself, not for use by hand");
         return ExitCode::FAILURE;
     };
+    sys::helper::let_broken_pipes_kill();
     let outcome = match act(arguments) {
         Ok(pid) => Outcome::Done(pid),
         Err(error) if is_invalid(&error) => Outcome::Invalid(chain(&error)),

@@ -141,9 +141,38 @@ pub(crate) fn storages(pod: &mut Pod) {
     assert!(!pod.guest.scratch.join("shared/root/written").exists());
 }
 
+pub(crate) fn disks(pod: &mut Pod) {
+    let disk = |filesystem: &str, point: &str| {
+        let mut storage = Storage::new();
+        storage.set_block_serial("disk-0".to_owned());
+        storage.filesystem = filesystem.to_owned();
+        storage.mount_point = point.to_owned();
+        storage
+    };
+    let bind = |to: &str, from: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind"]});
+    let mut spec =
+        container("cat /disk/kept; echo kept > /disk/kept; grep -c ' /disk ext4 ' /proc/mounts");
+    spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(bind("/disk", "/run/disk"));
+    for expected in ["1\n", "kept\n1\n"] {
+        let output = pod.container_on("disk", &spec, &[disk("", "/run/disk")]);
+        assert_eq!(output.stdout, expected, "{output:?}");
+    }
+    let mut raw =
+        container("[ -b /raw ] && dd if=/raw bs=1 skip=1080 count=2 2>/dev/null | od -tx1 -An");
+    raw["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .push(bind("/raw", "/run/raw"));
+    let output = pod.container_on("raw", &raw, &[disk("none", "/run/raw")]);
+    assert_eq!(output.stdout.trim(), "53 ef", "{output:?}");
+}
+
 pub(crate) fn user(pod: &mut Pod) {
     let mut spec = container(
-        "id -u; id -g; id -G; pwd; echo $GREETING; ulimit -n; grep -E 'Cap(Eff|Bnd)|NoNewPrivs' /proc/self/status; echo again > /dev/stdout",
+        "id -u; id -g; id -G; pwd; echo $GREETING; ulimit -n; grep -E 'Cap(Eff|Bnd)|NoNewPrivs|SigIgn' /proc/self/status; echo again > /dev/stdout",
     );
     spec["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [7, 8]});
     spec["process"]["cwd"] = json!("/tmp");
@@ -152,7 +181,7 @@ pub(crate) fn user(pod: &mut Pod) {
     spec["process"]["capabilities"] =
         json!({"bounding": ["CAP_KILL"], "effective": [], "permitted": []});
     let output = pod.container("user", &spec);
-    let expected = "1000\n1001\n1001 7 8\n/tmp\nhello there\n123\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000020\nNoNewPrivs:\t1\nagain\n";
+    let expected = "1000\n1001\n1001 7 8\n/tmp\nhello there\n123\nSigIgn:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000020\nNoNewPrivs:\t1\nagain\n";
     assert_eq!(output.stdout, expected, "{output:?}");
     let root = pod.container("root", &container("grep CapEff /proc/self/status"));
     assert_eq!(

@@ -29,6 +29,7 @@ pub(crate) const ALL: &[Check] = &[
     ("a shared process name space", inside::shared_processes),
     ("mounts", inside::mounts),
     ("storages", inside::storages),
+    ("disks", inside::disks),
     ("user, capabilities, limits", inside::user),
     ("seccomp", inside::seccomp),
     ("hooks", inside::hooks),
