@@ -72,6 +72,8 @@ pub(crate) fn pause(pod: &mut Pod) {
     let paused = size();
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(size(), paused);
+    let refused = pod.exec("pausing", "x", &process("true")).err().unwrap();
+    assert!(refused.to_string().contains("is paused"), "{refused}");
     pod.guest
         .agent
         .resume(patient(), &pod::container("pausing"))
