@@ -1,8 +1,8 @@
 //! Addresses, MTU and state of a network interface.
 //!
 //! Uses the classic `SIOC*` ioctls (netdevice(7)): the host sets up a run's tap with it, the guest
-//! its own interface, and neither needs more. Everything acts on the network namespace of the
-//! calling thread.
+//! its own interface, and neither needs more. A pod's guest does: [`rtnetlink`]. Everything acts on
+//! the network namespace of the calling thread.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -4,9 +4,14 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount_move};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::{cgroup, layout};
 use crate::init;
+
+/// Open files: some six for each process with its streams. Containers inherit it unless they say otherwise,
+/// as they do from other runtimes.
+const OPEN_FILES: u64 = 1 << 20;
 
 const NEW_ROOT: &str = "/newroot";
 
@@ -37,6 +42,12 @@ pub(super) fn boot() -> Result<()> {
     }
     init::switch_root(NEW_ROOT).context("cannot change into the root file system")?;
     init::mount_process_file_systems()?;
+    let limit = Some(OPEN_FILES);
+    let open_files = Rlimit {
+        current: limit,
+        maximum: limit,
+    };
+    setrlimit(Resource::Nofile, open_files).context("cannot raise the limit of open files")?;
     cgroup::prepare().context("cannot hand down the cgroup controllers")?;
     for path in DIRECTORIES.iter().chain(&layout::DIRECTORIES) {
         fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;

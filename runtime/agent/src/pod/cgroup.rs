@@ -15,6 +15,9 @@ use super::layout::{CGROUPS, cgroup_directory};
 /// How long freezing may take: a process in a file system's code is not stopped before it leaves it.
 const FREEZES_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long the machine's end waits for containers' processes.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
 /// How deep below a container's own cgroups its processes are looked for: who may make them chooses.
 const DEEPEST: usize = 8;
 
@@ -41,6 +44,21 @@ fn hand_down(directory: &Path) -> io::Result<()> {
 /// Kills every process of a container. One that has no cgroup has none.
 pub(super) fn kill(container: &str) {
     let _ = fs::write(cgroup_directory(container).join("cgroup.kill"), "1");
+}
+
+/// Kills every process of every container, and waits a while until they are gone.
+pub(super) fn kill_all() {
+    let pod = Path::new(CGROUPS).join("pod");
+    let _ = fs::write(pod.join("cgroup.kill"), "1");
+    let deadline = Instant::now() + KILLED_WITHIN;
+    while event(&pod, "populated") == Some(1) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a container is paused. What starts in it then would not get far.
+pub(super) fn is_frozen(container: &str) -> bool {
+    event(&cgroup_directory(container), "frozen") == Some(1)
 }
 
 /// Whether no process of it is left.

@@ -143,6 +143,10 @@ impl Pod {
         };
         let glance: ProcessGlance = serde_json::from_slice(&request.process)
             .map_err(|error| Error::invalid("process", error))?;
+        if cgroup::is_frozen(&name.container) {
+            let why = format!("container {:?} is paused", name.container);
+            return Err(Error::State(why));
+        }
         self.containers()
             .reserve_process(&name.container, &name.exec)?;
         let file = layout::bundle(&name.container).join(format!("exec-{}", name.exec));
@@ -270,7 +274,8 @@ impl Pod {
 
     /// Everything ends, and the machine with it.
     pub(super) fn end(&self) -> ! {
-        crate::sys::kill_everything_else();
+        cgroup::kill_all();
+        sys::kill_everything_else();
         crate::shutdown::write_back();
         crate::shutdown::power_off();
         // Switched off: the answer to this order never leaves.

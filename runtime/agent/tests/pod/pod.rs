@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use ringside_protocol::agent::event::What;
 use ringside_protocol::agent::{
     ContainerRequest, CreateContainerRequest, Event, EventsRequest, ExecRequest, Exit,
-    ProcessRequest, SignalRequest, StartSandboxRequest, StatsResponse, Storage, Streams,
+    HelloRequest, ProcessRequest, SignalRequest, StartSandboxRequest, StatsResponse, Storage,
+    Streams,
 };
 use serde_json::Value;
 use ttrpc::context::{Context, with_duration};
@@ -63,6 +64,17 @@ impl Pod {
             events: VecDeque::new(),
             streams: 0,
         }
+    }
+
+    /// The agent's anonymous memory, in bytes.
+    pub(crate) fn memory(&self, when: &str) -> u64 {
+        let request = HelloRequest::new();
+        let hello = self.guest.agent.hello(patient(), &request).unwrap();
+        println!(
+            "the agent's memory, {when}: {} anonymous, {} proportional",
+            hello.agent_anonymous_bytes, hello.agent_pss_bytes
+        );
+        hello.agent_anonymous_bytes
     }
 
     /// Streams of new names, and the host's ends.

@@ -28,7 +28,7 @@ pub(crate) fn cgroup(pod: &mut Pod) {
     assert_eq!(output.stdout, "134217728\n20\n50000 100000\n", "{output:?}");
     let bomb = pod.output(
         "limits",
-        &process("for i in $(seq 40); do sleep 5 & done; echo over"),
+        &process("for i in $(seq 40); do sleep 1 & done; echo over"),
     );
     assert!(bomb.stderr.contains("fork"), "{bomb:?}");
     pod.signal("limits", "", 9);
@@ -72,6 +72,8 @@ pub(crate) fn pause(pod: &mut Pod) {
     let paused = size();
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(size(), paused);
+    let refused = pod.exec("pausing", "x", &process("true")).err().unwrap();
+    assert!(refused.to_string().contains("is paused"), "{refused}");
     pod.guest
         .agent
         .resume(patient(), &pod::container("pausing"))
