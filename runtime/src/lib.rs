@@ -8,10 +8,9 @@
 
 pub mod check;
 pub mod disk_image;
-pub mod hypervisor;
-pub mod kvm;
 pub mod network;
 pub mod options;
-pub mod programs;
 pub mod run;
 mod sys;
+
+pub use ringside_pod::{hypervisor, kvm, programs};

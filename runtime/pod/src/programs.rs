@@ -34,6 +34,18 @@ pub const NETWORK: Program = Program {
     variable: "RINGSIDE_NET",
     must_be_static: false,
 };
+/// The daemon of sockets between host and guest.
+pub const VSOCK: Program = Program {
+    name: "vhost-user-vsock",
+    variable: "RINGSIDE_VSOCK",
+    must_be_static: false,
+};
+/// Our VMM.
+pub const VMM: Program = Program {
+    name: "ringside-vmm",
+    variable: "RINGSIDE_VMM",
+    must_be_static: false,
+};
 /// The guest's first process.
 pub const AGENT: Program = Program {
     name: "ringside-agent",
