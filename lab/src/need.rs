@@ -73,6 +73,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("tc", "iproute2"),
     ("virtiofsd", "qemu-system-common"),
 ];
 
