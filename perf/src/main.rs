@@ -7,8 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use ringside_perf::compare::{Terms, compare};
+use ringside_perf::findings::{self, Findings};
 use ringside_perf::interrupt::Interrupt;
-use ringside_perf::options::{Options, Scenario};
+use ringside_perf::options::{CompareOptions, Options, ReportOptions, Scenario};
+use ringside_perf::page;
 use ringside_perf::scenario::blk::{self, BlkOptions};
 use ringside_perf::scenario::boot::{self, BootOptions, Show};
 use ringside_perf::scenario::fs::{self, FsOptions};
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
         Scenario::Net(options) => run_net(options),
         Scenario::Boot(options) => run_boot(options, Show::Times),
         Scenario::Memory(options) => run_boot(options, Show::Memory),
+        Scenario::Report(options) => report(&options),
+        Scenario::Compare(options) => run_compare(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,6 +78,44 @@ fn run_boot(options: BootOptions, show: Show) -> anyhow::Result<()> {
     json.write(&report)?;
     print!("{}", boot::render(&report, show));
     anyhow::ensure!(report.complete, "interrupted: the report is not complete");
+    Ok(())
+}
+
+fn report(options: &ReportOptions) -> anyhow::Result<()> {
+    let runs = options.runs.iter().map(|path| findings::load(path));
+    let runs: Vec<Findings> = runs.collect::<Result<_, _>>()?;
+    let write = |option: &str, path: &Path, text: String| {
+        std::fs::write(path, text).with_context(|| format!("{option} {}", path.display()))
+    };
+    if let Some(path) = &options.html {
+        write("--html", path, page::html(&runs))?;
+    }
+    if let Some(path) = &options.markdown {
+        write("--markdown", path, page::markdown(&runs))?;
+    }
+    if options.html.is_none() && options.markdown.is_none() {
+        print!("{}", page::markdown(&runs));
+    }
+    Ok(())
+}
+
+fn run_compare(options: CompareOptions) -> anyhow::Result<()> {
+    let (old, new) = (findings::load(&options.old)?, findings::load(&options.new)?);
+    anyhow::ensure!(
+        old.scenario == new.scenario,
+        "{} is a run of {}, and {} one of {}: there is nothing to compare",
+        options.old.display(),
+        old.scenario,
+        options.new.display(),
+        new.scenario
+    );
+    let terms = Terms {
+        threshold: options.threshold / 100.0,
+        by: options.by,
+    };
+    let comparison = compare(&old, &new, &terms);
+    print!("{comparison}");
+    anyhow::ensure!(!comparison.is_worse(), "ours became worse");
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
 use crate::scenario::boot::BootOptions;
@@ -29,4 +31,42 @@ pub enum Scenario {
     Boot(BootOptions),
     /// VMMs: their own memory, outside the guest's
     Memory(BootOptions),
+    /// Draws what runs wrote: one page for browsers, and Markdown
+    Report(ReportOptions),
+    /// Holds a run against an older one of the same scenario; exit code 1 if ours became worse
+    Compare(CompareOptions),
+}
+
+/// Options of `report`.
+#[derive(Args, Debug)]
+pub struct ReportOptions {
+    /// What --json wrote, of any scenarios
+    #[arg(required = true, value_name = "FILE")]
+    pub runs: Vec<PathBuf>,
+
+    /// Write the page here; it needs no other file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Write Markdown here; without either it goes to standard output
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+}
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+pub struct CompareOptions {
+    /// The older run, as --json wrote it
+    pub old: PathBuf,
+
+    /// The newer one
+    pub new: PathBuf,
+
+    /// Percent by which a figure must differ, in 95 of 100 draws of its rounds, to count
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    pub threshold: f64,
+
+    /// Take every figure by that of this contestant in the same run: what slowed the whole machine cancels out
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }

@@ -197,7 +197,7 @@ exit 0
 "#;
     let guest = QemuGuest::new(script)
         .blk(VhostUser::new(&disk.socket).reconnect())
-        .limit(Duration::from_secs(200));
+        .limit(Duration::from_secs(340));
     let mut guest = guest.start().unwrap();
     guest.wait_output("ready").unwrap();
     for round in 0..ROUNDS {

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
@@ -15,10 +16,12 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use vhost_daemon::sandbox::capabilities::ModifyError;
 use vhost_daemon::sandbox::seccomp::SeccompError;
-use vhost_daemon::sandbox::{Enclosure, Files, SandboxError};
+use vhost_daemon::sandbox::{
+    Enclosure, EnclosureConfig, Files, IdMaps, Mode, Sandbox, SandboxError,
+};
 use vmm::api::{Api, ApiError};
 use vmm::console::{Console, ConsoleError, RawTerminal};
-use vmm::kvm::{KvmError, Vm};
+use vmm::kvm::{HostKvm, KvmError, Vm};
 use vmm::machine::{DeviceSet, Ended, Events, Machine, MachineError, QuitHandle, State};
 use vmm::memory::{ByteSize, GuestMemory, MemoryConfig, MemoryError};
 use vmm::options::{Config, NamedDevice, Options, OptionsError};
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<(), Error> {
-    let (check_only, paused) = (options.check, options.paused);
+    let (check_only, paused, jail) = (options.check, options.paused, options.jail.clone());
     let enclosure = options.enclosure.clone().validate(CapabilitySet::empty())?;
     let snapshot = options.snapshot()?;
     let description = options.description(snapshot.as_ref())?;
@@ -104,13 +107,37 @@ fn run(options: Options) -> Result<(), Error> {
         State::Running
     };
     let config = description.validate()?;
-    Enclosure {
-        config: enclosure,
-        files: Files::AsPermitted,
-    }
-    .enter()?;
+    let host = Host {
+        kvm: HostKvm::open()?,
+        random: config.rng.then(Rng::open).transpose().map_err(Error::Rng)?,
+    };
+    close_in(enclosure, jail)?;
     system_calls::enter_main(enclosure.seccomp)?;
-    run_machine(&config, snapshot, begin)
+    run_machine(&config, host, snapshot, begin)
+}
+
+/// What is open before the VMM closes itself in.
+struct Host {
+    kvm: HostKvm,
+    random: Option<Rng>,
+}
+
+/// Takes what a guest that broke out should not find. In a jail it is another process that returns, and
+/// names of files are those that it sees.
+fn close_in(config: EnclosureConfig, jail: Option<PathBuf>) -> Result<(), SandboxError> {
+    let Some(directory) = jail else {
+        let files = Files::AsPermitted;
+        return Enclosure { config, files }.enter();
+    };
+    Sandbox {
+        mode: Mode::Namespace,
+        directory,
+        read_only: false,
+        ids: IdMaps::default(),
+        capabilities: config.capabilities,
+    }
+    .enter(Vec::new())
+    .map(drop)
 }
 
 fn check() -> Result<(), Error> {
@@ -119,7 +146,7 @@ fn check() -> Result<(), Error> {
         hugepages: false,
         prefault: false,
     })?;
-    let speed = Vm::new(&memory, 1)?.speed()?;
+    let speed = Vm::new(&HostKvm::open()?, &memory, 1)?.speed()?;
     speed.check()?;
     let millions = speed.instructions_per_second / 1_000_000;
     println!("/dev/kvm is native: {millions} million ring-0 instructions a second");
@@ -128,6 +155,7 @@ fn check() -> Result<(), Error> {
 
 fn run_machine(
     config: &Config,
+    host: Host,
     mut snapshot: Option<Snapshot>,
     mut begin: State,
 ) -> Result<(), Error> {
@@ -141,9 +169,8 @@ fn run_machine(
     let console = Console::open(&config.console, Box::new(move || quit.quit()))?;
     let _raw = config.console.is_terminal().then(RawTerminal::enter);
     let mut devices = connect(&config.devices, &memory)?;
-    if config.rng {
-        let source = Rng::device(&memory).map_err(Error::Rng)?;
-        devices.add_own(Arc::new(Mutex::new(source)));
+    if let Some(source) = host.random {
+        devices.add_own(Arc::new(Mutex::new(source.device(&memory))));
     }
     if let Some(size) = config.balloon {
         devices.add_balloon(Arc::new(Balloon::new(&memory, size.0)));
@@ -153,7 +180,15 @@ fn run_machine(
     let _api = api.map(|path| Api::serve(path, controller)).transpose()?;
     let ended = loop {
         let (machine, state) = (&config.machine, snapshot.as_ref().map(|it| &it.machine));
-        let machine = Machine::new(machine, &memory, &console, &events, &mut devices, state)?;
+        let machine = Machine::new(
+            machine,
+            &host.kvm,
+            &memory,
+            &console,
+            &events,
+            &mut devices,
+            state,
+        )?;
         let ended = machine.run(begin);
         // Whatever it was made of, a machine that starts again boots.
         (snapshot, begin) = (None, State::Running);

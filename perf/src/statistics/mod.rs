@@ -1,6 +1,10 @@
 //! What the rounds have in common: median, spread, and ratios of rounds that ran side by side.
 
+mod bootstrap;
+
 use serde::{Deserialize, Serialize};
+
+pub use bootstrap::Interval;
 
 /// Median and spread of one figure over the rounds.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]

@@ -16,4 +16,4 @@ pub use error::KvmError;
 pub use probe::Speed;
 pub use state::{ChipState, ProcessorState};
 pub use vcpu::{Beginning, Exits, Guest, Probe, Report, Reporter, Stopped, VcpuThread};
-pub use vm::{Message, Vm};
+pub use vm::{HostKvm, Message, Vm};

@@ -26,10 +26,24 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
 ];
 
+/// The host's KVM. It stays open: machines are made of it also where /dev is out of reach.
+#[derive(Debug, Clone)]
+pub struct HostKvm(Arc<Kvm>);
+
+impl HostKvm {
+    /// Opens /dev/kvm.
+    ///
+    /// # Errors
+    /// When it is missing or closed to this user.
+    pub fn open() -> Result<Self, KvmError> {
+        Ok(Self(Arc::new(Kvm::new().map_err(KvmError::Open)?)))
+    }
+}
+
 /// A virtual machine with memory and interrupt controllers, and no processor yet.
 #[derive(Debug)]
 pub struct Vm {
-    pub(super) kvm: Kvm,
+    pub(super) kvm: Arc<Kvm>,
     pub(super) fd: VmFd,
     pub(super) cpuid: CpuId,
     pub(super) tsc_deadline: bool,
@@ -54,9 +68,13 @@ impl Vm {
     /// Makes the machine.
     ///
     /// # Errors
-    /// When /dev/kvm is missing, closed to this user or too old.
-    pub fn new(memory: &GuestMemory, processors: u8) -> Result<Arc<Self>, KvmError> {
-        let kvm = Kvm::new().map_err(KvmError::Open)?;
+    /// When the host's KVM is too old, or has no room for it.
+    pub fn new(
+        host: &HostKvm,
+        memory: &GuestMemory,
+        processors: u8,
+    ) -> Result<Arc<Self>, KvmError> {
+        let kvm = host.0.clone();
         check(&kvm, processors)?;
         let fd = kvm.create_vm().map_err(failed("make a virtual machine"))?;
         let cpuid = kvm

@@ -17,7 +17,7 @@ use crate::acpi::{self, AcpiError};
 use crate::boot::{self, BootConfig, BootError};
 use crate::console::Console;
 use crate::devices::{Power, PowerEvent, SerialPort};
-use crate::kvm::{Beginning, KvmError, Probe, Stopped, VcpuThread, Vm};
+use crate::kvm::{Beginning, HostKvm, KvmError, Probe, Stopped, VcpuThread, Vm};
 use crate::layout;
 use crate::memory::{GuestMemory, MemoryError};
 use crate::options::Description;
@@ -132,13 +132,14 @@ impl<'a> Machine<'a> {
     /// When a part cannot be had.
     pub fn new(
         config: &'a MachineConfig,
+        kvm: &HostKvm,
         memory: &GuestMemory,
         console: &Console,
         events: &'a Events,
         devices: &'a mut DeviceSet,
         snapshot: Option<&MachineState>,
     ) -> Result<Self, MachineError> {
-        let vm = Vm::new(memory, config.processors)?;
+        let vm = Vm::new(kvm, memory, config.processors)?;
         let platform = platform(&vm, console, events)?;
         let beginning = match snapshot {
             None => {

@@ -55,6 +55,11 @@ pub struct Options {
     #[command(flatten)]
     pub enclosure: EnclosureOptions,
 
+    /// See nothing of the host but this folder, in which sockets, console and snapshots are then named from
+    /// its root; with mounts and processes of its own. Kernel, initramfs and what is restored are opened before
+    #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
+    pub jail: Option<PathBuf>,
+
     /// Measure the host's KVM, say how fast it is, and end
     #[arg(long)]
     pub check: bool,

@@ -1,6 +1,8 @@
 //! One connection to a daemon.
 
+mod in_flight;
 mod requests;
+mod shared_memory;
 mod state;
 mod time_limit;
 
@@ -14,14 +16,14 @@ use vhost::vhost_user::message::{
     VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::GuestMemoryBackend;
+use vhost::{VhostBackend, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::failed;
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
 use crate::virtio::{Positions, QueueSetup, Setup};
+pub(super) use in_flight::InFlight;
 use requests::Requests;
 use time_limit::TimeLimit;
 
@@ -30,6 +32,8 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::CONFIG)
     .union(VhostUserProtocolFeatures::BACKEND_REQ)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
+    .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
     .union(VhostUserProtocolFeatures::DEVICE_STATE);
 const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
@@ -43,6 +47,8 @@ pub(super) struct Session {
     protocol: VhostUserProtocolFeatures,
     queues: u64,
     requests: Option<Requests>,
+    /// The daemon has the guest's memory, region by region.
+    has_memory: bool,
     /// Queues that the daemon may be serving.
     running: Vec<usize>,
     limit: Option<TimeLimit>,
@@ -87,6 +93,7 @@ impl Session {
             protocol,
             queues: VHOST_USER_MAX_VRINGS,
             requests: None,
+            has_memory: false,
             running: Vec::new(),
             limit: Some(limit),
         };
@@ -180,12 +187,14 @@ impl Session {
             .map_err(failed("take a change of its configuration"))
     }
 
-    /// Hands the guest's memory and its queues to the daemon.
+    /// Hands the guest's memory and its queues to the daemon, and what it notes its requests in: of the
+    /// daemon before it, or of its own making.
     pub(super) fn start(
         &mut self,
         setup: &Setup,
         memory: &GuestMemory,
         begin: &Begin,
+        notes: &mut Option<InFlight>,
     ) -> Result<(), FrontEndError> {
         let lacking = setup.features & !self.offered & !our_own(setup.features);
         if lacking != 0 {
@@ -194,9 +203,8 @@ impl Session {
         self.front_end
             .set_features((setup.features & self.offered) | PROTOCOL_BIT)
             .map_err(failed("take the driver's features"))?;
-        self.front_end
-            .set_mem_table(&regions(memory)?)
-            .map_err(failed("take the guest's memory"))?;
+        self.share_memory(memory)?;
+        self.share_notes(setup, notes)?;
         for queue in &setup.queues {
             self.start_queue(queue, memory, begin)?;
         }
@@ -260,13 +268,4 @@ impl Session {
 /// Features that we offer by ourselves, whether the daemon does or not: a given network address.
 fn our_own(features: u64) -> u64 {
     features & 1 << virtio_bindings::virtio_net::VIRTIO_NET_F_MAC
-}
-
-fn regions(memory: &GuestMemory) -> Result<Vec<VhostUserMemoryRegionInfo>, FrontEndError> {
-    memory
-        .mapped()
-        .iter()
-        .map(VhostUserMemoryRegionInfo::from_guest_region)
-        .collect::<Result<_, _>>()
-        .map_err(FrontEndError::Memory)
 }

@@ -12,7 +12,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::desk::Desk;
-use super::session::{Begin, Session};
+use super::session::{Begin, InFlight, Session};
 use super::{FrontEndConfig, FrontEndError};
 use crate::memory::GuestMemory;
 use crate::virtio::{Positions, Setup};
@@ -40,6 +40,8 @@ pub(super) struct Worker {
     /// Interrupts that the driver chose later than its set-up.
     calls: BTreeMap<usize, EventFd>,
     queues: Queues,
+    /// What the daemon notes its requests in, for the next one.
+    notes: Option<InFlight>,
 }
 
 /// What the driver's queues are doing.
@@ -85,6 +87,7 @@ impl Worker {
             setup: None,
             calls: BTreeMap::new(),
             queues: Queues::fresh(),
+            notes: None,
         })
     }
 
@@ -200,6 +203,7 @@ impl Worker {
             self.setup = wanted;
             self.calls.clear();
             self.queues = Queues::fresh();
+            self.notes = None;
         }
         if paused { Ok(()) } else { self.begin() }
     }
@@ -212,7 +216,7 @@ impl Worker {
         let Queues::Waiting(begin) = &self.queues else {
             return Ok(());
         };
-        let started = session.start(setup, &self.memory, begin);
+        let started = session.start(setup, &self.memory, begin, &mut self.notes);
         let started = started.and_then(|()| set_calls(session, &self.calls));
         let is_fresh = matches!(begin, Begin::At(positions) if positions.is_empty());
         if started.is_ok() {
@@ -293,7 +297,7 @@ impl Worker {
         watch_session(&self.epoll, &session)?;
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
-            session.start(setup, &self.memory, begin)?;
+            session.start(setup, &self.memory, begin, &mut self.notes)?;
             set_calls(&mut session, &self.calls)?;
             wake_both(setup, &self.calls);
             self.queues = Queues::Served;

@@ -21,13 +21,18 @@ const MOST: usize = 64 << 10;
 pub struct Rng(File);
 
 impl Rng {
-    /// A device with its source.
+    /// Opens the source.
     ///
     /// # Errors
     /// When that cannot be opened.
-    pub fn device(memory: &GuestMemory) -> io::Result<InProcess<Self>> {
-        let source = Self(File::open("/dev/urandom")?);
-        Ok(InProcess::new(Arc::new(source), memory))
+    pub fn open() -> io::Result<Self> {
+        File::open("/dev/urandom").map(Self)
+    }
+
+    /// A device with this source.
+    #[must_use]
+    pub fn device(self, memory: &GuestMemory) -> InProcess<Self> {
+        InProcess::new(Arc::new(self), memory)
     }
 }
 
@@ -105,7 +110,7 @@ mod tests {
                 prefault: false,
             });
             let memory = memory.unwrap();
-            let mut device = Rng::device(&memory).unwrap();
+            let mut device = Rng::open().unwrap().device(&memory);
             let signals = Arc::new(Signals::default());
             device.attach(signals.clone());
             Self {

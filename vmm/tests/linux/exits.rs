@@ -47,6 +47,22 @@ const SCRIPT: &str = r#"
     chmod 666 /dev/kvm; chmod 711 .; mkdir -m 777 user; cp "$VMM" "$FILES/payload" user
     setpriv --reuid 1000 --regid 1000 --clear-groups timeout 100 user/ringside-vmm --kernel user/payload \
         --rng --serial file=user/console --api-socket user/api 2>&1 && echo "an ordinary user's guest ended"
+    mkdir jail; truncate -s 16M jail/disk
+    "$BLK" --socket-path jail/blk.sock --sandbox none --blk-file jail/disk 2>>blk.log &
+    until [ -S jail/blk.sock ]; do sleep 0.05; done
+    "$VMM" --jail jail --kernel "$FILES/payload" --rng --paused --disk socket=/blk.sock \
+        --serial file=console --api-socket /api --cmdline "$CMDLINE" 2>jail.log &
+    jailer=$!
+    for _ in $(seq 200); do [ -S jail/api ] && break; sleep 0.1; done
+    inner=$(cat /proc/$jailer/task/$jailer/children)
+    inner=/proc/${inner% }
+    echo "the jail holds:" $(ls -A $inner/root/)
+    for space in mnt pid_for_children net ipc; do
+        [ "$(readlink $inner/ns/$space)" != "$(readlink /proc/self/ns/$space)" ] && echo "its own $space"
+    done
+    curl -sS --max-time 60 --unix-socket jail/api -X POST http://vmm/v1/resume || cat jail.log
+    wait $jailer && echo "the jail's guest ended"
+    ls jail
     paste -d ' ' before after | awk '{ print "counted", $1, $4 - $2 }'
 "#;
 
@@ -84,6 +100,14 @@ fn assert_powerless(said: &str) {
     }
     assert!(said.contains("a network of its own"), "{said}");
     assert!(said.contains("an ordinary user's guest ended"), "{said}");
+    assert!(
+        said.contains("the jail holds: api blk.sock console disk\n"),
+        "{said}"
+    );
+    for space in ["mnt", "pid_for_children", "net", "ipc"] {
+        assert!(said.contains(&format!("its own {space}\n")), "{said}");
+    }
+    assert!(said.contains("the jail's guest ended"), "{said}");
 }
 
 fn counted(line: &str) -> Option<(&str, u64)> {

@@ -11,7 +11,7 @@ use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
 };
 
-use super::{PROTOCOL_BIT, Session, regions};
+use super::{PROTOCOL_BIT, Session};
 use crate::memory::GuestMemory;
 use crate::virtio::SaveError;
 
@@ -45,11 +45,10 @@ impl Session {
         memory: &GuestMemory,
         state: &[u8],
     ) -> Result<(), SaveError> {
-        let regions = regions(memory).map_err(failed)?;
         self.front_end
             .set_features((features & self.offered) | PROTOCOL_BIT)
-            .and_then(|()| self.front_end.set_mem_table(&regions))
             .map_err(failed)?;
+        self.share_memory(memory).map_err(failed)?;
         let (theirs, ours) = pipe()?;
         let mut sink = self.transfer(VhostTransferStateDirection::LOAD, ours, theirs)?;
         sink.write_all(state).map_err(failed)?;

@@ -82,6 +82,10 @@ impl Disk {
     pub(super) fn read(&mut self, sector: u64, len: usize) -> Vec<u8> {
         let slot = self.submit(READ, sector, len);
         self.finish_all();
+        self.data(slot, len)
+    }
+
+    fn data(&self, slot: u16, len: usize) -> Vec<u8> {
         let mut data = vec![0; len];
         self.memory.read_slice(&mut data, data_at(slot)).unwrap();
         data

@@ -1,0 +1,32 @@
+//! A run for tests.
+
+use super::{Better, Entry, Figure, Findings, Group};
+use crate::host::HostFacts;
+use crate::scenario::Role;
+
+/// One workload of these contestants.
+pub(crate) fn findings(contestants: &[(&str, Role, [f64; 5])]) -> Findings {
+    let entries = contestants.iter().map(|(who, role, samples)| Entry {
+        who: (*who).to_owned(),
+        role: *role,
+        samples: samples.to_vec(),
+        failure: None,
+    });
+    Findings {
+        scenario: "blk",
+        host: HostFacts::read(),
+        method: vec!["Medians of 5 rounds.".to_owned()],
+        complete: true,
+        skipped: Vec::new(),
+        groups: vec![Group {
+            name: "tmpfs/4k-randread-d1".to_owned(),
+            figures: vec![Figure {
+                what: "requests",
+                unit: "1/s",
+                better: Better::Higher,
+                entries: entries.collect(),
+            }],
+        }],
+        verdicts: Vec::new(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What the reports of all scenarios have in common: figures of contestants, round by round. Pages are
+//! drawn of it, and runs compared.
+
+mod blk;
+mod boot;
+mod file;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod fs;
+mod net;
+
+use serde::Serialize;
+
+use crate::host::HostFacts;
+use crate::scenario::{Outcome, Role, Verdict};
+
+pub use file::{LoadError, load};
+
+/// One scenario's run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Findings {
+    /// `blk`, `fs`, `net`, `boot`.
+    pub scenario: &'static str,
+    /// The machine.
+    pub host: HostFacts,
+    /// How it was measured, a sentence each.
+    pub method: Vec<String>,
+    /// False where the user ended the run.
+    pub complete: bool,
+    /// Who could not take part, and why.
+    pub skipped: Vec<String>,
+    /// Workloads, in the order they ran.
+    pub groups: Vec<Group>,
+    /// The aims.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// A workload.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Its name: `tmpfs/4k-randread-d1`.
+    pub name: String,
+    /// What was measured; the first is what the workload is about.
+    pub figures: Vec<Figure>,
+}
+
+/// Something that was measured of every contestant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it is.
+    pub what: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Which way it should go.
+    pub better: Better,
+    /// The contestants, in the order of their turns.
+    pub entries: Vec<Entry>,
+}
+
+/// Which way a figure should go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// Rates.
+    Higher,
+    /// Times and costs.
+    Lower,
+}
+
+/// A contestant's part of a figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Its name, and what else tells it from others of the group.
+    pub who: String,
+    /// What it is in the comparison.
+    pub role: Role,
+    /// A value for each round; none where it failed.
+    pub samples: Vec<f64>,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
+
+/// What a scenario's report is for those who draw and compare.
+pub trait Finds {
+    /// The report in the common form.
+    fn findings(&self) -> Findings;
+}
+
+/// How one kind of row tells a figure.
+struct Teller<'a, S> {
+    what: &'static str,
+    unit: &'static str,
+    better: Better,
+    of: &'a dyn Fn(&S) -> Option<f64>,
+}
+
+/// A contestant's row, whatever the scenario calls it.
+struct Seat<'a, S, M> {
+    who: String,
+    role: Role,
+    outcome: &'a Outcome<S, M>,
+}
+
+/// The figures of one workload. What nobody has is left out.
+fn figures<S, M>(seats: &[Seat<'_, S, M>], tellers: &[Teller<'_, S>]) -> Vec<Figure> {
+    let entry = |seat: &Seat<'_, S, M>, teller: &Teller<'_, S>| Entry {
+        who: seat.who.clone(),
+        role: seat.role,
+        samples: seat
+            .outcome
+            .samples()
+            .iter()
+            .filter_map(teller.of)
+            .collect(),
+        failure: match seat.outcome {
+            Outcome::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        },
+    };
+    let figure = |teller: &Teller<'_, S>| Figure {
+        what: teller.what,
+        unit: teller.unit,
+        better: teller.better,
+        entries: seats
+            .iter()
+            .filter(|seat| !matches!(seat.outcome, Outcome::Skipped { .. }))
+            .map(|seat| entry(seat, teller))
+            .collect(),
+    };
+    let is_told = |figure: &Figure| figure.entries.iter().any(|it| !it.samples.is_empty());
+    tellers.iter().map(figure).filter(is_told).collect()
+}
+
+/// Rows side by side that belong to one workload, in order.
+fn runs_of<R>(rows: &[R], name: impl Fn(&R) -> String) -> Vec<(String, &[R])> {
+    let mut groups = Vec::new();
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let called = name(first);
+        let (group, after) = rest.split_at(rest.iter().take_while(|it| name(it) == called).count());
+        groups.push((called, group));
+        rest = after;
+    }
+    groups
+}
+
+/// The sentences that most scenarios have.
+fn method(rounds: u32, seconds: f64, undisturbed: Option<f64>, keep_awake: bool) -> Vec<String> {
+    let mut said = vec![format!(
+        "Medians of {rounds} rounds; in each, every contestant had a turn of {seconds} s."
+    )];
+    if let Some(percent) = undisturbed {
+        said.push(format!(
+            "Turns waited up to 10 s for a quiet host, and were taken again, up to 5 times, while others used \
+             more than {percent} % of a core."
+        ));
+    }
+    if keep_awake {
+        said.push("Processors were kept from halting.".to_owned());
+    }
+    said
+}

@@ -1,0 +1,204 @@
+//! Reports as one page for browsers, which needs nothing else, and as Markdown.
+
+mod bars;
+mod markdown;
+mod number;
+mod table;
+
+use std::fmt::Write;
+
+use crate::findings::{Findings, Group};
+use crate::scenario::Verdict;
+
+pub use markdown::markdown;
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole page.
+#[must_use]
+pub fn html(runs: &[Findings]) -> String {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>Ringside: measured</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Ringside, measured</h1>\n"
+    );
+    if let Some(run) = runs.first() {
+        let facts = escape(&run.host.lines()).replace('\n', "<br>");
+        let _ = writeln!(page, "<p class=\"soft\">{facts}</p>");
+    }
+    let met = |wanted| {
+        let verdicts = runs.iter().flat_map(|run| &run.verdicts);
+        verdicts.filter(|it| it.met == wanted).count()
+    };
+    let _ = writeln!(
+        page,
+        "<p>Aims: <span class=\"met\">{} met</span>, <span class=\"missed\">{} missed</span>, {} not measured. \
+         Bars are medians; whiskers reach from the smallest to the largest round.</p>\n<nav>",
+        met(Some(true)),
+        met(Some(false)),
+        met(None)
+    );
+    for run in runs {
+        let _ = writeln!(page, "<a href=\"#{0}\">{0}</a>", run.scenario);
+    }
+    page.push_str("</nav>\n");
+    for run in runs {
+        scenario(&mut page, run);
+    }
+    page.push_str("</body>\n</html>\n");
+    page
+}
+
+fn scenario(page: &mut String, run: &Findings) {
+    let _ = writeln!(page, "<h2 id=\"{0}\">{0}</h2>", run.scenario);
+    let said = run.method.join(" ");
+    let _ = writeln!(page, "<p class=\"soft\">{}</p>", escape(&said));
+    if !run.complete {
+        page.push_str("<p class=\"missed\">The run was interrupted: workloads are missing.</p>\n");
+    }
+    for reason in &run.skipped {
+        let _ = writeln!(
+            page,
+            "<p class=\"soft\">Took no part: {}</p>",
+            escape(reason)
+        );
+    }
+    aims(page, &run.verdicts);
+    for group in &run.groups {
+        workload(page, group);
+    }
+}
+
+fn workload(page: &mut String, group: &Group) {
+    let _ = writeln!(page, "<h3>{}</h3>", escape(&group.name));
+    let mut figures = group.figures.iter();
+    if let Some(first) = figures.next() {
+        let _ = writeln!(
+            page,
+            "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
+            bars::bars(first),
+            escape(first.what),
+            escape(first.unit)
+        );
+    }
+    page.push_str("<details><summary>all figures</summary>\n");
+    for figure in figures {
+        let _ = writeln!(
+            page,
+            "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
+            bars::bars(figure),
+            escape(figure.what),
+            escape(figure.unit)
+        );
+    }
+    page.push_str(&table::html(group));
+    page.push_str("</details>\n");
+}
+
+fn aims(page: &mut String, verdicts: &[Verdict]) {
+    if verdicts.is_empty() {
+        return;
+    }
+    let count = |met| verdicts.iter().filter(|it| it.met == met).count();
+    let _ = writeln!(
+        page,
+        "<details><summary>aims: <span class=\"met\">{} met</span>, <span class=\"missed\">{} missed</span>, \
+         {} not measured</summary>\n<div class=\"scroll\"><table>\n\
+         <tr><th><th>aim<th>where<th class=\"n\">bound<th class=\"n\">measured<th>against</tr>",
+        count(Some(true)),
+        count(Some(false)),
+        count(None)
+    );
+    for it in verdicts {
+        let (class, word) = match it.met {
+            Some(true) => ("met", "met"),
+            Some(false) => ("missed", "missed"),
+            None => ("soft", "not measured"),
+        };
+        let measured = it.measured.map_or("-".to_owned(), |it| format!("{it:.3}"));
+        let _ = writeln!(
+            page,
+            "<tr><td class=\"{class}\">{word}<td>{}<td>{}<td class=\"n\">{}<td class=\"n\">{measured}<td>{}</tr>",
+            escape(&it.aim),
+            escape(&it.place),
+            escape(&it.bound),
+            escape(&it.note)
+        );
+    }
+    page.push_str("</table></div></details>\n");
+}
+
+/// Text that means itself in HTML and in its attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::findings::fixture::findings;
+    use crate::scenario::Role;
+
+    #[test]
+    fn a_page_shows_every_contestant_and_means_what_it_says() {
+        let run = findings(&[
+            ("ringside", Role::Ours, [200.0, 210.0, 190.0, 200.0, 205.0]),
+            (
+                "a <b> & \"c\"",
+                Role::Peer,
+                [100.0, 105.0, 95.0, 100.0, 102.0],
+            ),
+        ]);
+        let page = html(&[run]);
+        assert!(page.contains("a &lt;b&gt; &amp; &quot;c&quot;"), "{page}");
+        assert!(!page.contains("a <b>"));
+        // The longest whisker ends where the room for bars does.
+        assert!(
+            page.contains("class=\"ours\"") && page.contains("H520.0"),
+            "{page}"
+        );
+        assert!(page.contains("2.00 (2.00.."), "{page}");
+        assert!(
+            !page.contains("http"),
+            "the page needs nothing else: {page}"
+        );
+    }
+
+    #[test]
+    fn a_failure_and_a_missed_aim_are_seen() {
+        let mut run = findings(&[("ringside", Role::Ours, [1.0; 5])]);
+        run.groups[0].figures[0].entries[0].samples.clear();
+        run.groups[0].figures[0].entries[0].failure = Some("it ended".to_owned());
+        run.complete = false;
+        run.verdicts.push(Verdict {
+            aim: "rate".to_owned(),
+            place: "tmpfs".to_owned(),
+            bound: ">= 1.5".to_owned(),
+            measured: Some(1.2),
+            met: Some(false),
+            note: "qsd".to_owned(),
+        });
+        let page = html(std::slice::from_ref(&run));
+        assert!(
+            page.contains("it ended") && page.contains("interrupted"),
+            "{page}"
+        );
+        assert!(page.contains("<td class=\"missed\">missed"), "{page}");
+        let text = markdown(&[run]);
+        assert!(
+            text.contains("| **missed** | rate | tmpfs | >= 1.5 | 1.200 | qsd |"),
+            "{text}"
+        );
+    }
+}
