@@ -58,6 +58,7 @@ enum Device {
     Blk,
     Fs { tag: String },
     Net { mac: String },
+    Vsock,
 }
 
 /// A guest to be started: Debian's cloud kernel, busybox and a script of the test's.
@@ -133,6 +134,13 @@ impl QemuGuest {
     pub fn net(mut self, socket: impl Into<VhostUser>) -> Self {
         let mac = format!("52:54:00:00:00:{:02x}", self.devices.len() + 1);
         self.devices.push((socket.into(), Device::Net { mac }));
+        self
+    }
+
+    /// Attaches a socket daemon, which knows the guest's context id.
+    #[must_use]
+    pub fn vsock(mut self, socket: impl Into<VhostUser>) -> Self {
+        self.devices.push((socket.into(), Device::Vsock));
         self
     }
 
@@ -253,6 +261,7 @@ fn device_arguments(id: usize, at: &VhostUser, device: &Device) -> Vec<String> {
         Device::Fs { tag } => {
             format!("vhost-user-fs-pci,chardev=dev{id},tag={tag},num-request-queues={queues}")
         }
+        Device::Vsock => format!("vhost-user-vsock-pci,chardev=dev{id}"),
         Device::Net { mac } => {
             arguments.push("-netdev".to_owned());
             arguments.push(format!(

@@ -1,0 +1,388 @@
+//! Host → guest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
+use vhost_daemon::worker::{Context, WatchId};
+
+use super::held::HeldBuffers;
+use crate::connection::{Connection, due};
+use crate::hybrid::{self, Greeting};
+use crate::mailbox::{Answer, Post};
+use crate::metrics::Counts;
+use crate::packet::{BOTH, Op, RECEIVE, SEND};
+use crate::switchboard::{LISTENER, Side, Switchboard};
+use crate::sys;
+use crate::table::Entry;
+
+/// Most bytes that one system call reads from one socket, before it is the next one's turn.
+const MOST: usize = 64 << 10;
+/// Most buffers that they go to: those of Linux' driver have 4 KiB.
+const MOST_BUFFERS: usize = 17;
+/// Most programs let in before the ring is looked at again.
+const MOST_CLIENTS: usize = 64;
+/// Most events taken with one system call.
+const MOST_EVENTS: usize = 64;
+
+/// The worker of the receive queue: lets programs in, reads their bytes straight into guest memory, and
+/// sends what the transmit queue's worker has to answer.
+pub struct Receive {
+    switchboard: Arc<Switchboard>,
+    counts: Counts,
+    held: HeldBuffers,
+    /// Packets without bytes, oldest first. They go before all that is to be read.
+    answers: VecDeque<Answer>,
+    /// Connections whose sockets may have bytes, each once.
+    ready: VecDeque<Arc<Connection>>,
+    arrivals: Option<WatchId>,
+    /// Epoll may have something to tell.
+    look: bool,
+    /// The guest has too few buffers for what there is.
+    lacking: bool,
+    events: Vec<epoll::Event>,
+}
+
+impl Receive {
+    /// For the programs of `switchboard`.
+    pub fn new(switchboard: Arc<Switchboard>, counts: Counts) -> Self {
+        Self {
+            switchboard,
+            counts,
+            held: HeldBuffers::default(),
+            answers: VecDeque::new(),
+            ready: VecDeque::new(),
+            arrivals: None,
+            look: true,
+            lacking: false,
+            events: Vec::with_capacity(MOST_EVENTS),
+        }
+    }
+
+    pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
+        let index = cx.queue().next_avail();
+        self.switchboard.started(Side::Receive, index);
+        cx.watch(&self.switchboard.mailbox.arrived)?;
+        self.arrivals = Some(cx.watch(self.switchboard.arrivals())?);
+        self.answers = self.switchboard.mailbox.take_kept();
+        // What an earlier worker knew of their sockets is lost: try all.
+        for connection in self.switchboard.connections() {
+            connection.inbound().queued = false;
+            self.enqueue(&connection);
+        }
+        Ok(())
+    }
+
+    pub(super) fn ready(&mut self, watch: WatchId) {
+        if self.arrivals == Some(watch) {
+            self.look = true;
+        } else {
+            self.switchboard.mailbox.arrived.clear();
+        }
+    }
+
+    pub(super) fn wants_buffers(&self) -> bool {
+        self.lacking
+    }
+
+    pub(super) fn stop(&mut self, cx: &mut Context<()>) {
+        self.held.give_back(cx);
+        let answers = std::mem::take(&mut self.answers);
+        self.switchboard.mailbox.keep(answers);
+        let index = cx.queue().next_avail();
+        self.switchboard.stopped(Side::Receive, index);
+    }
+
+    /// Sends a batch of packets or so; returns how many.
+    pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
+        if std::mem::take(&mut self.look) {
+            self.look_around(cx);
+        }
+        self.lacking = false;
+        let mut sent = 0;
+        while sent < Context::<()>::BATCH && !self.lacking {
+            if self.answers.is_empty() {
+                self.collect();
+            }
+            if !self.answers.is_empty() {
+                sent += self.answer(cx);
+            } else if let Some(connection) = self.ready.pop_front() {
+                sent += self.pass(cx, connection);
+            } else {
+                break;
+            }
+        }
+        match self.look {
+            true => sent.max(Context::<()>::BATCH),
+            false => sent,
+        }
+    }
+
+    /// Takes the next post.
+    fn collect(&mut self) {
+        match self.switchboard.mailbox.take() {
+            None => {}
+            Some(Post::Reset(header)) => {
+                self.counts.resets.add(1);
+                self.answers.push_back(Answer::Bare(header));
+            }
+            Some(Post::Due(connection)) => self.collect_due(&connection),
+        }
+    }
+
+    fn collect_due(&mut self, connection: &Arc<Connection>) {
+        let bits = connection.take_due();
+        if bits & due::RESPONSE != 0 {
+            self.push(connection, Op::Response, 0);
+        }
+        if bits & due::READ != 0 {
+            let mut inbound = connection.inbound();
+            (inbound.open, inbound.requested) = (!inbound.ended, false);
+            drop(inbound);
+            self.enqueue(connection);
+        }
+        if bits & due::CREDIT != 0 {
+            self.counts.credit_updates.add(1);
+            self.push(connection, Op::CreditUpdate, 0);
+        }
+        if bits & due::DEAF != 0 {
+            self.say(connection, RECEIVE);
+        }
+        if bits & due::RESET != 0 {
+            self.counts.resets.add(1);
+            self.push(connection, Op::Reset, 0);
+        }
+    }
+
+    fn push(&mut self, connection: &Arc<Connection>, op: Op, flags: u32) {
+        let answer = Answer::About(connection.clone(), op, flags);
+        self.answers.push_back(answer);
+    }
+
+    /// Tells the guest what the host does no more.
+    fn say(&mut self, connection: &Arc<Connection>, flags: u32) {
+        let mut inbound = connection.inbound();
+        if inbound.said | flags != inbound.said {
+            inbound.said |= flags;
+            let said = inbound.said;
+            drop(inbound);
+            self.push(connection, Op::Shutdown, said);
+        }
+    }
+
+    fn enqueue(&mut self, connection: &Arc<Connection>) {
+        let mut inbound = connection.inbound();
+        if inbound.open && !inbound.ended && !inbound.queued {
+            inbound.queued = true;
+            drop(inbound);
+            self.ready.push_back(connection.clone());
+        }
+    }
+
+    /// Sends the oldest answer; returns how many packets.
+    fn answer(&mut self, cx: &mut Context<()>) -> usize {
+        if !self.held.gather(cx, 1, 1) {
+            self.lacking = true;
+            return 0;
+        }
+        let Some(answer) = self.answers.pop_front() else {
+            return 0;
+        };
+        let cid = self.switchboard.line().cid;
+        self.held.fill(cx, 0, |_| match &answer {
+            Answer::About(connection, op, flags) => connection.header(cid, *op, *flags, 0),
+            Answer::Bare(header) => *header,
+        });
+        1
+    }
+
+    /// Reads from one socket into guest memory; returns how many packets that made.
+    fn pass(&mut self, cx: &mut Context<()>, connection: Arc<Connection>) -> usize {
+        let mut inbound = connection.inbound();
+        inbound.queued = false;
+        if !inbound.open || inbound.ended {
+            return 0;
+        }
+        let credit = connection.credit(inbound.sent);
+        if credit == 0 {
+            self.counts.held_up.add(1);
+            return 0;
+        }
+        let most = credit.min(MOST);
+        if !self.held.gather(cx, MOST_BUFFERS, most) {
+            self.lacking = true;
+            inbound.queued = true;
+            drop(inbound);
+            self.ready.push_front(connection);
+            return 0;
+        }
+        match sys::receive(&connection.socket, self.held.payloads(), most) {
+            Ok(count @ 1..) => {
+                let packets = self.hand_over(cx, &connection, count);
+                inbound.sent = inbound
+                    .sent
+                    .wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+                // There may be more, and perhaps others have waited longer.
+                inbound.queued = true;
+                drop(inbound);
+                self.ready.push_back(connection);
+                packets
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                inbound.queued = true;
+                drop(inbound);
+                self.ready.push_back(connection);
+                0
+            }
+            ended => {
+                if ended.is_err() {
+                    connection.hang_up();
+                }
+                inbound.ended = true;
+                drop(inbound);
+                self.say_end(&connection);
+                0
+            }
+        }
+    }
+
+    /// Gives the guest the `count` bytes that lie in the oldest buffers; returns how many packets.
+    fn hand_over(&mut self, cx: &mut Context<()>, connection: &Connection, count: usize) -> usize {
+        let cid = self.switchboard.line().cid;
+        let header = |len| connection.header(cid, Op::Data, 0, len);
+        let (mut left, mut packets) = (count, 0);
+        while left > 0 {
+            match self.held.fill(cx, left, header) {
+                0 => break,
+                part => left -= part,
+            }
+            packets += 1;
+        }
+        self.counts.packets.add(packets);
+        cx.queue().metrics().bytes_in.add(count as u64);
+        usize::try_from(packets).unwrap_or(usize::MAX)
+    }
+
+    /// The program sends no more, and maybe receives no more.
+    fn say_end(&mut self, connection: &Arc<Connection>) {
+        let flags = match connection.is_hung_up() {
+            true => BOTH,
+            false => SEND,
+        };
+        self.say(connection, flags);
+    }
+
+    /// Asks epoll which programs have something to say.
+    fn look_around(&mut self, cx: &mut Context<()>) {
+        let now = Timespec::default();
+        loop {
+            let mut events = std::mem::take(&mut self.events);
+            events.clear();
+            let waited = epoll::wait(
+                self.switchboard.arrivals(),
+                spare_capacity(&mut events),
+                Some(&now),
+            );
+            for event in &events {
+                match event.data.u64() {
+                    LISTENER => self.let_in(cx),
+                    id => self.arrived(id, event.flags),
+                }
+            }
+            let more = events.len() >= MOST_EVENTS;
+            self.events = events;
+            if let Err(error) = waited {
+                cx.backend_error("programs cannot be waited for", &error.into());
+            }
+            if !more || self.look {
+                return;
+            }
+        }
+    }
+
+    /// Lets programs in.
+    fn let_in(&mut self, cx: &mut Context<()>) {
+        /// Until descriptors, most likely, are no longer short.
+        const PAUSE: Duration = Duration::from_millis(100);
+        for _ in 0..MOST_CLIENTS {
+            let admitted = match self.switchboard.listener().accept() {
+                Ok((client, _)) => self.switchboard.admit(client),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => Err(error),
+            };
+            match admitted {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.counts.turned_away.add(1);
+                    let error = io::Error::other("as many connections as --connections allows");
+                    cx.backend_error("a program is turned away", &error);
+                }
+                Err(error) => {
+                    cx.backend_error("a program cannot be let in", &error);
+                    cx.wake_after(PAUSE);
+                    return;
+                }
+            }
+        }
+        self.look = true;
+    }
+
+    /// Something has come from a program.
+    fn arrived(&mut self, id: u64, flags: EventFlags) {
+        match self.switchboard.get(id) {
+            // It has ended meanwhile.
+            None => {}
+            Some(Entry::Client(client)) => {
+                let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                let no_more = gone || flags.contains(EventFlags::RDHUP);
+                match hybrid::greet(&client) {
+                    Greeting::Port(port) if !gone => {
+                        drop(client);
+                        self.request(id, port);
+                    }
+                    Greeting::Incomplete if !no_more => {}
+                    Greeting::Over(Some(bad)) => {
+                        tracing::debug!(%bad, "a program is turned away");
+                        self.switchboard.dismiss(id);
+                    }
+                    _ => self.switchboard.dismiss(id),
+                }
+            }
+            Some(Entry::Connection(connection)) => self.heard_of(&connection, flags),
+        }
+    }
+
+    /// Asks the guest for a connection.
+    fn request(&mut self, id: u64, port: u32) {
+        if let Some(connection) = self.switchboard.promote(id, port) {
+            self.counts.begun.add(1);
+            connection.inbound().requested = true;
+            self.push(&connection, Op::Request, 0);
+        }
+    }
+
+    fn heard_of(&mut self, connection: &Arc<Connection>, flags: EventFlags) {
+        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            connection.hang_up();
+        }
+        let inbound = connection.inbound();
+        let (requested, ended, open) = (inbound.requested, inbound.ended, inbound.open);
+        drop(inbound);
+        // It may have had its answer, spoken and gone before we hear of any of that.
+        let unanswered = requested && !connection.outbound().accepted;
+        if unanswered && connection.is_hung_up() {
+            // It did not wait for the guest's answer.
+            self.switchboard.remove(connection);
+            self.push(connection, Op::Reset, 0);
+        } else if open && ended && connection.is_hung_up() {
+            self.say(connection, BOTH);
+        } else {
+            self.enqueue(connection);
+        }
+    }
+}
