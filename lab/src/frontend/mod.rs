@@ -34,6 +34,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 mod used;
+pub mod vsock;
 mod watchdog;
 
 pub use channel::BackendChannel;

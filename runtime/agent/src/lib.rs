@@ -1,4 +1,5 @@
-//! PID 1 of a Ringside guest: prepares the machine, runs one command, reports its exit code.
+//! PID 1 of a Ringside guest: prepares the machine, and runs one command and reports its exit code, or
+//! serves a pod's containers.
 //!
 //! Runs from the initramfs as `/init`, linked statically. What it prints goes to the guest's
 //! console, which the host keeps for its error messages. A library so that the lab's init can do
@@ -6,6 +7,7 @@
 
 mod control;
 mod init;
+mod pod;
 mod ports;
 mod process;
 mod relay;
@@ -13,7 +15,10 @@ mod session;
 mod shutdown;
 mod sys;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use ringside_protocol::CONFIG_PATH;
 
 /// A guest's whole life. `before_command` is called once the machine is prepared, in the root that
 /// the command will see; what it fails with is told to the host.
@@ -28,4 +33,20 @@ pub fn run(before_command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
         eprintln!("ringside-agent: {error:#}");
     }
     shutdown::power_off()
+}
+
+/// What the program does: a pod's guest, one command's as [`run`], or a helper of a pod's agent, by how it is
+/// started.
+#[must_use]
+pub fn main(arguments: &[String]) -> ExitCode {
+    match arguments {
+        [_, word, job @ ..] if word == pod::helper::WORD => pod::helper::run(job),
+        _ if std::process::id() != 1 || Path::new(CONFIG_PATH).exists() => run(|| Ok(())),
+        _ => {
+            if let Err(error) = pod::run() {
+                eprintln!("ringside-agent: {error:#}");
+            }
+            shutdown::power_off()
+        }
+    }
 }

@@ -28,8 +28,9 @@ pub mod due {
 
 /// A connection between a program of the host's and one of the guest's.
 ///
-/// [`Inbound`] belongs to the receive queue's thread, [`Outbound`] to the transmit queue's: neither
-/// ever waits for the other's lock, and what one has to know of the other is in atomics.
+/// [`Inbound`] belongs to the receive queue's thread, [`Outbound`] to the transmit queue's: while bytes
+/// flow neither takes the other's lock, and what one has to know of the other is in atomics. Who takes
+/// both takes [`Outbound`] first.
 #[derive(Debug)]
 pub struct Connection {
     /// Never used twice.

@@ -79,6 +79,14 @@ impl Header {
         }
     }
 
+    /// The connection between these ports of the guest and the host, if that is what it names.
+    pub fn connection(&self) -> Option<Key> {
+        (self.dst_cid == HOST_CID && self.kind == STREAM).then_some(Key {
+            host_port: self.dst_port,
+            guest_port: self.src_port,
+        })
+    }
+
     /// The reset that answers this packet.
     #[must_use]
     pub fn reset(&self) -> Self {

@@ -10,10 +10,11 @@ use std::fs;
 use anyhow::{Context, Result};
 use ringside_protocol::{CONFIG_PATH, GuestConfig};
 
-pub(crate) use disks::link_disks;
+pub(crate) use disks::{find as find_disk, link_disks};
 pub(crate) use modules::load_modules;
 pub(crate) use mounts::{
-    enter_root, mount_directories, mount_kernel_file_systems, mount_process_file_systems,
+    MOVED, attach, enter_root, free_initramfs, mount_directories, mount_kernel_file_systems,
+    mount_process_file_systems, switch_root,
 };
 pub(crate) use network::configure_network;
 

@@ -14,7 +14,7 @@ use super::disks;
 const NEW_ROOT: &str = "/sysroot";
 
 /// Mounts that the init itself needs, moved into the new root later.
-const MOVED: [&str; 3] = ["/proc", "/sys", "/dev"];
+pub(crate) const MOVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// Mounts `/proc`, `/sys` and `/dev` in the initramfs.
 pub(crate) fn mount_kernel_file_systems() -> Result<()> {
@@ -55,7 +55,7 @@ pub(crate) fn enter_root(root: &Root) -> Result<()> {
         ensure_directory(&target)?;
         mount_move(point, &target).with_context(|| format!("cannot move {point} into the root"))?;
     }
-    switch_root().context("cannot change into the root file system")
+    switch_root(NEW_ROOT).context("cannot change into the root file system")
 }
 
 /// The device below, a file system in memory above. Both are mounted in the initramfs and stay
@@ -89,15 +89,15 @@ pub(crate) fn mount_directories(directories: &[Directory]) -> Result<()> {
 }
 
 /// The classic way (switch_root(8)): the initramfs cannot be unmounted, so the root is moved over it.
-fn switch_root() -> io::Result<()> {
-    std::env::set_current_dir(NEW_ROOT)?;
+pub(crate) fn switch_root(to: &str) -> io::Result<()> {
+    std::env::set_current_dir(to)?;
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     std::env::set_current_dir("/")
 }
 
 /// The initramfs lives in memory: what is no longer needed goes. A leftover only costs memory.
-fn free_initramfs() {
+pub(crate) fn free_initramfs() {
     let _ = fs::remove_dir_all(MODULES_DIR);
     let _ = fs::remove_file(CONFIG_PATH);
     let _ = fs::remove_file("/init");
@@ -131,7 +131,8 @@ pub(crate) fn mount_process_file_systems() -> Result<()> {
     Ok(())
 }
 
-fn attach(
+/// Mounts a file system, on a directory that it makes where there is none.
+pub(crate) fn attach(
     source: &str,
     target: &str,
     kind: &str,

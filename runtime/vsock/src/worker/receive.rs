@@ -373,12 +373,14 @@ impl Receive {
         let inbound = connection.inbound();
         let (requested, ended, open) = (inbound.requested, inbound.ended, inbound.open);
         drop(inbound);
-        if requested && connection.is_hung_up() {
+        // It may have had its answer, spoken and gone before we hear of any of that.
+        let unanswered = requested && !connection.outbound().accepted;
+        if unanswered && connection.is_hung_up() {
             // It did not wait for the guest's answer.
             self.switchboard.remove(connection);
             self.push(connection, Op::Reset, 0);
-        } else if open && ended {
-            self.say_end(connection);
+        } else if open && ended && connection.is_hung_up() {
+            self.say(connection, BOTH);
         } else {
             self.enqueue(connection);
         }

@@ -109,6 +109,13 @@ impl Transmit {
             cx.guest_fault(&fault);
             if fault.is_answered() {
                 self.reset(&header);
+                // Who is told that the connection is over has none.
+                let known = header
+                    .connection()
+                    .and_then(|key| self.switchboard.find(key));
+                if let Some(connection) = known {
+                    self.switchboard.remove(&connection);
+                }
             }
         }
     }
@@ -166,9 +173,8 @@ impl Transmit {
             }
             op => Err(Fault::OutOfPlace(op)),
         };
-        match done {
-            Ok(()) => self.settle(cx, &connection, &mut out),
-            Err(_) => self.switchboard.remove(&connection),
+        if done.is_ok() {
+            self.settle(cx, &connection, &mut out);
         }
         done
     }
@@ -237,6 +243,8 @@ impl Transmit {
             self.post(connection, due::DEAF);
         }
         if out.shut & RECEIVE != 0 {
+            // What the program still had for the guest goes with the socket.
+            connection.inbound().ended = true;
             let _ = connection.socket.shutdown(Shutdown::Read);
         }
         if out.is_behind() {

@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod guest;
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -111,6 +113,11 @@ impl Host {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until the daemon says so.
+    pub fn daemon_says(&mut self, text: &str) {
+        self.daemon.wait_stderr(text, SOON).unwrap();
     }
 
     /// The daemon has nothing to complain of.

@@ -1,6 +1,16 @@
 //! The few calls that have no safe wrapper.
 
-#![allow(unsafe_code, reason = "pre_exec hooks and kill(2) to every process")]
+#![allow(
+    unsafe_code,
+    reason = "pre_exec hooks, kill(2) to every process, and what the modules say"
+)]
+
+pub(crate) mod clock;
+pub(crate) mod heap;
+pub(crate) mod helper;
+pub(crate) mod pid_namespace;
+pub(crate) mod reap;
+pub(crate) mod vsock;
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -43,7 +53,7 @@ pub(crate) fn kill_everything_else() {
     let _ = check(unsafe { libc::kill(-1, libc::SIGKILL) });
 }
 
-fn check(result: i32) -> io::Result<()> {
+pub(crate) fn check(result: i32) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
