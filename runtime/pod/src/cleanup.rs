@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::PodError;
 use crate::directory::PodDirectory;
 use crate::parts::PID_FILE;
 use crate::proc::start_time;
 use crate::share::Share;
+use crate::{PodError, network};
 
 /// How long killed parts may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +44,7 @@ pub fn remove(root: &Path, name: &str) -> Result<(), PodError> {
     while left.iter().any(alive) && Instant::now() < deadline {
         std::thread::sleep(PAUSE);
     }
+    network::remove_abandoned(&directory)?;
     Share::abandoned(directory.shared()).destroy()?;
     directory.remove()
 }

@@ -80,6 +80,9 @@ pub enum PodError {
     /// A stream that could not be connected.
     #[error("cannot connect a standard stream to the guest")]
     Stream(#[source] io::Error),
+    /// A network that a guest cannot be given.
+    #[error("cannot give the guest the pod's network")]
+    Network(#[from] ringside_podnet::Error),
     /// A specification that no guest can have.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -21,6 +21,7 @@ pub mod hypervisor;
 pub mod kvm;
 mod log;
 mod machine;
+mod network;
 pub mod parts;
 mod pod;
 mod proc;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::Agent;
 use crate::directory::PodDirectory;
-use crate::hypervisor::Accelerator;
+use crate::hypervisor::{Accelerator, NetworkDevice};
 use crate::machine::{self, CONSOLE, Devices};
+use crate::network::PodNetwork;
 use crate::parts::{PartEnd, Parts, Role};
 use crate::share::{GUEST_DIRECTORY, Share, TAG};
 use crate::spec::GUEST_SHM;
@@ -74,6 +75,8 @@ pub struct Pod {
     agent: Agent,
     vsock: PathBuf,
     streams: AtomicU64,
+    /// Held for as long as the daemons that use it.
+    network: Mutex<Option<PodNetwork>>,
 }
 
 impl Pod {
@@ -92,6 +95,7 @@ impl Pod {
             parts: Arc::clone(&parts),
             ends,
             share: None,
+            network: None,
         };
         match start.run().await {
             Ok((pod, events)) => {
@@ -105,6 +109,7 @@ impl Pod {
             }
             Err(error) => {
                 parts.stop().await;
+                drop(start.network);
                 discard(start.share.as_ref(), &directory);
                 Err(error)
             }
@@ -157,6 +162,8 @@ impl Pod {
     /// Ends everything without asking the guest, and removes the pod's directory.
     pub async fn kill(&self) {
         self.parts.stop().await;
+        let network = self.network.lock().map(|mut network| network.take());
+        drop(network);
         discard(Some(&self.share), &self.directory);
     }
 }
@@ -178,6 +185,7 @@ struct Start {
     parts: Arc<Parts>,
     ends: UnboundedReceiver<PartEnd>,
     share: Option<Share>,
+    network: Option<PodNetwork>,
 }
 
 impl Start {
@@ -195,12 +203,14 @@ impl Start {
         let image = image
             .await
             .map_err(|panic| PodError::Ended(panic.to_string()))??;
-        let sockets: [&Path; 2] = [&file_system.socket, &vsock.socket];
+        let networks = self.start_network()?;
+        let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
+        sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
         daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
         let devices = Devices {
             file_system,
             vsock,
-            networks: Vec::new(),
+            networks,
         };
         self.start_machine(&image, accelerator, devices)?;
         let agent = self.find_agent(&ends).await?;
@@ -214,8 +224,19 @@ impl Start {
             agent,
             vsock: ends,
             streams: AtomicU64::new(0),
+            network: Mutex::new(self.network.take()),
         };
         Ok((pod, unbounded_channel()))
+    }
+
+    fn start_network(&mut self) -> Result<Vec<NetworkDevice>, PodError> {
+        let Some(namespace) = &self.config.network_namespace else {
+            return Ok(Vec::new());
+        };
+        let mut network = PodNetwork::start(&self.parts, &self.directory, namespace)?;
+        let devices = std::mem::take(&mut network.devices);
+        self.network = Some(network);
+        Ok(devices)
     }
 
     fn start_machine(
@@ -269,6 +290,7 @@ impl Start {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         StartSandboxRequest {
             hostname: self.config.hostname.clone(),
+            network: self.network.as_ref().map(PodNetwork::config).into(),
             storages: vec![shared_directory(), shared_memory()],
             sysctls: self.config.sysctls.clone().into_iter().collect(),
             shared_pid_namespace: true,

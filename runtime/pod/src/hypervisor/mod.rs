@@ -98,6 +98,17 @@ pub enum NetworkBackend {
     Tap(Vec<OwnedFd>),
 }
 
+impl NetworkBackend {
+    /// The daemon's socket, if there is a daemon.
+    #[must_use]
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::VhostUser(socket) => Some(socket),
+            Self::Tap(_) => None,
+        }
+    }
+}
+
 impl Machine {
     /// The descriptors the hypervisor inherits.
     pub fn inherited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

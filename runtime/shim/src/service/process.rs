@@ -1,5 +1,6 @@
 //! A process of a container: what containerd knows of it, and its standard streams.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use containerd_shim::protos::ttrpc::{Code, Error};
 use ringside_pod::stream::{self, InputGuard, Output};
 use ringside_pod::{Pod, PodError};
 use ringside_protocol::agent::{Streams, WindowSize};
+use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -36,6 +38,14 @@ pub(super) enum Stage {
     Stopped(Exited),
 }
 
+/// A process's standard input.
+enum Input {
+    Unopened,
+    /// It ends when this is dropped and its writer is gone.
+    Open(#[expect(dead_code, reason = "it is held open")] InputGuard),
+    Closed,
+}
+
 /// A process's end.
 #[derive(Debug, Clone)]
 pub(super) struct Exited {
@@ -55,7 +65,7 @@ pub(super) struct Process {
     pub(super) starting: Semaphore,
     stage: watch::Sender<Stage>,
     window: Mutex<Option<WindowSize>>,
-    input: Mutex<Option<InputGuard>>,
+    input: Mutex<Input>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -70,7 +80,7 @@ impl Process {
             starting: Semaphore::new(1),
             stage: watch::Sender::new(Stage::Created),
             window: Mutex::new(None),
-            input: Mutex::new(None),
+            input: Mutex::new(Input::Unopened),
             outputs: Mutex::new(Vec::new()),
         }
     }
@@ -100,7 +110,7 @@ impl Process {
             runs
         });
         // Nobody reads any more.
-        locked(&self.input).take();
+        self.close_input();
         is_new.then(|| TaskExit {
             container_id: self.container.clone(),
             id: self.name().to_owned(),
@@ -156,7 +166,7 @@ impl Process {
 
     /// No more input than is in the FIFO.
     pub(super) fn close_input(&self) {
-        locked(&self.input).take();
+        *locked(&self.input) = Input::Closed;
     }
 
     /// Connects its streams to the guest; returns what the agent knows them by.
@@ -166,12 +176,9 @@ impl Process {
     pub(super) async fn connect(&self, pod: &Pod) -> Result<Streams, Error> {
         let mut streams = Streams::new();
         if !self.stdio.stdin.is_empty() {
-            let path = std::path::Path::new(&self.stdio.stdin);
-            let opened = stream::open_input(path).map_err(PodError::file("open", path));
-            let (from, guard) = opened.map_err(failure)?;
             let (name, mut to) = pod.open_stream().await.map_err(failure)?;
             streams.stdin = name;
-            locked(&self.input).replace(guard);
+            let from = self.open_input()?;
             tokio::spawn(async move {
                 if let Err(error) = stream::copy_input(from, &mut to).await {
                     tracing::debug!(%error, "standard input ends");
@@ -183,6 +190,18 @@ impl Process {
             streams.stderr = self.connect_output(pod, &self.stdio.stderr).await?;
         }
         Ok(streams)
+    }
+
+    /// Opens the input FIFO, which lets its writer begin: from here on `close_input` may come.
+    fn open_input(&self) -> Result<pipe::Receiver, Error> {
+        let path = Path::new(&self.stdio.stdin);
+        let opened = stream::open_input(path).map_err(PodError::file("open", path));
+        let (from, guard) = opened.map_err(failure)?;
+        let mut input = locked(&self.input);
+        if matches!(*input, Input::Unopened) {
+            *input = Input::Open(guard);
+        }
+        Ok(from)
     }
 
     async fn connect_output(&self, pod: &Pod, to: &str) -> Result<String, Error> {
