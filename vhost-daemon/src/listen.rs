@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, fchmod};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 
@@ -74,26 +75,35 @@ fn remove_stale(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ListenE
         return Err(ListenError::NotASocket(path.to_owned()));
     }
     let deadline = Instant::now() + PATIENCE;
-    let mut connected = UnixStream::connect(path);
-    while connected.is_ok() && Instant::now() < deadline {
-        drop(connected);
+    let mut answer = try_connect(path);
+    while is_in_use(answer) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(5));
-        connected = UnixStream::connect(path);
+        answer = try_connect(path);
     }
-    match connected {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| ListenError::Bind {
-                path: path.to_owned(),
-                source,
-            })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(ListenError::Bind {
+    match answer {
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
+        Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(|source| ListenError::Bind {
             path: path.to_owned(),
             source,
         }),
-        Ok(_) => Err(ListenError::InUse(path.to_owned())),
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(ListenError::Bind {
+            path: path.to_owned(),
+            source: errno.into(),
+        }),
     }
+}
+
+/// Who has as many connections waiting as may be (`EAGAIN`) is busy, and there.
+fn is_in_use(answer: rustix::io::Result<()>) -> bool {
+    matches!(answer, Ok(()) | Err(Errno::AGAIN))
+}
+
+/// Without waiting for a listener that does not accept.
+fn try_connect(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 /// A socket's file, which goes when the value does.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::exchange::length;
-use super::{DriverQueue, Error, Exchange, FrontEnd, GuestAddress, Result, Segment};
+use super::{DriverQueue, Error, Exchange, FrontEnd, GuestAddress, Result, Segment, Used};
 
 /// Bytes of `struct virtio_vsock_hdr` (virtio 1.2, 5.10.6).
 pub const HEADER_LEN: usize = 44;
@@ -165,11 +165,7 @@ impl Vsock {
         let deadline = Instant::now() + timeout;
         while self.waiting.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Without a wait no interrupt is missed.
-            let used = match left.is_zero() {
-                true => self.receive.poll_used()?,
-                false => self.receive.wait_used(left)?,
-            };
+            let used = self.used_within(left)?;
             if used.is_empty() {
                 return Ok(None);
             }
@@ -181,6 +177,23 @@ impl Vsock {
             self.post(count)?;
         }
         Ok(self.waiting.pop_front())
+    }
+
+    /// Interrupts come a little behind what they tell of, so only a long wait shows one that is lost.
+    fn used_within(&mut self, wait: Duration) -> Result<Vec<Used>> {
+        const LONG: Duration = Duration::from_millis(100);
+        const PAUSE: Duration = Duration::from_micros(100);
+        if wait >= LONG {
+            return self.receive.wait_used(wait);
+        }
+        let deadline = Instant::now() + wait;
+        loop {
+            let used = self.receive.poll_used()?;
+            if !used.is_empty() || Instant::now() >= deadline {
+                return Ok(used);
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// An empty buffer is one that the device gave back unused, as it may when it stops.

@@ -43,9 +43,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         [_, word, job @ ..] if word == pod::helper::WORD => pod::helper::run(job),
         _ if std::process::id() != 1 || Path::new(CONFIG_PATH).exists() => run(|| Ok(())),
         _ => {
-            if let Err(error) = pod::run() {
-                eprintln!("ringside-agent: {error:#}");
-            }
+            let error = pod::run();
+            eprintln!("ringside-agent: {error:#}");
             shutdown::power_off()
         }
     }

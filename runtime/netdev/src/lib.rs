@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+pub mod rtnetlink;
 mod sys;
 
 /// What could not be set on which interface.

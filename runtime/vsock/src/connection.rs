@@ -273,9 +273,9 @@ impl Connection {
 }
 
 impl Outbound {
-    /// Whether bytes wait for the socket.
-    pub fn is_behind(&self) -> bool {
-        !self.rest.is_empty()
+    /// How many bytes wait for the socket.
+    pub fn behind(&self) -> usize {
+        self.rest.len()
     }
 
     /// How many bytes went.

@@ -8,6 +8,7 @@
 
 pub mod connection;
 pub mod device;
+pub mod farewell;
 pub mod hybrid;
 pub mod mailbox;
 pub mod metrics;

@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use vhost_daemon::metrics::{Counter, Metrics};
 use vhost_daemon::wakeup::Wakeup;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Outbound};
+use crate::farewell;
 use crate::hybrid;
 use crate::mailbox::Mailbox;
 use crate::packet::Key;
@@ -226,9 +227,13 @@ impl Switchboard {
         self.table().connections()
     }
 
-    /// The guest has forgotten the connection; its number stays.
-    pub fn forget(&self, connection: &Connection) {
+    /// The guest has forgotten the connection. Its program has not had all of its bytes, and stays until
+    /// then.
+    pub fn forget(&self, connection: &Connection, out: &mut Outbound) {
+        out.forgotten = true;
         self.table().forget(connection);
+        let mut inbound = connection.inbound();
+        (inbound.open, inbound.ended) = (false, true);
     }
 
     /// Ends a connection.
@@ -240,10 +245,19 @@ impl Switchboard {
         connection.close();
     }
 
-    /// Ends all connections and forgets where queues stopped: the front end has gone.
+    /// Ends all connections and forgets where queues stopped: the front end has gone, and no queue runs.
+    /// Programs get a moment to take what the guest had sent.
     pub fn clear(&self) {
         *self.left_at() = [None; 2];
+        farewell::pass_on_rest(&self.connections());
         self.lose_all();
+        let mut table = self.table();
+        let stuck = table.clear();
+        self.show(&table);
+        drop(table);
+        for connection in stuck {
+            connection.close();
+        }
         self.reset.done();
     }
 
@@ -277,15 +291,21 @@ impl Switchboard {
         self.left_at()[side as usize] = Some(index);
     }
 
+    /// Ends all connections. What a guest had sent is its program's all the same: those that have more of
+    /// that to take than their sockets hold stay until they have.
     fn lose_all(&self) {
-        let mut table = self.table();
-        let lost = table.clear();
-        self.show(&table);
-        drop(table);
         self.mailbox.clear();
-        for connection in lost {
-            connection.close();
+        for connection in self.connections() {
+            let mut out = connection.outbound();
+            if out.behind() > 0 {
+                self.forget(&connection, &mut out);
+            } else {
+                self.remove(&connection);
+            }
         }
+        let mut table = self.table();
+        table.dismiss_all();
+        self.show(&table);
     }
 
     /// The gauge is written under the table's lock only.

@@ -119,6 +119,12 @@ impl Table {
         self.entries.remove(&id);
     }
 
+    /// Removes all that were not joined.
+    pub fn dismiss_all(&mut self) {
+        self.entries
+            .retain(|_, entry| matches!(entry, Entry::Connection(_)));
+    }
+
     /// All connections, as they are now.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         let connection = |entry: &Entry| match entry {

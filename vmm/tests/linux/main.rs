@@ -4,6 +4,7 @@ mod control;
 mod exits;
 mod matrix;
 mod payload;
+mod sockets;
 mod support;
 mod work;
 

@@ -22,12 +22,13 @@ pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 const LIMIT: Duration = Duration::from_secs(520);
 
 /// What a guest's script can `load`; the bus is there from the start.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_blk",
     "virtiofs",
     "virtio_net",
     "virtio_balloon",
+    "vmw_vsock_virtio_transport",
     "ext4",
     "button",
     "evdev",
@@ -118,6 +119,7 @@ impl Lab {
             .env("BLK", binary("vhost-user-blk")?)
             .env("FS", binary("virtiofsd")?)
             .env("NET", binary("vhost-user-net")?)
+            .env("VSOCK", binary("vhost-user-vsock")?)
             .env("BZIMAGE", kernel.bzimage())
             .env("ELF", kernel.vmlinux(&cache)?)
             .env("INITRAMFS", initramfs)

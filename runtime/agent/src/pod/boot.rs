@@ -22,7 +22,13 @@ pub(super) fn boot() -> Result<()> {
     init::mount_kernel_file_systems().context("cannot mount the kernel's file systems")?;
     init::load_modules()?;
     fs::create_dir(NEW_ROOT).context("cannot make /newroot in the initramfs")?;
-    init::attach("root", NEW_ROOT, "tmpfs", MountFlags::NODEV, Some(c"mode=755"))?;
+    init::attach(
+        "root",
+        NEW_ROOT,
+        "tmpfs",
+        MountFlags::NODEV,
+        Some(c"mode=755"),
+    )?;
     init::free_initramfs();
     for point in init::MOVED {
         let target = format!("{NEW_ROOT}{point}");

@@ -30,7 +30,10 @@ fn hand_down(directory: &Path) -> io::Result<()> {
     let controllers = fs::read_to_string(directory.join("cgroup.controllers"))?;
     for controller in controllers.split_whitespace() {
         // Each alone: one that cannot be handed down is no reason to do without the others.
-        let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+        let _ = fs::write(
+            directory.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
     }
     Ok(())
 }
@@ -60,7 +63,9 @@ pub(super) fn freeze(container: &str, frozen: bool) -> Result<()> {
     while event(&directory, "frozen") != Some(wanted) {
         if Instant::now() > deadline {
             let _ = fs::write(directory.join("cgroup.freeze"), "0");
-            return Err(anyhow!("container {container:?} did not stop within {FREEZES_WITHIN:?}").into());
+            return Err(
+                anyhow!("container {container:?} did not stop within {FREEZES_WITHIN:?}").into(),
+            );
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -178,7 +183,15 @@ mod tests {
     fn io_stat_is_read() {
         let stats = block("254:16 rbytes=4096 wbytes=512 rios=1 wios=2 dbytes=0 dios=0").unwrap();
         assert_eq!((stats.major, stats.minor), (254, 16));
-        assert_eq!((stats.read_bytes, stats.written_bytes, stats.reads, stats.writes), (4096, 512, 1, 2));
+        assert_eq!(
+            (
+                stats.read_bytes,
+                stats.written_bytes,
+                stats.reads,
+                stats.writes
+            ),
+            (4096, 512, 1, 2)
+        );
         for broken in ["", "8 rbytes=1", "a:b rbytes=1"] {
             assert!(block(broken).is_none(), "{broken:?}");
         }

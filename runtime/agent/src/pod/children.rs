@@ -1,7 +1,6 @@
 //! Every child of the agent as it ends: helpers, the processes of containers, and orphans.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io;
 use std::process::Command;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -50,7 +49,7 @@ impl Children {
     }
 
     /// Collects children for ever; `ended` hears of those that were expected.
-    pub(super) fn collect(&self, mut ended: impl FnMut(ProcessName, WaitStatus)) -> Infallible {
+    pub(super) fn collect(&self, mut ended: impl FnMut(ProcessName, WaitStatus)) -> ! {
         loop {
             let started = *self.started.lock().unwrap_or_else(PoisonError::into_inner);
             match sys::reap::ended_child() {

@@ -84,7 +84,9 @@ impl Containers {
             return Err(not_so(container, there.state, "run"));
         }
         match there.processes.entry(exec.to_owned()) {
-            Entry::Occupied(_) => Err(Error::Exists(format!("process {exec:?} of container {container:?}"))),
+            Entry::Occupied(_) => Err(Error::Exists(format!(
+                "process {exec:?} of container {container:?}"
+            ))),
             Entry::Vacant(entry) => {
                 entry.insert(Process::default());
                 Ok(())
@@ -93,7 +95,9 @@ impl Containers {
     }
 
     pub(super) fn container(&mut self, name: &str) -> Result<&mut Container> {
-        self.all.get_mut(name).ok_or_else(|| Error::NoContainer(name.to_owned()))
+        self.all
+            .get_mut(name)
+            .ok_or_else(|| Error::NoContainer(name.to_owned()))
     }
 
     pub(super) fn process(&mut self, name: &ProcessName) -> Result<&mut Process> {
@@ -105,7 +109,13 @@ impl Containers {
     }
 
     /// Moves a container on, if it is where it must be for that.
-    pub(super) fn turn(&mut self, name: &str, from: &[State], to: State, wanted: &str) -> Result<State> {
+    pub(super) fn turn(
+        &mut self,
+        name: &str,
+        from: &[State],
+        to: State,
+        wanted: &str,
+    ) -> Result<State> {
         let container = self.container(name)?;
         if !from.contains(&container.state) {
             return Err(not_so(name, container.state, wanted));
@@ -118,11 +128,10 @@ impl Containers {
     }
 
     pub(super) fn remove_process(&mut self, name: &ProcessName) -> Option<Process> {
-        self.all.get_mut(&name.container)?.processes.remove(&name.exec)
-    }
-
-    pub(super) fn names(&self) -> Vec<String> {
-        self.all.keys().cloned().collect()
+        self.all
+            .get_mut(&name.container)?
+            .processes
+            .remove(&name.exec)
     }
 }
 
@@ -145,7 +154,9 @@ fn not_so(container: &str, state: State, wanted: &str) -> Error {
         State::Ended => "has ended",
         State::Deleting => "is being deleted",
     };
-    Error::State(format!("container {container:?} {is}: it must {wanted} for this"))
+    Error::State(format!(
+        "container {container:?} {is}: it must {wanted} for this"
+    ))
 }
 
 /// Names become files' names and parts of cgroups' paths.
@@ -166,7 +177,10 @@ mod tests {
     use super::*;
 
     fn name(container: &str, exec: &str) -> ProcessName {
-        ProcessName { container: container.to_owned(), exec: exec.to_owned() }
+        ProcessName {
+            container: container.to_owned(),
+            exec: exec.to_owned(),
+        }
     }
 
     #[test]
@@ -174,7 +188,16 @@ mod tests {
         let mut containers = Containers::default();
         for bad in ["", ".", "..", "a/b", "a b", "ž", "a\0", &"n".repeat(201)] {
             let refused = containers.reserve(bad).unwrap_err();
-            assert!(matches!(refused, Error::Invalid { field: "container", .. }), "{bad:?}");
+            assert!(
+                matches!(
+                    refused,
+                    Error::Invalid {
+                        field: "container",
+                        ..
+                    }
+                ),
+                "{bad:?}"
+            );
         }
         containers.reserve(&"n".repeat(200)).unwrap();
     }
@@ -186,7 +209,10 @@ mod tests {
         assert!(matches!(containers.reserve("a"), Err(Error::Exists(_))));
         assert!(containers.process(&name("a", "")).is_ok());
         containers.remove("a");
-        assert!(matches!(containers.process(&name("a", "")), Err(Error::NoContainer(_))));
+        assert!(matches!(
+            containers.process(&name("a", "")),
+            Err(Error::NoContainer(_))
+        ));
         containers.reserve("a").unwrap();
     }
 
@@ -194,12 +220,26 @@ mod tests {
     fn further_processes_need_a_running_container() {
         let mut containers = Containers::default();
         containers.reserve("a").unwrap();
-        assert!(matches!(containers.reserve_process("a", "x"), Err(Error::State(_))));
-        containers.turn("a", &[State::Creating], State::Running, "be made").unwrap();
+        assert!(matches!(
+            containers.reserve_process("a", "x"),
+            Err(Error::State(_))
+        ));
+        containers
+            .turn("a", &[State::Creating], State::Running, "be made")
+            .unwrap();
         containers.reserve_process("a", "x").unwrap();
-        assert!(matches!(containers.reserve_process("a", "x"), Err(Error::Exists(_))));
-        assert!(matches!(containers.reserve_process("a", ""), Err(Error::Invalid { .. })));
-        assert!(matches!(containers.process(&name("a", "y")), Err(Error::NoProcess(..))));
+        assert!(matches!(
+            containers.reserve_process("a", "x"),
+            Err(Error::Exists(_))
+        ));
+        assert!(matches!(
+            containers.reserve_process("a", ""),
+            Err(Error::Invalid { .. })
+        ));
+        assert!(matches!(
+            containers.process(&name("a", "y")),
+            Err(Error::NoProcess(..))
+        ));
     }
 
     #[test]
@@ -208,6 +248,9 @@ mod tests {
         containers.reserve("a").unwrap();
         let error = containers.turn("a", &[State::Created], State::Running, "wait to be started");
         let text = error.unwrap_err().to_string();
-        assert!(text.contains("is being created") && text.contains("wait to be started"), "{text}");
+        assert!(
+            text.contains("is being created") && text.contains("wait to be started"),
+            "{text}"
+        );
     }
 }

@@ -23,14 +23,20 @@ impl Pod {
     pub(super) fn signal(&self, request: &SignalRequest) -> Result<()> {
         let signal = i32::try_from(request.signal).unwrap_or_default();
         if !(1..=LAST_SIGNAL).contains(&request.signal) {
-            return Err(Error::invalid("signal", format!("{} is not 1 to {LAST_SIGNAL}", request.signal)));
+            return Err(Error::invalid(
+                "signal",
+                format!("{} is not 1 to {LAST_SIGNAL}", request.signal),
+            ));
         }
         if request.all {
             return self.signal_all(&request.container, signal);
         }
         let name = process_name(&request.container, &request.exec);
         let pid = self.containers().process(&name)?.pid;
-        let sent = pid.and_then(|pid| self.children.while_there(pid, |pid| sys::signal(pid, signal)));
+        let sent = pid.and_then(|pid| {
+            self.children
+                .while_there(pid, |pid| sys::signal(pid, signal))
+        });
         let sent = sent.ok_or_else(|| ended(&name))?;
         sent.with_context(|| format!("cannot send signal {signal}"))?;
         Ok(())
@@ -74,7 +80,9 @@ impl Pod {
     pub(super) fn freeze(&self, container: &str, frozen: bool) -> Result<()> {
         let state = self.containers().container(container)?.state;
         if state != State::Running {
-            return Err(Error::State(format!("container {container:?} does not run: it must for this")));
+            return Err(Error::State(format!(
+                "container {container:?} does not run: it must for this"
+            )));
         }
         cgroup::freeze(container, frozen)
     }
@@ -96,7 +104,13 @@ impl Pod {
         let file = layout::bundle(name).join("resources.json");
         fs::write(&file, &request.resources).context("cannot write the resources")?;
         let arguments = [OsStr::new(name), file.as_os_str()];
-        let updated = helper::have_done(&self.children, Job::Update, &arguments, Stdio3::null(), |_| {});
+        let updated = helper::have_done(
+            &self.children,
+            Job::Update,
+            &arguments,
+            Stdio3::null(),
+            |_| {},
+        );
         let _ = fs::remove_file(&file);
         match updated {
             Ok(_) => Ok(()),

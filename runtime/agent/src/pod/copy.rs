@@ -143,7 +143,11 @@ impl Copy {
         self.written += written;
         if self.written < pending.len() {
             self.pending = pending;
-            return if written == 0 { Err(Wait::Sink) } else { Ok(()) };
+            return if written == 0 {
+                Err(Wait::Sink)
+            } else {
+                Ok(())
+            };
         }
         self.written = 0;
         Ok(())

@@ -58,7 +58,11 @@ impl Events {
         state.caller += 1;
         let me = state.caller;
         self.changed.notify_all();
-        while state.waiting.front().is_some_and(|event| event.number <= after) {
+        while state
+            .waiting
+            .front()
+            .is_some_and(|event| event.number <= after)
+        {
             state.waiting.pop_front();
         }
         while state.waiting.is_empty() && state.caller == me {

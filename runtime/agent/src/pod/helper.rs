@@ -97,7 +97,9 @@ pub(super) fn have_done(
     drop(command);
     let mut reader = BufReader::new(&ours);
     let mut line = String::new();
-    reader.read_line(&mut line).context("cannot hear from a helper process")?;
+    reader
+        .read_line(&mut line)
+        .context("cannot hear from a helper process")?;
     match serde_json::from_str(&line) {
         Ok(Outcome::Done(pid)) => {
             claim(pid);
@@ -110,7 +112,10 @@ pub(super) fn have_done(
 }
 
 fn command(job: Job, arguments: &[&OsStr], stdio: Stdio3) -> Command {
-    let name = JOBS.iter().find(|(_, other)| *other == job).map(|(name, _)| *name);
+    let name = JOBS
+        .iter()
+        .find(|(_, other)| *other == job)
+        .map(|(name, _)| *name);
     // The file has no name any more; the link works all the same.
     let mut command = Command::new("/proc/self/exe");
     command

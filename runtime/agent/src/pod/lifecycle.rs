@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +10,7 @@ use rustix::process::{Pid, WaitStatus};
 use serde_json::Value;
 
 use super::children::{self, ProcessName};
-use super::containers::{Containers, State};
+use super::containers::State;
 use super::error::{Error, Result};
 use super::helper::{self, Job, Stdio3};
 use super::spec::{self, Glance, ProcessGlance};
@@ -54,14 +53,17 @@ impl Pod {
             (&request.streams, &request.window),
         )?;
         self.watcher.watch(name);
-        self.containers().turn(name, &[State::Creating], State::Created, "be made")?;
+        self.containers()
+            .turn(name, &[State::Creating], State::Created, "be made")?;
         Ok(pid)
     }
 
     /// Puts the container's config.json where libcontainer looks for it.
     fn write_spec(&self, name: &str, bytes: &[u8]) -> Result<Glance> {
-        let glance = serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
-        let mut spec: Value = serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
+        let glance =
+            serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
+        let mut spec: Value =
+            serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
         spec::adapt(&mut spec, name, &self.share());
         let bundle = layout::bundle(name);
         fs::create_dir(&bundle).context("cannot make the container's directory")?;
@@ -84,7 +86,11 @@ impl Pod {
     ) -> Result<u32> {
         let (prepared, theirs) = stdio::prepare(&self.mover, glance, streams, window)?;
         let console = prepared.console();
-        let arguments: Vec<_> = arguments.iter().copied().chain([console.as_os_str()]).collect();
+        let arguments: Vec<_> = arguments
+            .iter()
+            .copied()
+            .chain([console.as_os_str()])
+            .collect();
         let mut connected = Ok(());
         let pid = helper::have_done(&self.children, job, &arguments, theirs, |pid| {
             connected = prepared.connect(&self.mover).and_then(|mut process| {
@@ -103,9 +109,20 @@ impl Pod {
 
     pub(super) fn start(&self, name: &str) -> Result<()> {
         // Its process may end before the helper says that it runs, so the container counts as running at once.
-        self.containers().turn(name, &[State::Created], State::Running, "wait to be started")?;
+        self.containers().turn(
+            name,
+            &[State::Created],
+            State::Running,
+            "wait to be started",
+        )?;
         let arguments = [OsStr::new(name)];
-        let started = helper::have_done(&self.children, Job::Start, &arguments, Stdio3::null(), |_| {});
+        let started = helper::have_done(
+            &self.children,
+            Job::Start,
+            &arguments,
+            Stdio3::null(),
+            |_| {},
+        );
         if let Err(error) = started {
             let mut containers = self.containers();
             if let Ok(container) = containers.container(name)
@@ -124,9 +141,10 @@ impl Pod {
             container: request.container.clone(),
             exec: request.exec.clone(),
         };
-        let glance: ProcessGlance =
-            serde_json::from_slice(&request.process).map_err(|error| Error::invalid("process", error))?;
-        self.containers().reserve_process(&name.container, &name.exec)?;
+        let glance: ProcessGlance = serde_json::from_slice(&request.process)
+            .map_err(|error| Error::invalid("process", error))?;
+        self.containers()
+            .reserve_process(&name.container, &name.exec)?;
         let file = layout::bundle(&name.container).join(format!("exec-{}", name.exec));
         let started = fs::write(&file, &request.process)
             .context("cannot write the process's description")
@@ -172,12 +190,16 @@ impl Pod {
     /// Takes a container away that has ended, or was never started.
     pub(super) fn delete(&self, name: &str) -> Result<()> {
         let from = [State::Created, State::Ended];
-        let was = self.containers().turn(name, &from, State::Deleting, "have ended")?;
+        let was = self
+            .containers()
+            .turn(name, &from, State::Deleting, "have ended")?;
         let deleted = self.delete_turned(name);
         match &deleted {
             Ok(()) => self.forget(name),
             Err(_) => {
-                let _ = self.containers().turn(name, &[State::Deleting], was, "be there");
+                let _ = self
+                    .containers()
+                    .turn(name, &[State::Deleting], was, "be there");
             }
         }
         deleted
@@ -188,13 +210,20 @@ impl Pod {
         let deadline = Instant::now() + KILLED;
         while self.containers().container(name)?.has_running() || !cgroup::is_empty(name) {
             if Instant::now() > deadline {
-                let why = format!("processes of container {name:?} do not end, though they were killed");
+                let why =
+                    format!("processes of container {name:?} do not end, though they were killed");
                 return Err(Error::State(why));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
         let arguments = [OsStr::new(name)];
-        helper::have_done(&self.children, Job::Delete, &arguments, Stdio3::null(), |_| {})?;
+        helper::have_done(
+            &self.children,
+            Job::Delete,
+            &arguments,
+            Stdio3::null(),
+            |_| {},
+        )?;
         Ok(())
     }
 
@@ -219,7 +248,10 @@ impl Pod {
         let mut containers = self.containers();
         let process = containers.process(name)?;
         if !process.ended {
-            let why = format!("process {:?} of container {:?} runs: it must have ended for this", name.exec, name.container);
+            let why = format!(
+                "process {:?} of container {:?} runs: it must have ended for this",
+                name.exec, name.container
+            );
             return Err(Error::State(why));
         }
         drop(containers);
@@ -237,7 +269,7 @@ impl Pod {
     }
 
     /// Everything ends, and the machine with it.
-    pub(super) fn end(self: &Arc<Self>) -> std::convert::Infallible {
+    pub(super) fn end(&self) -> ! {
         crate::sys::kill_everything_else();
         crate::shutdown::write_back();
         crate::shutdown::power_off();
@@ -254,9 +286,4 @@ pub(super) fn process_name(container: &str, exec: &str) -> ProcessName {
         container: container.to_owned(),
         exec: exec.to_owned(),
     }
-}
-
-/// Names of all containers, for whoever looks through them without holding them.
-pub(super) fn names(containers: &Containers) -> Vec<String> {
-    containers.names()
 }

@@ -23,7 +23,6 @@ mod storage;
 mod streams;
 mod watcher;
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::os::fd::IntoRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,15 +56,28 @@ struct Pod {
 
 impl Pod {
     fn containers(&self) -> MutexGuard<'_, Containers> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Boots and serves for as long as the machine runs.
-pub(crate) fn run() -> Result<Infallible> {
+/// Boots and serves for as long as the machine runs; returns why it could not.
+pub(crate) fn run() -> anyhow::Error {
+    match start() {
+        Ok(pod) => pod
+            .children
+            .collect(|name, status| pod.ended(&name, status)),
+        Err(error) => error,
+    }
+}
+
+fn start() -> Result<Arc<Pod>> {
     sys::heap::be_small();
     // Descriptor 3 is where a helper finds its socket: it is to be nothing else meanwhile.
-    let _third = File::open("/").context("cannot open /")?;
+    let _ = File::open("/dev/console")
+        .context("cannot open /dev/console")?
+        .into_raw_fd();
     boot::boot()?;
     let events = Arc::new(Events::default());
     let streams = sys::vsock::listen(port::STREAM, BACKLOG)
@@ -81,7 +93,10 @@ pub(crate) fn run() -> Result<Infallible> {
     let listener = sys::vsock::listen(port::AGENT, BACKLOG)
         .with_context(|| format!("cannot listen on vsock port {}", port::AGENT))?;
     let mut server = service::server(&pod, listener.into_raw_fd())?;
-    server.start().map_err(|error| anyhow!("cannot serve: {error}"))?;
-    eprintln!("ringside-agent: serves vsock port {}", port::AGENT);
-    Ok(pod.children.collect(|name, status| pod.ended(&name, status)))
+    server
+        .start()
+        .map_err(|error| anyhow!("cannot serve: {error}"))?;
+    // It serves for ever, on threads of its own.
+    std::mem::forget(server);
+    Ok(pod)
 }

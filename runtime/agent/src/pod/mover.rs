@@ -154,8 +154,18 @@ struct Ended {
 impl Inside {
     fn new(mover: Arc<Mover>, listener: OwnedFd, events: Arc<Events>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-        epoll::add(&epoll, &mover.waker, EventData::new_u64(WAKER), EventFlags::IN)?;
+        epoll::add(
+            &epoll,
+            &listener,
+            EventData::new_u64(LISTENER),
+            EventFlags::IN,
+        )?;
+        epoll::add(
+            &epoll,
+            &mover.waker,
+            EventData::new_u64(WAKER),
+            EventFlags::IN,
+        )?;
         Ok(Self {
             mover,
             events,
@@ -203,10 +213,19 @@ impl Inside {
         }
         let now = Instant::now();
         let unclaimed = self.mover.lock().streams.expire(now);
-        let announced = self.announcing.values().map(|one| one.since + SLOWEST_ANNOUNCEMENT).min();
+        let announced = self
+            .announcing
+            .values()
+            .map(|one| one.since + SLOWEST_ANNOUNCEMENT)
+            .min();
         let stalled = self.ended.iter().flat_map(|ended| &ended.outputs);
-        let stalled = stalled.filter_map(|(id, _)| Some(self.copies.get(id)?.moved + STALLED)).min();
-        let first = [unclaimed, announced, stalled].into_iter().flatten().min()?;
+        let stalled = stalled
+            .filter_map(|(id, _)| Some(self.copies.get(id)?.moved + STALLED))
+            .min();
+        let first = [unclaimed, announced, stalled]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(first.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
@@ -224,13 +243,17 @@ impl Inside {
             return;
         };
         if self.announcing.len() >= MOST_ANNOUNCING {
-            return answer(&connection, Err("too many connections announce streams at once"));
+            return answer(
+                &connection,
+                Err("too many connections announce streams at once"),
+            );
         }
         self.next_announcement -= 1;
         let id = self.next_announcement;
         let flags = EventFlags::IN | EventFlags::ET;
         if epoll::add(&self.epoll, &connection, EventData::new_u64(id), flags).is_ok() {
-            self.announcing.insert(id, Announcement::new(connection, Instant::now()));
+            self.announcing
+                .insert(id, Announcement::new(connection, Instant::now()));
             self.listen_to(id);
         }
     }
@@ -289,7 +312,12 @@ impl Inside {
 
     fn start(&mut self, id: CopyId, copy: Copy) {
         let watch = |end: &OwnedFd, flags| {
-            let watched = epoll::add(&self.epoll, end.as_fd(), EventData::new_u64(id.0), flags | EventFlags::ET);
+            let watched = epoll::add(
+                &self.epoll,
+                end.as_fd(),
+                EventData::new_u64(id.0),
+                flags | EventFlags::ET,
+            );
             if let Err(error) = watched {
                 eprintln!("ringside-agent: cannot wait for a stream: {error}");
             }

@@ -32,7 +32,10 @@ pub(super) fn hello() -> HelloResponse {
     let own = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     let mut response = HelloResponse::new();
     response.version = env!("CARGO_PKG_VERSION").to_owned();
-    response.kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    response.kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     response.uptime_us = u64::try_from(uptime.as_micros()).unwrap_or(u64::MAX);
     response.memory_bytes = memory;
     response.cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
@@ -74,7 +77,8 @@ impl Pod {
         }
         for (name, value) in &request.sysctls {
             let path = sysctl_path(name)?;
-            fs::write(&path, value).with_context(|| format!("cannot set the sysctl {name} to {value:?}"))?;
+            fs::write(&path, value)
+                .with_context(|| format!("cannot set the sysctl {name} to {value:?}"))?;
         }
         network::start(&request.network)?;
         for storage in &request.storages {
@@ -84,7 +88,8 @@ impl Pod {
             self.make_pid_namespace()?;
         }
         if !request.resolv_conf.is_empty() {
-            fs::write(layout::RESOLV_CONF, &request.resolv_conf).context("cannot write the pod's resolv.conf")?;
+            fs::write(layout::RESOLV_CONF, &request.resolv_conf)
+                .context("cannot write the pod's resolv.conf")?;
         }
         sandbox.share = spec::Pod {
             shared_pid_namespace: request.shared_pid_namespace,
@@ -104,10 +109,20 @@ impl Pod {
     fn make_pid_namespace(&self) -> Result<()> {
         let arguments: [&OsStr; 0] = [];
         let mut kept = Ok(());
-        helper::have_done(&self.children, Job::Pod, &arguments, Stdio3::null(), |pid| {
-            kept = fs::write(layout::POD_PID_NAMESPACE, "")
-                .and_then(|()| Ok(mount_bind(format!("/proc/{pid}/ns/pid"), layout::POD_PID_NAMESPACE)?));
-        })?;
+        helper::have_done(
+            &self.children,
+            Job::Pod,
+            &arguments,
+            Stdio3::null(),
+            |pid| {
+                kept = fs::write(layout::POD_PID_NAMESPACE, "").and_then(|()| {
+                    Ok(mount_bind(
+                        format!("/proc/{pid}/ns/pid"),
+                        layout::POD_PID_NAMESPACE,
+                    )?)
+                });
+            },
+        )?;
         kept.context("cannot keep the pod's process name space")?;
         Ok(())
     }
@@ -125,7 +140,10 @@ fn sysctl_path(name: &str) -> Result<PathBuf> {
         .collect();
     let is_name = |part: &str| !matches!(part, "" | "." | "..");
     if !swapped.split('/').all(is_name) {
-        return Err(Error::invalid("sysctls", format!("{name:?} is no sysctl's name")));
+        return Err(Error::invalid(
+            "sysctls",
+            format!("{name:?} is no sysctl's name"),
+        ));
     }
     Ok(PathBuf::from("/proc/sys").join(swapped))
 }
@@ -137,7 +155,10 @@ mod tests {
     #[test]
     fn sysctls_stay_below_their_directory() {
         let path = sysctl_path("net.ipv4.conf.eth0/1.forwarding").unwrap();
-        assert_eq!(path, PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(
+            path,
+            PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/forwarding")
+        );
         for bad in ["", "..a", "net..x", "//.x", ".x"] {
             assert!(sysctl_path(bad).is_err(), "{bad:?}");
         }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use ringside_protocol::agent::blocking::{Agent, create_agent};
 use ringside_protocol::agent::{
-    AddEntropyRequest, ContainerRequest, CreateContainerRequest, Empty, EventsRequest, EventsResponse, ExecRequest,
-    HelloRequest, HelloResponse, NetworkConfig, PidsResponse, ProcessRequest, ProcessResponse, ResizeRequest,
-    SetClockRequest, SignalRequest, StartSandboxRequest, StatsResponse, UpdateRequest,
+    AddEntropyRequest, ContainerRequest, CreateContainerRequest, Empty, EventsRequest,
+    EventsResponse, ExecRequest, HelloRequest, HelloResponse, NetworkConfig, PidsResponse,
+    ProcessRequest, ProcessResponse, ResizeRequest, SetClockRequest, SignalRequest,
+    StartSandboxRequest, StatsResponse, UpdateRequest,
 };
 use ttrpc::{Server, TtrpcContext};
 
@@ -30,7 +31,9 @@ pub(super) fn server(pod: &Arc<Pod>, listener: RawFd) -> Result<Server> {
         .set_thread_count_min(fewest)
         .set_thread_count_default(usual)
         .set_thread_count_max(most);
-    server.add_listener(listener).map_err(|error| anyhow!("cannot serve: {error}"))
+    server
+        .add_listener(listener)
+        .map_err(|error| anyhow!("cannot serve: {error}"))
 }
 
 struct Service(Arc<Pod>);
@@ -53,11 +56,19 @@ impl Agent for Service {
         Ok(sandbox::hello())
     }
 
-    fn start_sandbox(&self, _: &TtrpcContext, request: StartSandboxRequest) -> ttrpc::Result<Empty> {
+    fn start_sandbox(
+        &self,
+        _: &TtrpcContext,
+        request: StartSandboxRequest,
+    ) -> ttrpc::Result<Empty> {
         empty(self.0.start_sandbox(&request))
     }
 
-    fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> ttrpc::Result<ProcessResponse> {
+    fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<ProcessResponse> {
         started(self.0.create(&request))
     }
 
@@ -65,7 +76,11 @@ impl Agent for Service {
         empty(self.0.start(&request.container))
     }
 
-    fn delete_container(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
+    fn delete_container(
+        &self,
+        _: &TtrpcContext,
+        request: ContainerRequest,
+    ) -> ttrpc::Result<Empty> {
         empty(self.0.delete(&request.container))
     }
 
@@ -74,7 +89,10 @@ impl Agent for Service {
     }
 
     fn delete_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<Empty> {
-        empty(self.0.delete_process(&process_name(&request.container, &request.exec)))
+        empty(
+            self.0
+                .delete_process(&process_name(&request.container, &request.exec)),
+        )
     }
 
     fn signal(&self, _: &TtrpcContext, request: SignalRequest) -> ttrpc::Result<Empty> {
@@ -86,7 +104,10 @@ impl Agent for Service {
     }
 
     fn close_stdin(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<Empty> {
-        empty(self.0.close_stdin(&process_name(&request.container, &request.exec)))
+        empty(
+            self.0
+                .close_stdin(&process_name(&request.container, &request.exec)),
+        )
     }
 
     fn pause(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
@@ -131,6 +152,6 @@ impl Agent for Service {
     }
 
     fn shutdown(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
-        match self.0.end() {}
+        self.0.end()
     }
 }

@@ -112,16 +112,25 @@ mod tests {
             {"type": "ipc", "path": "/proc/7/ns/ipc"},
         ]}});
         let kept = |pod: &Pod| adapted(namespaces.clone(), pod)["linux"]["namespaces"].clone();
-        let rest = [json!({"type": "mount"}), json!({"type": "ipc", "path": "/proc/7/ns/ipc"})];
+        let rest = [
+            json!({"type": "mount"}),
+            json!({"type": "ipc", "path": "/proc/7/ns/ipc"}),
+        ];
         assert_eq!(kept(&Pod::default()), json!(rest));
-        let shared = Pod { shared_pid_namespace: true, ..Pod::default() };
+        let shared = Pod {
+            shared_pid_namespace: true,
+            ..Pod::default()
+        };
         let pid = json!({"type": "pid", "path": "/run/ringside/pid"});
         assert_eq!(kept(&shared), json!([pid, rest[0], rest[1]]));
     }
 
     #[test]
     fn a_container_gets_the_pods_resolv_conf_unless_it_brings_one() {
-        let pod = Pod { resolv_conf: true, ..Pod::default() };
+        let pod = Pod {
+            resolv_conf: true,
+            ..Pod::default()
+        };
         let spec = adapted(json!({}), &pod);
         assert_eq!(spec["mounts"][0]["source"], "/run/ringside/resolv.conf");
         let own = json!({"mounts": [{"destination": "/etc/resolv.conf", "source": "/x"}]});
@@ -130,9 +139,18 @@ mod tests {
 
     #[test]
     fn a_glance_sees_the_user_and_the_terminal_and_needs_neither() {
-        let seen: Glance = serde_json::from_str(r#"{"process":{"terminal":true,"user":{"uid":7,"gid":8},"args":["x"]},"x":1}"#).unwrap();
-        let expected = ProcessGlance { terminal: true, user: UserGlance { uid: 7, gid: 8 } };
+        let seen: Glance = serde_json::from_str(
+            r#"{"process":{"terminal":true,"user":{"uid":7,"gid":8},"args":["x"]},"x":1}"#,
+        )
+        .unwrap();
+        let expected = ProcessGlance {
+            terminal: true,
+            user: UserGlance { uid: 7, gid: 8 },
+        };
         assert_eq!(seen.process, expected);
-        assert_eq!(serde_json::from_str::<Glance>("{}").unwrap().process, ProcessGlance::default());
+        assert_eq!(
+            serde_json::from_str::<Glance>("{}").unwrap().process,
+            ProcessGlance::default()
+        );
     }
 }

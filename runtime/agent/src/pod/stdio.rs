@@ -59,7 +59,10 @@ pub(super) fn prepare(
     window: &WindowSize,
 ) -> Result<(Prepared, Stdio3)> {
     if process.terminal && !streams.stderr.is_empty() {
-        return Err(Error::invalid("streams.stderr", "a process with a terminal has none"));
+        return Err(Error::invalid(
+            "streams.stderr",
+            "a process with a terminal has none",
+        ));
     }
     let host = Host {
         stdin: claim(mover, "streams.stdin", &streams.stdin)?,
@@ -75,8 +78,16 @@ pub(super) fn prepare(
     let (stdin, theirs_in) = make(host.stdin.is_some(), true)?;
     let (stdout, theirs_out) = make(host.stdout.is_some(), false)?;
     let (stderr, theirs_err) = make(host.stderr.is_some(), false)?;
-    let ours = Ours::Pipes { stdin, stdout, stderr };
-    let theirs = Stdio3 { stdin: theirs_in, stdout: theirs_out, stderr: theirs_err };
+    let ours = Ours::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    };
+    let theirs = Stdio3 {
+        stdin: theirs_in,
+        stdout: theirs_out,
+        stderr: theirs_err,
+    };
     Ok((Prepared { host, ours }, theirs))
 }
 
@@ -98,7 +109,11 @@ fn end(wanted: bool, to_process: bool, user: &UserGlance) -> Result<(Option<Owne
         let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
         // So that it can open /dev/stdin and the like again.
         fchown(&reader, Some(uid), Some(gid))?;
-        Ok(if to_process { (writer, reader) } else { (reader, writer) })
+        Ok(if to_process {
+            (writer, reader)
+        } else {
+            (reader, writer)
+        })
     };
     let (ours, theirs) = make().context("cannot make a pipe for a standard stream")?;
     Ok((Some(ours), theirs.into()))
@@ -107,7 +122,8 @@ fn end(wanted: bool, to_process: bool, user: &UserGlance) -> Result<(Option<Owne
 /// Rows and columns as the kernel takes them. Nothing said is 0 by 0, which is what a new terminal has.
 pub(super) fn size(window: &WindowSize) -> Result<Winsize> {
     let number = |field, value: u32| {
-        u16::try_from(value).map_err(|_| Error::invalid(field, format!("{value} is more than 65535")))
+        u16::try_from(value)
+            .map_err(|_| Error::invalid(field, format!("{value} is more than 65535")))
     };
     Ok(Winsize {
         ws_row: number("window.rows", window.rows)?,
@@ -135,9 +151,17 @@ impl Prepared {
     }
 
     fn join(self, mover: &Mover, process: &mut Process) -> io::Result<()> {
-        let Host { stdin, stdout, stderr } = self.host;
+        let Host {
+            stdin,
+            stdout,
+            stderr,
+        } = self.host;
         let (input, output, errors, kind) = match self.ours {
-            Ours::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr, Kind::Input),
+            Ours::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => (stdin, stdout, stderr, Kind::Input),
             Ours::Terminal(console, size) => {
                 let terminal = console.receive()?;
                 tcsetwinsize(&terminal, size)?;
@@ -176,7 +200,10 @@ impl Console {
         if rustix::termios::isatty(terminal.as_fd()) {
             Ok(terminal)
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "what came is no terminal"))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what came is no terminal",
+            ))
         }
     }
 }

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use ringside_protocol::agent::{Storage, storage::Source};
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount as detach};
 use rustix::mount::MountPropagationFlags;
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount,
+    unmount as detach,
+};
 
 use self::options::Options;
 use super::error::{Error, Result};
@@ -22,16 +25,25 @@ const LONGEST_SERIAL: usize = 20;
 pub(super) fn mount_storage(storage: &Storage) -> Result<String> {
     let point = storage.mount_point.clone();
     if !Path::new(&point).is_absolute() {
-        return Err(Error::invalid("storages.mount_point", format!("{point:?} is not an absolute path")));
+        return Err(Error::invalid(
+            "storages.mount_point",
+            format!("{point:?} is not an absolute path"),
+        ));
     }
-    let options = Options::parse(&storage.options).map_err(|why| Error::invalid("storages.options", why))?;
+    let options =
+        Options::parse(&storage.options).map_err(|why| Error::invalid("storages.options", why))?;
     match &storage.source {
         Some(Source::Virtiofs(tag)) => file_system(tag, &point, "virtiofs", &options)?,
         Some(Source::BlockSerial(serial)) => block(serial, storage, &options)?,
         Some(Source::Tmpfs(_)) => file_system("tmpfs", &point, "tmpfs", &options)?,
         Some(Source::Overlay(_)) => overlay(storage, options)?,
         Some(Source::Bind(source)) => bind(source, &point, &options)?,
-        _ => return Err(Error::invalid("storages.source", "says nothing this agent knows")),
+        _ => {
+            return Err(Error::invalid(
+                "storages.source",
+                "says nothing this agent knows",
+            ));
+        }
     }
     Ok(point)
 }
@@ -47,8 +59,14 @@ pub(super) fn unmount(point: &str) {
 
 fn file_system(source: &str, point: &str, kind: &str, options: &Options) -> Result<()> {
     make_directory(point)?;
-    mount(source, point, kind, options.flags, options.data().as_deref())
-        .with_context(|| format!("cannot mount {kind} {source:?} on {point}"))?;
+    mount(
+        source,
+        point,
+        kind,
+        options.flags,
+        options.data().as_deref(),
+    )
+    .with_context(|| format!("cannot mount {kind} {source:?} on {point}"))?;
     Ok(())
 }
 
@@ -69,7 +87,9 @@ fn block(serial: &str, storage: &Storage, options: &Options) -> Result<()> {
         "" => {
             let found = superblock::file_system(&device)
                 .with_context(|| format!("cannot read {}", device.display()))?
-                .ok_or_else(|| anyhow!("disk {serial:?} holds no file system this agent knows: name it"))?;
+                .ok_or_else(|| {
+                    anyhow!("disk {serial:?} holds no file system this agent knows: name it")
+                })?;
             file_system(&device.to_string_lossy(), point, found, options)
         }
         kind => file_system(&device.to_string_lossy(), point, kind, options),
@@ -78,7 +98,10 @@ fn block(serial: &str, storage: &Storage, options: &Options) -> Result<()> {
 
 fn overlay(storage: &Storage, mut options: Options) -> Result<()> {
     if storage.lower.is_empty() {
-        return Err(Error::invalid("storages.lower", "an overlay needs one directory at least"));
+        return Err(Error::invalid(
+            "storages.lower",
+            "an overlay needs one directory at least",
+        ));
     }
     let lower: Vec<_> = storage.lower.iter().map(|path| escaped(path)).collect();
     options.add(&format!("lowerdir={}", lower.join(":")));
@@ -94,7 +117,9 @@ fn overlay(storage: &Storage, mut options: Options) -> Result<()> {
 
 /// As overlayfs reads paths: a backslash before what would end one.
 fn escaped(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+    path.replace('\\', "\\\\")
+        .replace(':', "\\:")
+        .replace(',', "\\,")
 }
 
 fn bind(source: &str, point: &str, options: &Options) -> Result<()> {
@@ -104,7 +129,9 @@ fn bind(source: &str, point: &str, options: &Options) -> Result<()> {
     if is_directory {
         make_directory(point)?;
     } else if !Path::new(point).exists() {
-        let parent = Path::new(point).parent().map_or_else(PathBuf::new, Path::to_owned);
+        let parent = Path::new(point)
+            .parent()
+            .map_or_else(PathBuf::new, Path::to_owned);
         make_directory(&parent.to_string_lossy())?;
         fs::File::create(point).with_context(|| format!("cannot make the file {point}"))?;
     }
@@ -139,7 +166,9 @@ mod tests {
         };
         assert!(refused(|_| {}).starts_with("storages.source:"));
         assert!(refused(|it| it.mount_point = "x".to_owned()).starts_with("storages.mount_point:"));
-        assert!(refused(|it| it.set_block_serial("x".repeat(21))).starts_with("storages.block_serial:"));
+        assert!(
+            refused(|it| it.set_block_serial("x".repeat(21))).starts_with("storages.block_serial:")
+        );
         assert!(refused(|it| it.set_overlay(true)).starts_with("storages.lower:"));
         assert!(refused(|it| it.options.push("a\0".to_owned())).starts_with("storages.options:"));
     }

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use ringside_protocol::stream::{
-    ACCEPTED, LONGEST_LINE, MOST_UNCLAIMED, UNCLAIMED_FOR, parse,
-};
+use ringside_protocol::stream::{ACCEPTED, LONGEST_LINE, MOST_UNCLAIMED, UNCLAIMED_FOR, parse};
 use rustix::io::Errno;
 
 /// Connections by the name they announced.
@@ -173,7 +171,9 @@ mod tests {
         host.write_all(b"x\nfirst").unwrap();
         assert_eq!(announcement.read(), Progress::Name("pod/x".to_owned()));
         let mut rest = [0; 5];
-        UnixStream::from(announcement.connection).read_exact(&mut rest).unwrap();
+        UnixStream::from(announcement.connection)
+            .read_exact(&mut rest)
+            .unwrap();
         assert_eq!(&rest, b"first");
     }
 

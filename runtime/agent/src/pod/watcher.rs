@@ -46,11 +46,15 @@ impl Watcher {
         let path = cgroup_directory(container).join("memory.events");
         // A kernel without the memory controller has no such file: then nothing is ever killed for it.
         let watch = inotify::add_watch(&self.inotify, &path, inotify::WatchFlags::MODIFY).ok();
-        self.lock().insert(container.to_owned(), Known { watch, kills: 0 });
+        self.lock()
+            .insert(container.to_owned(), Known { watch, kills: 0 });
     }
 
     pub(super) fn forget(&self, container: &str) {
-        if let Some(Known { watch: Some(watch), .. }) = self.lock().remove(container) {
+        if let Some(Known {
+            watch: Some(watch), ..
+        }) = self.lock().remove(container)
+        {
             // It is gone already where the cgroup is.
             let _ = inotify::remove_watch(&self.inotify, watch);
         }

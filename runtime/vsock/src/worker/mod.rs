@@ -2,6 +2,7 @@
 
 mod event;
 mod held;
+mod programs;
 mod receive;
 mod transmit;
 

@@ -3,37 +3,30 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventFlags};
+use rustix::event::epoll;
 use vhost_daemon::worker::{Context, WatchId};
 
 use super::held::HeldBuffers;
 use crate::connection::{Connection, due};
-use crate::hybrid::{self, Greeting};
 use crate::mailbox::{Answer, Post};
 use crate::metrics::Counts;
 use crate::packet::{BOTH, Op, RECEIVE, SEND};
-use crate::switchboard::{LISTENER, Side, Switchboard};
+use crate::switchboard::{Side, Switchboard};
 use crate::sys;
-use crate::table::Entry;
 
 /// Most bytes that one system call reads from one socket, before it is the next one's turn.
 const MOST: usize = 64 << 10;
 /// Most buffers that they go to: those of Linux' driver have 4 KiB.
 const MOST_BUFFERS: usize = 17;
-/// Most programs let in before the ring is looked at again.
-const MOST_CLIENTS: usize = 64;
 /// Most events taken with one system call.
-const MOST_EVENTS: usize = 64;
+pub(super) const MOST_EVENTS: usize = 64;
 
 /// The worker of the receive queue: lets programs in, reads their bytes straight into guest memory, and
 /// sends what the transmit queue's worker has to answer.
 pub struct Receive {
-    switchboard: Arc<Switchboard>,
-    counts: Counts,
+    pub(super) switchboard: Arc<Switchboard>,
+    pub(super) counts: Counts,
     held: HeldBuffers,
     /// Packets without bytes, oldest first. They go before all that is to be read.
     answers: VecDeque<Answer>,
@@ -41,10 +34,10 @@ pub struct Receive {
     ready: VecDeque<Arc<Connection>>,
     arrivals: Option<WatchId>,
     /// Epoll may have something to tell.
-    look: bool,
+    pub(super) look: bool,
     /// The guest has too few buffers for what there is.
     lacking: bool,
-    events: Vec<epoll::Event>,
+    pub(super) events: Vec<epoll::Event>,
 }
 
 impl Receive {
@@ -158,13 +151,13 @@ impl Receive {
         }
     }
 
-    fn push(&mut self, connection: &Arc<Connection>, op: Op, flags: u32) {
+    pub(super) fn push(&mut self, connection: &Arc<Connection>, op: Op, flags: u32) {
         let answer = Answer::About(connection.clone(), op, flags);
         self.answers.push_back(answer);
     }
 
     /// Tells the guest what the host does no more.
-    fn say(&mut self, connection: &Arc<Connection>, flags: u32) {
+    pub(super) fn say(&mut self, connection: &Arc<Connection>, flags: u32) {
         let mut inbound = connection.inbound();
         if inbound.said | flags != inbound.said {
             inbound.said |= flags;
@@ -174,7 +167,7 @@ impl Receive {
         }
     }
 
-    fn enqueue(&mut self, connection: &Arc<Connection>) {
+    pub(super) fn enqueue(&mut self, connection: &Arc<Connection>) {
         let mut inbound = connection.inbound();
         if inbound.open && !inbound.ended && !inbound.queued {
             inbound.queued = true;
@@ -220,35 +213,28 @@ impl Receive {
             self.ready.push_front(connection);
             return 0;
         }
-        match sys::receive(&connection.socket, self.held.payloads(), most) {
-            Ok(count @ 1..) => {
-                let packets = self.hand_over(cx, &connection, count);
-                inbound.sent = inbound
-                    .sent
-                    .wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
-                // There may be more, and perhaps others have waited longer.
-                inbound.queued = true;
-                drop(inbound);
-                self.ready.push_back(connection);
-                packets
+        let read = sys::receive(&connection.socket, self.held.payloads(), most);
+        let (count, more) = match read {
+            Ok(0) => (0, false),
+            // There may be more, and perhaps others have waited longer.
+            Ok(count) => (count, true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, true),
+            Err(_) => {
+                connection.hang_up();
+                (0, false)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                inbound.queued = true;
-                drop(inbound);
-                self.ready.push_back(connection);
-                0
-            }
-            ended => {
-                if ended.is_err() {
-                    connection.hang_up();
-                }
-                inbound.ended = true;
-                drop(inbound);
-                self.say_end(&connection);
-                0
-            }
+        };
+        let sent = u32::try_from(count).unwrap_or(u32::MAX);
+        inbound.sent = inbound.sent.wrapping_add(sent);
+        (inbound.queued, inbound.ended) = (more, !more);
+        drop(inbound);
+        let packets = self.hand_over(cx, &connection, count);
+        match more {
+            true => self.ready.push_back(connection),
+            false => self.say_end(&connection),
         }
+        packets
     }
 
     /// Gives the guest the `count` bytes that lie in the oldest buffers; returns how many packets.
@@ -275,114 +261,5 @@ impl Receive {
             false => SEND,
         };
         self.say(connection, flags);
-    }
-
-    /// Asks epoll which programs have something to say.
-    fn look_around(&mut self, cx: &mut Context<()>) {
-        let now = Timespec::default();
-        loop {
-            let mut events = std::mem::take(&mut self.events);
-            events.clear();
-            let waited = epoll::wait(
-                self.switchboard.arrivals(),
-                spare_capacity(&mut events),
-                Some(&now),
-            );
-            for event in &events {
-                match event.data.u64() {
-                    LISTENER => self.let_in(cx),
-                    id => self.arrived(id, event.flags),
-                }
-            }
-            let more = events.len() >= MOST_EVENTS;
-            self.events = events;
-            if let Err(error) = waited {
-                cx.backend_error("programs cannot be waited for", &error.into());
-            }
-            if !more || self.look {
-                return;
-            }
-        }
-    }
-
-    /// Lets programs in.
-    fn let_in(&mut self, cx: &mut Context<()>) {
-        /// Until descriptors, most likely, are no longer short.
-        const PAUSE: Duration = Duration::from_millis(100);
-        for _ in 0..MOST_CLIENTS {
-            let admitted = match self.switchboard.listener().accept() {
-                Ok((client, _)) => self.switchboard.admit(client),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => Err(error),
-            };
-            match admitted {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.counts.turned_away.add(1);
-                    let error = io::Error::other("as many connections as --connections allows");
-                    cx.backend_error("a program is turned away", &error);
-                }
-                Err(error) => {
-                    cx.backend_error("a program cannot be let in", &error);
-                    cx.wake_after(PAUSE);
-                    return;
-                }
-            }
-        }
-        self.look = true;
-    }
-
-    /// Something has come from a program.
-    fn arrived(&mut self, id: u64, flags: EventFlags) {
-        match self.switchboard.get(id) {
-            // It has ended meanwhile.
-            None => {}
-            Some(Entry::Client(client)) => {
-                let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-                let no_more = gone || flags.contains(EventFlags::RDHUP);
-                match hybrid::greet(&client) {
-                    Greeting::Port(port) if !gone => {
-                        drop(client);
-                        self.request(id, port);
-                    }
-                    Greeting::Incomplete if !no_more => {}
-                    Greeting::Over(Some(bad)) => {
-                        tracing::debug!(%bad, "a program is turned away");
-                        self.switchboard.dismiss(id);
-                    }
-                    _ => self.switchboard.dismiss(id),
-                }
-            }
-            Some(Entry::Connection(connection)) => self.heard_of(&connection, flags),
-        }
-    }
-
-    /// Asks the guest for a connection.
-    fn request(&mut self, id: u64, port: u32) {
-        if let Some(connection) = self.switchboard.promote(id, port) {
-            self.counts.begun.add(1);
-            connection.inbound().requested = true;
-            self.push(&connection, Op::Request, 0);
-        }
-    }
-
-    fn heard_of(&mut self, connection: &Arc<Connection>, flags: EventFlags) {
-        if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
-            connection.hang_up();
-        }
-        let inbound = connection.inbound();
-        let (requested, ended, open) = (inbound.requested, inbound.ended, inbound.open);
-        drop(inbound);
-        // It may have had its answer, spoken and gone before we hear of any of that.
-        let unanswered = requested && !connection.outbound().accepted;
-        if unanswered && connection.is_hung_up() {
-            // It did not wait for the guest's answer.
-            self.switchboard.remove(connection);
-            self.push(connection, Op::Reset, 0);
-        } else if open && ended && connection.is_hung_up() {
-            self.say(connection, BOTH);
-        } else {
-            self.enqueue(connection);
-        }
     }
 }

@@ -227,11 +227,8 @@ impl Transmit {
         if !out.accepted {
             self.counts.refused.add(1);
         }
-        if out.is_behind() {
-            out.forgotten = true;
-            self.switchboard.forget(connection);
-            let mut inbound = connection.inbound();
-            (inbound.open, inbound.ended) = (false, true);
+        if out.behind() > 0 {
+            self.switchboard.forget(connection, out);
         } else {
             self.switchboard.remove(connection);
         }
@@ -247,7 +244,7 @@ impl Transmit {
             connection.inbound().ended = true;
             let _ = connection.socket.shutdown(Shutdown::Read);
         }
-        if out.is_behind() {
+        if out.behind() > 0 {
             self.await_room(cx, connection, out);
         } else if out.shut == BOTH || out.forgotten {
             self.switchboard.remove(connection);

@@ -41,7 +41,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 
 fn act(arguments: &[String]) -> Result<u32> {
     let (name, rest) = arguments.split_first().context("no job given")?;
-    let job = JOBS.iter().find(|(other, _)| other == name).map(|(_, job)| *job);
+    let job = JOBS
+        .iter()
+        .find(|(other, _)| other == name)
+        .map(|(_, job)| *job);
     match (job, rest) {
         (Some(Job::Create), [id, console]) => create(id, console),
         (Some(Job::Create), [id]) => create(id, ""),

@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn flags_and_data_are_told_apart() {
-        let options = Options::parse(&["ro", "nosuid", "size=64m", "bind", "mode=755", "rw"]).unwrap();
+        let options =
+            Options::parse(&["ro", "nosuid", "size=64m", "bind", "mode=755", "rw"]).unwrap();
         assert_eq!(options.flags, MountFlags::NOSUID);
         assert_eq!(options.data().as_deref(), Some(c"size=64m,mode=755"));
         assert_eq!(Options::parse(&["defaults"]).unwrap().data(), None);
