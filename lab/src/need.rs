@@ -56,7 +56,9 @@ impl fmt::Debug for Missing {
 /// The packages that `make setup` installs, by program.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
     ("cpio", "cpio"),
+    ("ctr", "containerd"),
     ("fio", "fio"),
     ("git", "git"),
     ("iasl", "acpica-tools"),
@@ -74,6 +76,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("tc", "iproute2"),
+    ("umoci", "umoci"),
     ("virtiofsd", "qemu-system-common"),
 ];
 

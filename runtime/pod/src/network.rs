@@ -76,9 +76,8 @@ fn route(route: &ringside_podnet::Route) -> Route {
         (None, true) => "::/0".to_owned(),
         (None, false) => "default".to_owned(),
     };
-    let text = |address: Option<std::net::IpAddr>| {
-        address.map(|it| it.to_string()).unwrap_or_default()
-    };
+    let text =
+        |address: Option<std::net::IpAddr>| address.map(|it| it.to_string()).unwrap_or_default();
     Route {
         destination,
         gateway: text(route.gateway),
@@ -106,7 +105,12 @@ fn start_daemon(
     command.arg("--netns").arg(namespace);
     command.args(["--mac", &mac]);
     command.args(["--mtu", &wired.interface.mtu.to_string()]);
-    parts.start(&format!("vhost-user-net{index}"), command, &[], Role::Daemon)?;
+    parts.start(
+        &format!("vhost-user-net{index}"),
+        command,
+        &[],
+        Role::Daemon,
+    )?;
     Ok(NetworkDevice {
         backend: NetworkBackend::VhostUser(socket),
         mac,

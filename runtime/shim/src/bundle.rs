@@ -39,7 +39,10 @@ pub(crate) fn pod_name(namespace: &str, sandbox: &str) -> String {
         return name;
     }
     let digest = Sha256::digest(format!("{namespace}/{sandbox}"));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Where pods have their directories.
@@ -82,7 +85,9 @@ pub(crate) fn pod_config(name: String, spec: &Spec) -> PodConfig {
 
 fn memory(spec: &Spec, annotations: &HashMap<String, String>) -> u64 {
     let ours = annotations.get(OUR_MEMORY).and_then(|text| size(text));
-    let sandbox = annotations.get(SANDBOX_MEMORY).and_then(|it| it.parse().ok());
+    let sandbox = annotations
+        .get(SANDBOX_MEMORY)
+        .and_then(|it| it.parse().ok());
     let resources = spec.linux().as_ref().and_then(|it| it.resources().as_ref());
     let own = resources.and_then(|it| it.memory().as_ref()?.limit());
     let own = own.and_then(|it| u64::try_from(it).ok());
@@ -106,7 +111,10 @@ fn size(text: &str) -> Option<u64> {
 
 fn cpus(spec: &Spec, annotations: &HashMap<String, String>) -> u8 {
     let number = |name: &str| annotations.get(name).and_then(|it| it.parse::<i64>().ok());
-    if let Some(ours) = annotations.get(OUR_CPUS).and_then(|it| it.parse::<u8>().ok()) {
+    if let Some(ours) = annotations
+        .get(OUR_CPUS)
+        .and_then(|it| it.parse::<u8>().ok())
+    {
         return ours.clamp(1, MOST_CPUS);
     }
     let resources = spec.linux().as_ref().and_then(|it| it.resources().as_ref());
@@ -142,10 +150,14 @@ mod tests {
     fn limits_become_a_machine() {
         let usual = config(json!({}), json!({}));
         assert_eq!((usual.memory, usual.cpus), (512 << 20, 1));
-        let big = json!({"memory": {"limit": 1u64 << 30}, "cpu": {"quota": 250_000, "period": 100_000}});
+        let big =
+            json!({"memory": {"limit": 1u64 << 30}, "cpu": {"quota": 250_000, "period": 100_000}});
         let big = config(big, json!({}));
         assert_eq!((big.memory, big.cpus), ((1 << 30) + OVERHEAD, 3));
-        let none = config(json!({"memory": {"limit": -1}, "cpu": {"quota": -1, "period": 100_000}}), json!({}));
+        let none = config(
+            json!({"memory": {"limit": -1}, "cpu": {"quota": -1, "period": 100_000}}),
+            json!({}),
+        );
         assert_eq!((none.memory, none.cpus), (512 << 20, 1));
         let ours = json!({OUR_MEMORY: "300M", OUR_CPUS: "2", SANDBOX_MEMORY: "1"});
         let ours = config(json!({}), ours);

@@ -26,7 +26,12 @@ pub(crate) enum Membership {
 
 /// Reads a container's annotations.
 pub(crate) fn membership(id: &str, annotations: &HashMap<String, String>) -> Membership {
-    let find = |names: &[&str]| names.iter().find_map(|name| annotations.get(*name)).cloned();
+    let find = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|name| annotations.get(*name))
+            .cloned()
+    };
     let is_sandbox = find(&CONTAINER_TYPE).is_some_and(|kind| kind == "sandbox");
     match find(&SANDBOX_ID) {
         Some(sandbox) if sandbox != id && !is_sandbox => Membership::In(sandbox),
@@ -49,7 +54,9 @@ mod tests {
     use super::*;
 
     fn of(id: &str, pairs: &[(&str, &str)]) -> Membership {
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         membership(id, &pairs.collect())
     }
 
@@ -67,6 +74,9 @@ mod tests {
         ];
         assert_eq!(of("b", &container), Membership::In("a".into()));
         assert_eq!(of("b", &container).sandbox("b"), "a");
-        assert_eq!(of("b", &[("io.containerd.runc.v2.group", "a")]), Membership::In("a".into()));
+        assert_eq!(
+            of("b", &[("io.containerd.runc.v2.group", "a")]),
+            Membership::In("a".into())
+        );
     }
 }

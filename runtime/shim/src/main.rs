@@ -15,7 +15,10 @@ use containerd_shim::Config;
 const RUNTIME: &str = "io.containerd.ringside.v2";
 
 fn main() -> ExitCode {
-    if std::env::args().skip(1).any(|it| it == "-v" || it == "-version" || it == "--version") {
+    if std::env::args()
+        .skip(1)
+        .any(|it| it == "-v" || it == "-version" || it == "--version")
+    {
         println!("containerd-shim-ringside-v2 {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
@@ -55,5 +58,7 @@ fn main() -> ExitCode {
 
 /// Whether this process is the one that stays: the others are `start` and `delete`.
 fn serves() -> bool {
-    !std::env::args().skip(1).any(|it| it == "start" || it == "delete")
+    !std::env::args()
+        .skip(1)
+        .any(|it| it == "start" || it == "delete")
 }

@@ -1,9 +1,9 @@
 //! Events for containerd.
 
+use containerd_shim::Context;
 use containerd_shim::event::Event;
 use containerd_shim::protos::protobuf::MessageDyn;
 use containerd_shim::publisher::RemotePublisher;
-use containerd_shim::Context;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Publishes events in the order they happened, without holding anybody up.

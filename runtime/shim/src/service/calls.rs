@@ -59,7 +59,11 @@ impl Service {
         Ok(())
     }
 
-    async fn start_further(&self, container: &Container, process: &Process) -> Result<(), Error> {
+    async fn start_further(
+        &self,
+        container: &Container,
+        process: &Arc<Process>,
+    ) -> Result<(), Error> {
         let pod = self.shared.pod().await.map_err(failure)?;
         let order = ExecRequest {
             container: container.id.clone(),
@@ -215,11 +219,7 @@ impl Task for Service {
         })
     }
 
-    async fn pause(
-        &self,
-        _: &TtrpcContext,
-        request: api::PauseRequest,
-    ) -> TtrpcResult<api::Empty> {
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> TtrpcResult<api::Empty> {
         let container = self.container(&request.id)?;
         let pod = self.shared.pod().await.map_err(failure)?;
         pod.agent().pause(&container.id).await.map_err(failure)?;
@@ -256,11 +256,7 @@ impl Task for Service {
         Err(status(Code::UNIMPLEMENTED, message))
     }
 
-    async fn kill(
-        &self,
-        _: &TtrpcContext,
-        request: api::KillRequest,
-    ) -> TtrpcResult<api::Empty> {
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> TtrpcResult<api::Empty> {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         if process.exited().is_ok() {
             let message = format!("process {} has ended", process.name());

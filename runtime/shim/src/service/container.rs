@@ -95,7 +95,9 @@ impl Container {
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

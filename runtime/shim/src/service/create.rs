@@ -29,10 +29,7 @@ impl Shared {
     ///
     /// # Errors
     /// When it cannot be made; then nothing of it stays, and no pod without containers.
-    pub(super) async fn create(
-        self: &Arc<Self>,
-        request: CreateTaskRequest,
-    ) -> Result<u32, Error> {
+    pub(super) async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
         refuse(&request)?;
         if self.containers().contains_key(&request.id) {
             let message = format!("container {} exists", request.id);
@@ -141,7 +138,8 @@ impl Shared {
             PodState::Unborn => {}
         }
         if let Membership::In(sandbox) = membership(id, &bundle::annotations(spec)) {
-            let message = format!("container {id} belongs to sandbox {sandbox}, which does not run");
+            let message =
+                format!("container {id} belongs to sandbox {sandbox}, which does not run");
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
         let name = bundle::pod_name(&self.namespace, id);
@@ -189,7 +187,12 @@ fn refuse(request: &CreateTaskRequest) -> Result<(), Error> {
 
 fn unmount_rootfs(bundle: &Path) {
     // Nothing is mounted there where the bundle's own directory is the root.
-    while unmount(bundle.join(ROOTFS), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+    while unmount(
+        bundle.join(ROOTFS),
+        UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
+    )
+    .is_ok()
+    {}
 }
 
 fn created(request: &CreateTaskRequest, pid: u32) -> TaskCreate {

@@ -1,15 +1,15 @@
 //! A process of a container: what containerd knows of it, and its standard streams.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim::protos::events::task::TaskExit;
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::ttrpc::{Code, Error};
+use ringside_pod::Pod;
 use ringside_pod::stream::{self, InputGuard, Output};
-use ringside_pod::{Pod, PodError};
 use ringside_protocol::agent::{Streams, WindowSize};
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, watch};
@@ -173,15 +173,20 @@ impl Process {
     ///
     /// # Errors
     /// When a FIFO cannot be opened or the guest not reached.
-    pub(super) async fn connect(&self, pod: &Pod) -> Result<Streams, Error> {
+    pub(super) async fn connect(self: &Arc<Self>, pod: &Pod) -> Result<Streams, Error> {
         let mut streams = Streams::new();
         if !self.stdio.stdin.is_empty() {
             let (name, mut to) = pod.open_stream().await.map_err(failure)?;
             streams.stdin = name;
-            let from = self.open_input()?;
+            let process = Arc::clone(self);
             tokio::spawn(async move {
-                if let Err(error) = stream::copy_input(from, &mut to).await {
-                    tracing::debug!(%error, "standard input ends");
+                process.is_past_creation().await;
+                let copied = match process.open_input() {
+                    Ok(from) => stream::copy_input(from, &mut to).await,
+                    Err(error) => Err(std::io::Error::other(error)),
+                };
+                if let Err(error) = copied {
+                    tracing::warn!(%error, process = process.name(), "standard input is lost");
                 }
             });
         }
@@ -192,11 +197,19 @@ impl Process {
         Ok(streams)
     }
 
-    /// Opens the input FIFO, which lets its writer begin: from here on `close_input` may come.
-    fn open_input(&self) -> Result<pipe::Receiver, Error> {
-        let path = Path::new(&self.stdio.stdin);
-        let opened = stream::open_input(path).map_err(PodError::file("open", path));
-        let (from, guard) = opened.map_err(failure)?;
+    /// Waits for its start. Only then is its input opened, which lets the writer begin: `ctr run` does not
+    /// say that its input has ended when it ends before `create` is answered.
+    async fn is_past_creation(&self) {
+        let mut stage = self.stage.subscribe();
+        // The sender is this process's own and lives as long.
+        let _ = stage
+            .wait_for(|stage| !matches!(stage, Stage::Created))
+            .await;
+    }
+
+    /// Opens the input FIFO. It ends for us when `close_input` was called and its writer is gone.
+    fn open_input(&self) -> std::io::Result<pipe::Receiver> {
+        let (from, guard) = stream::open_input(Path::new(&self.stdio.stdin))?;
         let mut input = locked(&self.input);
         if matches!(*input, Input::Unopened) {
             *input = Input::Open(guard);
