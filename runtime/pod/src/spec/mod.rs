@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `root.path` | the same directory, by way of the [shared one](crate::share) |
 //! | bind mounts | of sources by way of the shared directory; what is read-only is so on the host already |
-//! | bind mounts of `/proc`, `/sys`, `/dev` or below | of the guest's own |
+//! | bind mounts of `/proc`, `/sys`, `/dev` or below, but for `/dev/shm` | of the guest's own |
 //! | a bind mount on `/dev/shm` | of the pod's own shared memory |
 //! | `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue`, `cgroup` | the same |
 //! | any other mount | refused |

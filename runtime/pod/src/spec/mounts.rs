@@ -54,7 +54,7 @@ fn bind(
     let source = mount.source().as_ref();
     let source = source.ok_or_else(|| SpecError::NoSource(destination.clone()))?;
     let source = bundle.join(source);
-    if OWN_DIRECTORIES.iter().any(|own| source.starts_with(own)) {
+    if is_own(&source) {
         return Ok(source);
     }
     binds.push(Bind {
@@ -63,6 +63,11 @@ fn bind(
         read_only: has_option(mount, "ro"),
     });
     Ok(share::mount_point(container, binds.len() - 1))
+}
+
+/// Whether the guest has its own of this. Memory that the host's programs share is files like any other.
+fn is_own(source: &Path) -> bool {
+    OWN_DIRECTORIES.iter().any(|own| source.starts_with(own)) && !source.starts_with("/dev/shm")
 }
 
 fn is_bind(mount: &Mount) -> bool {
