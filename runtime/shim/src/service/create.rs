@@ -10,7 +10,7 @@ use containerd_shim::protos::ttrpc::{Code, Error};
 use containerd_shim::util::mount_rootfs;
 use oci_spec::runtime::{ContainerState, Spec};
 use ringside_pod::spec::{self, Plan};
-use ringside_pod::{Pod, PodError, hook};
+use ringside_pod::{Pod, PodError, cleanup, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -143,6 +143,8 @@ impl Shared {
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
         let name = bundle::pod_name(&self.namespace, id);
+        // This process alone has the pod's address: what is there under its name was left by a dead one.
+        cleanup::remove(&bundle::pods_root(), &name).map_err(failure)?;
         let started = Pod::start(bundle::pod_config(name, spec)).await;
         let (pod, events) = started.map_err(failure)?;
         let pod = Arc::new(pod);
