@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel demo lint test bench bench-peers walk integrity fuzz clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -72,6 +72,49 @@ guest-kernel: ## Build the slim guest kernel, which guests then start with (as r
 	fi
 	cargo run --quiet -p guest-image --example slim_kernel
 
+# Where `make install` puts things; DESTDIR before all of them.
+PREFIX := /usr/local
+SYSCONFDIR := /etc
+# What it installs was built there by `make release`.
+BUILD := target/release
+BUILD_STATIC := target/$(AGENT_TARGET)/release
+PROGRAMS := ringside ringside-vmm virtiofsd vhost-user-blk vhost-user-net vhost-user-vsock
+STATIC_PROGRAMS := ringside-agent
+DESCRIPTIONS := virtiofsd/50-ringside-virtiofsd.json vhost-user-blk/50-ringside-blk.json vhost-user-net/50-ringside-net.json runtime/vsock/50-ringside-vsock.json
+
+install: ## Install what `make release` built: PREFIX (/usr/local), SYSCONFDIR (/etc), DESTDIR
+	root="$(DESTDIR)$(PREFIX)"
+	for program in $(addprefix $(BUILD)/,$(PROGRAMS) ringside-manuals) $(addprefix $(BUILD_STATIC)/,$(STATIC_PROGRAMS)); do
+		[ -x "$$program" ] || { echo "$$program is missing: run 'make release' first" >&2; exit 1; }
+	done
+	install -d "$$root/bin" "$$root/share/qemu/vhost-user" "$$root/share/ringside"
+	install -m 755 $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix $(BUILD_STATIC)/,$(STATIC_PROGRAMS)) "$$root/bin"
+	$(BUILD)/ringside-manuals "$$root"
+	for description in $(DESCRIPTIONS); do
+		sed -E 's#("binary": ")[^"]*/#\1$(PREFIX)/bin/#' "$$description" > "$$root/share/qemu/vhost-user/$${description##*/}"
+	done
+	install -m 644 deploy/containerd/ringside.toml "$$root/share/ringside/containerd.toml"
+	# A configuration that is there is the user's.
+	config="$(DESTDIR)$(SYSCONFDIR)/ringside/config.toml"
+	[ -e "$$config" ] || install -D -m 644 "$$root/share/ringside/config.toml" "$$config"
+
+uninstall: ## Remove what `make install` installed, but not the configuration
+	root="$(DESTDIR)$(PREFIX)"
+	for program in $(PROGRAMS) $(STATIC_PROGRAMS); do
+		rm -f "$$root/bin/$$program" "$$root/share/man/man1/$$program.1" "$$root/share/man/man1/$$program"-*.1
+		rm -f "$$root/share/bash-completion/completions/$$program" "$$root/share/zsh/site-functions/_$$program"
+		rm -f "$$root/share/fish/vendor_completions.d/$$program.fish"
+	done
+	rm -f $(addprefix "$$root/share/qemu/vhost-user"/,$(notdir $(DESCRIPTIONS)))
+	rm -f "$$root/share/ringside/config.toml" "$$root/share/ringside/containerd.toml"
+	rmdir --ignore-fail-on-non-empty "$$root/share/ringside"
+
+deb: release ## Build the Debian package target/debian/ringside_*.deb
+	cargo deb --version >/dev/null 2>&1 || cargo install cargo-deb --locked --debug
+	rm -rf target/deb
+	$(MAKE) --no-print-directory install DESTDIR=target/deb PREFIX=/usr
+	cargo deb --no-build --no-strip --package ringside-deploy
+
 demo: release ## Boot nginx twice on the three daemons and check what it did
 	target/release/ringside-demo
 
@@ -87,10 +130,17 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 bench-peers: ## Install the Rust virtiofsd to measure against
 	@test -x $(PEERS)/bin/virtiofsd || cargo install virtiofsd --version $(RUST_VIRTIOFSD) --locked --root $(PEERS)
 
-bench: release bench-peers ## Measure against the peers (perf/README.md); QUICK=1 for a short run
-	target/release/ringside-perf blk $(if $(QUICK),--quick)
-	target/release/ringside-perf fs --keep-awake $(if $(QUICK),--quick)
-	target/release/ringside-perf net --keep-awake $(if $(QUICK),--quick)
+bench: release bench-peers ## Measure against the peers, with a page (target/bench/report.html); QUICK=1 for a short run
+	mkdir -p target/bench
+	measure() { target/release/ringside-perf "$$@" $(if $(QUICK),--quick) --json "target/bench/$$1.json"; }
+	measure blk
+	measure fs --keep-awake
+	measure net --keep-awake
+	target/release/ringside-lab run -w "$$PWD/target/bench" -t 3000 -- \
+		"$$PWD/target/release/ringside-perf" boot $(if $(QUICK),--rounds 3) --json "$$PWD/target/bench/boot.json"
+	target/release/ringside-perf report target/bench/{blk,fs,net,boot}.json \
+		--html target/bench/report.html --markdown target/bench/report.md
+	echo "the page: $$PWD/target/bench/report.html"
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
 	cargo bench --quiet -p virtiofsd --bench walk

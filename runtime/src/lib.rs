@@ -4,10 +4,13 @@
 //! daemons, one hypervisor and one command in the guest. The modules follow that order:
 //! [`options`] turns what was typed into configurations, [`run`] starts the parts, relays the
 //! streams and ends everything, [`hypervisor`] knows how a machine is started, [`network`] makes a
-//! namespace with a tap, [`disk_image`] makes ext4 images, [`check`] says what this host lacks.
+//! namespace with a tap, [`disk_image`] makes ext4 images, [`check`] says what this host lacks,
+//! [`configuration`] and [`environment`] what is in use.
 
 pub mod check;
+pub mod configuration;
 pub mod disk_image;
+pub mod environment;
 pub mod network;
 pub mod options;
 pub mod run;

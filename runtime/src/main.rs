@@ -3,10 +3,10 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use ringside::options::{Cli, Command, ImageCommand};
 use ringside::run::{self, Interrupted};
-use ringside::{check, disk_image};
+use ringside::{check, configuration, disk_image, environment};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code for failures of ringside itself, so that they differ from the command's own codes.
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(options) => options.validate().map_err(Into::into).and_then(run::run),
         Command::Check(options) => check::report(&options).map_err(Into::into),
+        Command::Config(options) => configuration::command(&options),
+        Command::Env(options) => environment::report(&options).map_err(Into::into),
+        Command::Completions { shell } => complete(shell).map_err(Into::into),
         Command::Image(ImageCommand::Build(options)) => disk_image::command(&options),
     };
     match outcome {
@@ -40,4 +43,10 @@ fn main() -> ExitCode {
             ExitCode::from(OWN_FAILURE)
         }
     }
+}
+
+fn complete(shell: clap_complete::Shell) -> std::io::Result<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "ringside", &mut script);
+    std::io::stdout().write_all(&script).map(|()| 0)
 }

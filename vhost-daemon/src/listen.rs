@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 
+use crate::sys;
+
 /// A socket cannot be listened on.
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -55,8 +57,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, ListenError> {
 
 /// Whether who has connected is the own user, or root.
 pub fn is_owner(stream: impl AsFd) -> bool {
-    let peer = rustix::net::sockopt::socket_peercred(stream);
-    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+    let own = rustix::process::geteuid().as_raw();
+    sys::peer_user(stream.as_fd()).is_ok_and(|user| user == 0 || user == own)
 }
 
 /// The mode is set before the socket has a name: nobody else can connect at any moment.

@@ -1,7 +1,7 @@
 //! Disks.
 
-use super::{Better, Findings, Finds, Group, Seat, Teller, figures, method, runs_of};
-use crate::scenario::blk::{Report, Row, Sample};
+use super::{Better, Findings, Finds, Seat, Teller, groups, method, skipped};
+use crate::scenario::blk::{Report, Row, Sample, Summary};
 
 const FIGURES: [Teller<'static, Sample>; 4] = [
     Teller {
@@ -32,26 +32,9 @@ const FIGURES: [Teller<'static, Sample>; 4] = [
 
 impl Finds for Report {
     fn findings(&self) -> Findings {
-        let settings = &self.settings;
         let name = |row: &Row| format!("{}/{}, {}", row.target, row.name, row.mode);
-        let group = |(name, rows): (String, &[Row])| {
-            let seats: Vec<_> = rows
-                .iter()
-                .map(|row| Seat {
-                    who: row.contestant.clone(),
-                    role: row.role,
-                    outcome: &row.outcome,
-                })
-                .collect();
-            Group {
-                name,
-                figures: figures(&seats, &FIGURES),
-            }
-        };
-        let skipped = self.contestants.iter().filter_map(|it| {
-            let why = it.skipped.as_ref()?;
-            Some(format!("{}: {}: {why}", it.target, it.name))
-        });
+        let settings = &self.settings;
+        let who = self.contestants.iter();
         Findings {
             scenario: "blk",
             host: self.host.clone(),
@@ -62,9 +45,17 @@ impl Finds for Report {
                 settings.keep_awake,
             ),
             complete: self.complete,
-            skipped: skipped.collect(),
-            groups: runs_of(&self.rows, name).into_iter().map(group).collect(),
+            skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
+            groups: groups(&self.rows, name, seat, &FIGURES),
             verdicts: self.verdicts.clone(),
         }
+    }
+}
+
+fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
+    Seat {
+        who: row.contestant.clone(),
+        role: row.role,
+        outcome: &row.outcome,
     }
 }

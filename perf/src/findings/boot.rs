@@ -1,7 +1,7 @@
 //! Virtual machine monitors.
 
-use super::{Better, Findings, Finds, Group, Seat, Teller, figures};
-use crate::scenario::boot::{Report, Sample};
+use super::{Better, Findings, Finds, Seat, Teller, groups};
+use crate::scenario::boot::{Report, Row, Sample, Summary};
 
 const FIGURES: [Teller<'static, Sample>; 5] = [
     Teller {
@@ -40,15 +40,6 @@ const FIGURES: [Teller<'static, Sample>; 5] = [
 impl Finds for Report {
     fn findings(&self) -> Findings {
         let settings = &self.settings;
-        let seats: Vec<_> = self
-            .rows
-            .iter()
-            .map(|row| Seat {
-                who: row.contestant.clone(),
-                role: row.role,
-                outcome: &row.outcome,
-            })
-            .collect();
         let devices = if settings.devices {
             "with disk, network and file system"
         } else {
@@ -63,11 +54,16 @@ impl Finds for Report {
             )],
             complete: self.complete,
             skipped: Vec::new(),
-            groups: vec![Group {
-                name: "boot".to_owned(),
-                figures: figures(&seats, &FIGURES),
-            }],
+            groups: groups(&self.rows, |_| "boot".to_owned(), seat, &FIGURES),
             verdicts: self.verdicts.clone(),
         }
+    }
+}
+
+fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
+    Seat {
+        who: row.contestant.clone(),
+        role: row.role,
+        outcome: &row.outcome,
     }
 }

@@ -1,7 +1,7 @@
 //! Files.
 
-use super::{Better, Findings, Finds, Group, Seat, Teller, figures, method, runs_of};
-use crate::scenario::fs::{Cache, Report, Row, Sample};
+use super::{Better, Findings, Finds, Seat, Teller, groups, method, skipped};
+use crate::scenario::fs::{Cache, Report, Row, Sample, Summary};
 
 const FIGURES: [Teller<'static, Sample>; 4] = [
     Teller {
@@ -32,19 +32,8 @@ const FIGURES: [Teller<'static, Sample>; 4] = [
 
 impl Finds for Report {
     fn findings(&self) -> Findings {
-        let settings = &self.settings;
         let name = |row: &Row| format!("{}/{}", row.target, row.name);
-        let group = |(name, rows): (String, &[Row])| {
-            let seats: Vec<_> = rows.iter().map(seat).collect();
-            Group {
-                name,
-                figures: figures(&seats, &FIGURES),
-            }
-        };
-        let skipped = self.contestants.iter().filter_map(|it| {
-            let why = it.skipped.as_ref()?;
-            Some(format!("{}: {}: {why}", it.target, it.name))
-        });
+        let settings = &self.settings;
         let mut method = method(
             settings.rounds,
             settings.seconds,
@@ -56,19 +45,20 @@ impl Finds for Report {
             settings.bytes >> 20,
             settings.files
         ));
+        let who = self.contestants.iter();
         Findings {
             scenario: "fs",
             host: self.host.clone(),
             method,
             complete: self.complete,
-            skipped: skipped.collect(),
-            groups: runs_of(&self.rows, name).into_iter().map(group).collect(),
+            skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
+            groups: groups(&self.rows, name, seat, &FIGURES),
             verdicts: self.verdicts.clone(),
         }
     }
 }
 
-fn seat(row: &Row) -> Seat<'_, Sample, crate::scenario::fs::Summary> {
+fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
     let who = match row.cache {
         Cache::Host => row.contestant.clone(),
         cache => format!("{}, cache={cache}", row.contestant),

@@ -131,17 +131,37 @@ fn figures<S, M>(seats: &[Seat<'_, S, M>], tellers: &[Teller<'_, S>]) -> Vec<Fig
     tellers.iter().map(figure).filter(is_told).collect()
 }
 
-/// Rows side by side that belong to one workload, in order.
-fn runs_of<R>(rows: &[R], name: impl Fn(&R) -> String) -> Vec<(String, &[R])> {
+/// Rows side by side that belong to one workload are a group.
+fn groups<R, S, M>(
+    rows: &[R],
+    name: impl Fn(&R) -> String,
+    seat: impl Fn(&R) -> Seat<'_, S, M>,
+    tellers: &[Teller<'_, S>],
+) -> Vec<Group> {
     let mut groups = Vec::new();
     let mut rest = rows;
     while let Some(first) = rest.first() {
-        let called = name(first);
-        let (group, after) = rest.split_at(rest.iter().take_while(|it| name(it) == called).count());
-        groups.push((called, group));
+        let name_of_first = name(first);
+        let same = |it: &&R| name(it) == name_of_first;
+        let (group, after) = rest.split_at(rest.iter().take_while(same).count());
+        let seats: Vec<_> = group.iter().map(&seat).collect();
+        groups.push(Group {
+            name: name_of_first,
+            figures: figures(&seats, tellers),
+        });
         rest = after;
     }
     groups
+}
+
+/// Who could not take part: target, name and reason of each contestant.
+fn skipped<'a>(
+    contestants: impl Iterator<Item = (String, &'a str, Option<&'a String>)>,
+) -> Vec<String> {
+    let told = |(target, name, why): (String, &str, Option<&String>)| {
+        Some(format!("{target}: {name}: {}", why?))
+    };
+    contestants.filter_map(told).collect()
 }
 
 /// The sentences that most scenarios have.

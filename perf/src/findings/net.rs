@@ -1,7 +1,7 @@
 //! Networks: frames by our own driver, and streams and pings of guests.
 
-use super::{Better, Findings, Finds, Group, Seat, Teller, figures, method, runs_of};
-use crate::scenario::net::{GuestRow, GuestSample, Report, Row, Sample};
+use super::{Better, Findings, Finds, Seat, Teller, groups, method, skipped};
+use crate::scenario::net::{GuestRow, GuestSample, GuestSummary, Report, Row, Sample, Summary};
 
 const FRAMES: [Teller<'static, Sample>; 3] = [
     Teller {
@@ -53,45 +53,12 @@ const GUESTS: [Teller<'static, GuestSample>; 4] = [
 
 impl Finds for Report {
     fn findings(&self) -> Findings {
+        let name = |row: &Row| format!("{}/{}", row.target, row.name);
+        let frames = groups(&self.rows, name, seat, &FRAMES);
+        let name = |row: &GuestRow| format!("{}/{}", row.target, row.load.name());
+        let guests = groups(&self.guests, name, guest_seat, &GUESTS);
         let settings = &self.settings;
-        let frames = runs_of(&self.rows, |row: &Row| {
-            format!("{}/{}", row.target, row.name)
-        });
-        let frames = frames.into_iter().map(|(name, rows)| {
-            let seats: Vec<_> = rows
-                .iter()
-                .map(|row| Seat {
-                    who: row.contestant.clone(),
-                    role: row.role,
-                    outcome: &row.outcome,
-                })
-                .collect();
-            Group {
-                name,
-                figures: figures(&seats, &FRAMES),
-            }
-        });
-        let guests = runs_of(&self.guests, |row: &GuestRow| {
-            format!("{}/{}", row.target, row.load.name())
-        });
-        let guests = guests.into_iter().map(|(name, rows)| {
-            let seats: Vec<_> = rows
-                .iter()
-                .map(|row| Seat {
-                    who: row.contestant.clone(),
-                    role: row.role,
-                    outcome: &row.outcome,
-                })
-                .collect();
-            Group {
-                name,
-                figures: figures(&seats, &GUESTS),
-            }
-        });
-        let skipped = self.contestants.iter().filter_map(|it| {
-            let why = it.skipped.as_ref()?;
-            Some(format!("{}: {}: {why}", it.target, it.name))
-        });
+        let who = self.contestants.iter();
         Findings {
             scenario: "net",
             host: self.host.clone(),
@@ -102,9 +69,25 @@ impl Finds for Report {
                 settings.keep_awake,
             ),
             complete: self.complete,
-            skipped: skipped.collect(),
-            groups: frames.chain(guests).collect(),
+            skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
+            groups: [frames, guests].concat(),
             verdicts: self.verdicts.clone(),
         }
+    }
+}
+
+fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
+    Seat {
+        who: row.contestant.clone(),
+        role: row.role,
+        outcome: &row.outcome,
+    }
+}
+
+fn guest_seat(row: &GuestRow) -> Seat<'_, GuestSample, GuestSummary> {
+    Seat {
+        who: row.contestant.clone(),
+        role: row.role,
+        outcome: &row.outcome,
     }
 }

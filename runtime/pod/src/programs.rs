@@ -34,7 +34,7 @@ pub const NETWORK: Program = Program {
     variable: "RINGSIDE_NET",
     must_be_static: false,
 };
-/// The daemon of sockets between host and guest.
+/// The socket daemon.
 pub const VSOCK: Program = Program {
     name: "vhost-user-vsock",
     variable: "RINGSIDE_VSOCK",
@@ -58,12 +58,21 @@ pub const LAB_INIT: Program = Program {
     variable: "RINGSIDE_LAB_INIT",
     must_be_static: true,
 };
+/// Our machine monitor.
+pub const VMM: Program = Program {
+    name: "ringside-vmm",
+    variable: "RINGSIDE_VMM",
+    must_be_static: false,
+};
 /// QEMU.
 pub const QEMU: Program = Program {
     name: "qemu-system-x86_64",
     variable: "RINGSIDE_QEMU",
     must_be_static: false,
 };
+
+/// What a pod is made of.
+pub const ALL: [Program; 7] = [VMM, QEMU, VIRTIOFSD, BLOCK, NETWORK, VSOCK, AGENT];
 
 /// Why a program cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -51,10 +51,7 @@ fn a_guest_is_where_the_pod_was() {
     pod.add_veth("veth1", "net1", "0a:58:0a:63:00:02");
     pod.on_node(&["addr add 10.99.0.1/24 dev veth1", "link set veth1 mtu 9000"]);
     pod.in_pod(&["addr add 10.99.0.2/24 dev net1", "link set net1 mtu 9000"]);
-    assert!(
-        pod.answers("10.88.0.5"),
-        "the pod's own stack answers first"
-    );
+    pod.assert_answers("10.88.0.5");
 
     let namespace = pod.open();
     let wiring = namespace.wire(1).unwrap();
@@ -72,7 +69,7 @@ fn a_guest_is_where_the_pod_was() {
     let mut guest = Guest::start(&namespace, first, wiring.network());
     let other = Guest::start(&namespace, second, wiring.network());
     for address in ["10.88.0.5", "fd00:88::5", "10.99.0.2"] {
-        assert!(pod.answers(address), "{address} does not answer");
+        pod.assert_answers(address);
     }
     exchange(&guest.stack, &pod.node, "10.88.0.5:8080");
     exchange(&guest.stack, &pod.node, "[fd00:88::5]:8080");
@@ -85,19 +82,13 @@ fn a_guest_is_where_the_pod_was() {
     guest.kill_daemon();
     drop(guest);
     let guest = Guest::start(&namespace, first, wiring.network());
-    assert!(pod.answers("10.88.0.5"), "no answer after a daemon's end");
+    pod.assert_answers("10.88.0.5");
 
     drop((guest, other));
     drop(wiring);
     assert_eq!(pod.interfaces(), ["eth0", "lo", "net1"]);
-    assert!(
-        pod.answers("10.88.0.5"),
-        "the pod's own stack has its packets again"
-    );
-    assert!(
-        pod.answers("10.99.0.2"),
-        "the pod's own stack has its packets again"
-    );
+    pod.assert_answers("10.88.0.5");
+    pod.assert_answers("10.99.0.2");
 }
 
 #[test]
@@ -121,8 +112,8 @@ fn macvlan_is_wired_too() {
     let namespace = pod.open();
     let wiring = namespace.wire(1).unwrap();
     let guest = Guest::start(&namespace, &wiring.wired()[0], wiring.network());
-    assert!(pod.answers("10.77.0.2"), "the guest does not answer");
+    pod.assert_answers("10.77.0.2");
     // Its neighbour solicitations go to a group.
-    assert!(pod.answers("fd00:77::2"), "the guest does not answer");
+    pod.assert_answers("fd00:77::2");
     exchange(&guest.stack, &pod.node, "10.77.0.2:8080");
 }

@@ -159,10 +159,7 @@ fn what_a_killed_process_left_is_taken_away() {
     namespace.remove().unwrap();
     namespace.remove().unwrap();
     assert_eq!(pod.interfaces(), ["eth0", "lo"]);
-    assert!(
-        pod.answers("10.88.0.5"),
-        "the pod's own stack has its packets again"
-    );
+    pod.assert_answers("10.88.0.5");
     // CNI was there first.
     namespace.wire(1).unwrap().keep();
     pod.in_pod(&["link delete eth0"]);

@@ -10,6 +10,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{Need, State};
 use crate::disk_image::search_path;
+use crate::environment;
 use crate::network::RunNetwork;
 use crate::programs::{self, Program};
 use crate::{kvm, sys};
@@ -24,7 +25,7 @@ pub(super) fn all(host_alone: bool) -> Vec<Need> {
         needs.extend(PROGRAMS.map(|(program, why)| own_program(program, why)));
     }
     needs.extend(TOOLS.map(|tool| tool.check()));
-    needs.push(fuse());
+    needs.extend([fuse(), cgroup2(), containerd(), configuration()]);
     needs
 }
 
@@ -190,6 +191,34 @@ fn fuse() -> Need {
         .map(|_| "/dev/fuse opens".to_owned())
         .map_err(|error| format!("/dev/fuse: {error}; only tests use it"));
     optional("fuse", outcome)
+}
+
+fn cgroup2() -> Need {
+    let outcome = match environment::cgroup() {
+        "v2" => Ok("/sys/fs/cgroup".to_owned()),
+        other => Err(format!(
+            "/sys/fs/cgroup is {other}: hosts' limits on a pod's processes are not set (boot with systemd.unified_cgroup_hierarchy=1)"
+        )),
+    };
+    optional("cgroup2", outcome)
+}
+
+fn containerd() -> Need {
+    let version = environment::version_of("containerd".as_ref());
+    let outcome = match version.as_str() {
+        "not found" => {
+            Err("only pods under containerd need it: apt-get install containerd".to_owned())
+        }
+        version => Ok(version.to_owned()),
+    };
+    optional("containerd", outcome)
+}
+
+fn configuration() -> Need {
+    let outcome = ringside_config::Settings::load()
+        .map(|_| "can be used ('ringside config' shows it)".to_owned())
+        .map_err(|error| format!("no pod starts: {error}"));
+    need("configuration", outcome)
 }
 
 fn own_program(program: Program, without: &str) -> Need {

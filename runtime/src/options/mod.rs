@@ -31,6 +31,15 @@ pub enum Command {
     Run(Box<RunOptions>),
     /// Say what this host has and what it lacks; exit code 1 when something needed is missing
     Check(CheckOptions),
+    /// Print the configuration in use, and where each value comes from
+    Config(ConfigOptions),
+    /// Print versions, paths and facts of this host, for a report of something that went wrong
+    Env(EnvOptions),
+    /// Print a script that completes ringside's command line in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Work with disk images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -43,6 +52,36 @@ pub struct CheckOptions {
     #[arg(long)]
     pub host: bool,
     /// Print one JSON array instead of lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `ringside config`.
+#[derive(Debug, Args)]
+pub struct ConfigOptions {
+    /// Read this file and its drop-ins instead of /etc/ringside/config.toml
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Show it for a pod with this annotation, io.ringside.KEY=VALUE (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = annotation)]
+    pub annotation: Vec<(String, String)>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Print a file with every key in a comment instead, to begin with
+    #[arg(long, conflicts_with_all = ["file", "annotation", "json"])]
+    pub default: bool,
+}
+
+fn annotation(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("an annotation is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Options of `ringside env`.
+#[derive(Debug, Args)]
+pub struct EnvOptions {
+    /// Print one JSON object instead of lines
     #[arg(long)]
     pub json: bool,
 }

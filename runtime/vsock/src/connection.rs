@@ -223,6 +223,7 @@ impl Connection {
             let mut left = vec![0; payload.len()];
             // Short only where there are fewer bytes than there are.
             let _ = payload.read(&mut left);
+            out.rest.reserve_exact(left.len());
             out.rest.extend(left);
         }
         Ok(())

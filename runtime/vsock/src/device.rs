@@ -60,7 +60,7 @@ impl Device for VsockDevice {
                 VsockWorker::Receive(Box::new(worker))
             }
             1 => VsockWorker::Transmit(Transmit::new(switchboard, counts(Side::Transmit))),
-            _ => VsockWorker::Event(Event { switchboard }),
+            _ => VsockWorker::Event(Event::new(switchboard)),
         })
     }
 }

@@ -57,9 +57,18 @@ pub struct Switchboard {
     pub mailbox: Mailbox,
     /// The guest has to hear that connections were lost.
     pub reset: ResetEvent,
-    /// Where each of the two data queues stopped, in this front end's time.
-    left_at: Mutex<[Option<u16>; 2]>,
+    /// Where the data queues stopped, in this front end's time.
+    left_at: Mutex<Positions>,
     open: Arc<Counter>,
+}
+
+/// Indexes of available rings.
+#[derive(Default)]
+struct Positions {
+    /// Of each data queue.
+    at: [Option<u16>; 2],
+    /// The reset for this driver was required by the one queue, and is not by the other once more.
+    told: bool,
 }
 
 /// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`, to be sent or not.
@@ -93,6 +102,9 @@ impl Switchboard {
     /// When descriptors are short.
     pub fn new(line: Line, listener: UnixListener, metrics: &Metrics) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // While the guest does not run nobody lets them in: they wait there.
+        let waiting = i32::try_from(line.connections).unwrap_or(i32::MAX);
+        rustix::net::listen(&listener, waiting)?;
         let arrivals = epoll::create(CreateFlags::CLOEXEC)?;
         // Level-triggered: whom it was not possible to let in now is let in later.
         epoll::add(
@@ -248,7 +260,7 @@ impl Switchboard {
     /// Ends all connections and forgets where queues stopped: the front end has gone, and no queue runs.
     /// Programs get a moment to take what the guest had sent.
     pub fn clear(&self) {
-        *self.left_at() = [None; 2];
+        *self.left_at() = Positions::default();
         farewell::pass_on_rest(&self.connections());
         self.lose_all();
         let mut table = self.table();
@@ -268,27 +280,28 @@ impl Switchboard {
     /// has none; any other has to be told.
     pub fn started(&self, side: Side, index: u16) {
         let mut left_at = self.left_at();
-        let before = left_at[side as usize];
+        let before = left_at.at[side as usize];
         if before == Some(index) {
             return;
         }
         if before.is_some() {
             // Of the other queue nothing is known then, either.
-            *left_at = [None; 2];
+            *left_at = Positions::default();
         }
-        left_at[side as usize] = Some(index);
+        left_at.at[side as usize] = Some(index);
+        let tell = index != 0 && !std::mem::replace(&mut left_at.told, true);
         drop(left_at);
         if before.is_some() {
             self.lose_all();
         }
-        if index != 0 {
+        if tell {
             self.reset.require();
         }
     }
 
     /// A data queue stops at `index`.
     pub fn stopped(&self, side: Side, index: u16) {
-        self.left_at()[side as usize] = Some(index);
+        self.left_at().at[side as usize] = Some(index);
     }
 
     /// Ends all connections. What a guest had sent is its program's all the same: those that have more of
@@ -317,7 +330,7 @@ impl Switchboard {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn left_at(&self) -> MutexGuard<'_, [Option<u16>; 2]> {
+    fn left_at(&self) -> MutexGuard<'_, Positions> {
         self.left_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,7 +18,7 @@ use lab::guest::QemuGuest;
 use support::Host;
 
 /// The emulated processor copies each byte several times, at some 10 MB/s.
-const LEN: usize = 16 << 20;
+const LEN: usize = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Sends everything, ends that direction and gives what comes back.

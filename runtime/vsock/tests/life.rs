@@ -247,6 +247,57 @@ fn what_cannot_be_had_is_said_at_the_start() {
     assert!(shown.contains("\"type\": \"vsock\""), "{shown}");
 }
 
+/// Programs that come before their guest wait for it.
+#[test]
+fn programs_may_come_before_the_guest() {
+    let host = Host::start("vsock-early");
+    let mut early: Vec<UnixStream> = (0..100).map(|_| host.ask(80)).collect();
+    let mut guest = Guest::new(&host);
+    guest.listening.insert(80);
+    for _ in 0..early.len() {
+        guest.accept();
+    }
+    assert!(early.iter().all(answered));
+    let (mut stream, id) = (early.pop().unwrap(), guest.sockets.len());
+    assert_eq!(id, 100);
+    // Which of the guest's sockets is whose does not matter here.
+    stream.write_all(b"ping").unwrap();
+    guest.wait("bytes", |guest| {
+        guest.sockets.values().any(|it| it.received == b"ping")
+    });
+    host.check();
+}
+
+/// A daemon that is out of descriptors lets programs in when it has some again, and does not spin.
+#[test]
+fn programs_wait_while_descriptors_are_short() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let host = Host::start("vsock-descriptors");
+    let mut guest = Guest::new(&host);
+    guest.listening.insert(80);
+    let pid = host.daemon.serving_pid().unwrap();
+    let held = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    let limit = |current| {
+        let pid = Pid::from_raw(pid.cast_signed());
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    };
+    limit(held as u64);
+    let client = host.ask(80);
+    assert!(!guest.pump(MOMENT));
+    let ticks = host.daemon.cpu_ticks().unwrap();
+    assert!(!guest.pump(MOMENT));
+    assert!(host.daemon.cpu_ticks().unwrap() <= ticks + 2, "it spins");
+    limit(1000);
+    guest.accept();
+    assert!(answered(&client));
+}
+
 /// An idle device with idle connections costs nothing.
 #[test]
 fn idle_it_sleeps() {

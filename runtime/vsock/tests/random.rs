@@ -98,6 +98,13 @@ impl Stream {
         all(&self.there) && all(&self.back) && self.back.ended && ended
     }
 
+    fn state(&self, guest: &Guest) -> String {
+        let way =
+            |it: &Direction| format!("{}/{}/{} {}", it.got, it.sent, it.bytes.len(), it.ended);
+        let (there, back) = (way(&self.there), way(&self.back));
+        format!("there {there}, back {back}, {:?}", guest.sockets[&self.id])
+    }
+
     fn step(&mut self, guest: &mut Guest, numbers: &mut Numbers) {
         let limit = [500, 500, 5000, 100_000][numbers.below(4)];
         let most = 1 + numbers.below(limit);
@@ -185,7 +192,7 @@ fn run(seed: u64, buffers: u16, buffer_len: usize, window: u32) {
         }
     }
     // To the end, without any waits on each other.
-    let deadline = Instant::now() + 2 * SOON;
+    let (mut moved, mut progress) = (Instant::now(), 0);
     while !streams.iter().all(|stream| stream.is_done(&guest)) {
         for stream in &mut streams {
             stream.program_writes(10_000);
@@ -197,7 +204,20 @@ fn run(seed: u64, buffers: u16, buffer_len: usize, window: u32) {
         if !guest.pump(Duration::ZERO) {
             std::thread::sleep(Duration::from_micros(200));
         }
-        assert!(Instant::now() < deadline, "not at the end");
+        let got = streams.iter().map(|it| it.there.got + it.back.got).sum();
+        if got != progress {
+            (moved, progress) = (Instant::now(), got);
+        }
+        let stuck = |it: &&Stream| !it.is_done(&guest);
+        assert!(
+            moved.elapsed() < SOON,
+            "stuck: {:?}",
+            streams
+                .iter()
+                .filter(stuck)
+                .map(|it| it.state(&guest))
+                .collect::<Vec<_>>()
+        );
     }
     for stream in streams {
         guest.say(stream.id, op::RST, 0);

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use lab::frontend::vsock::op;
-use support::guest::{Guest, Id, RECEIVE, SEND};
+use support::guest::{Guest, Id, RECEIVE, SEND, Socket};
 use support::{Host, SOON, answered};
 
 const MOMENT: Duration = Duration::from_millis(200);
@@ -354,4 +354,29 @@ fn as_many_connections_as_may_be_and_not_one_more() {
     host.wait_metric("ringside_vsock_connections", u64::from(LIMIT) - 1);
     from_host(&host, &mut guest, 80);
     host.check();
+}
+
+/// Of two posts that come at once the first turns out to need nothing.
+#[test]
+fn what_needs_nothing_holds_up_nobody() {
+    let host = Host::start("vsock-posts");
+    let mut guest = Guest::new(&host);
+    let (stream, first) = from_host(&host, &mut guest, 80);
+    drop(stream);
+    guest.wait("the whole end", |guest| {
+        guest.sockets[&first].shut == SEND | RECEIVE
+    });
+    std::thread::sleep(MOMENT);
+    // Nobody takes the bytes, which the guest knows already; and a new connection.
+    let mut bytes = guest.header(first, op::RW);
+    bytes.len = 1;
+    let listener = host.listen(81);
+    let second = (5000, 81);
+    guest.sockets.insert(second, Socket::default());
+    let request = guest.header(second, op::REQUEST);
+    let transmit = guest.driver.transmit();
+    transmit.stage(&[&bytes.to_bytes(), b"x"], &[]).unwrap();
+    transmit.submit(&[&request.to_bytes()], &[]).unwrap();
+    guest.wait("a response", |guest| guest.sockets[&second].connected);
+    assert!(listener.accept().is_ok());
 }

@@ -1,10 +1,11 @@
-//! A guest's memory that a front end may take away.
+//! A guest's memory: a front end may take it away, and it is nobody else's business.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use rustix::fs::fstatfs;
+use rustix::mm::{Advice, madvise};
 use vm_memory::{GuestMemoryBackend, GuestRegionMmap};
 
 use super::DirtyLog;
@@ -20,11 +21,12 @@ pub struct GuardedMemory {
 }
 
 impl GuardedMemory {
-    /// Guards every region of `memory` that has a file.
+    /// Guards every region of `memory` that has a file, and keeps all of it out of core dumps.
     ///
     /// # Errors
     /// When more regions are guarded than there is room for.
     pub fn new(memory: Arc<Memory>) -> io::Result<Self> {
+        memory.iter().try_for_each(keep_out_of_dumps)?;
         let guards = memory.iter().filter_map(|region| guard(region).transpose());
         let guards = guards.collect::<io::Result<_>>()?;
         Ok(Self { guards, memory })
@@ -39,6 +41,15 @@ impl GuardedMemory {
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
+}
+
+/// A core dump of a daemon's holds shared memory without a name, which a guest's is, unless it is told not to
+/// (core(5), `coredump_filter`).
+fn keep_out_of_dumps(region: &GuestRegionMmap<DirtyLog>) -> io::Result<()> {
+    // SAFETY: the region is a mapping of its own, which the caller holds. What is advised changes no byte
+    // of it and no access to it.
+    unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxDontDump) }?;
+    Ok(())
 }
 
 /// Guards a region; `None` if there is no file that could be cut short.
@@ -64,4 +75,29 @@ fn granularity(file: &File) -> io::Result<usize> {
     } else {
         1
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use vm_memory::GuestAddress;
+
+    use super::*;
+    use crate::memory::PinnedMemory;
+
+    /// `dd` in smaps is VM_DONTDUMP (proc(5)).
+    #[test]
+    fn a_guests_memory_is_in_no_core_dump() {
+        let memory = Memory::from_ranges(&[(GuestAddress(0), 64 << 10)]).unwrap();
+        let pinned = PinnedMemory::new(memory).unwrap();
+        let start = pinned.iter().next().unwrap().as_ptr().addr();
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let from = maps.find(&format!("{start:08x}-")).unwrap();
+        let flags = maps[from..]
+            .lines()
+            .find(|line| line.starts_with("VmFlags:"));
+        let flags = flags.unwrap();
+        assert!(flags.split(' ').any(|flag| flag == "dd"), "{flags}");
+    }
 }

@@ -3,6 +3,9 @@ use thiserror::Error;
 /// Why KVM does not run the guest.
 #[derive(Debug, Error)]
 pub enum KvmError {
+    /// The kernel does not keep memory out of core dumps.
+    #[error("the guest's memory cannot be kept out of core dumps")]
+    Dumps(#[source] rustix::io::Errno),
     /// No /dev/kvm, or not for this user.
     #[error("cannot open /dev/kvm ({0}); is KVM there, and may this user open it?")]
     Open(kvm_ioctls::Error),

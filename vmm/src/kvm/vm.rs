@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use rustix::mm::{Advice, madvise};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -205,8 +206,15 @@ impl Vm {
             .map_err(failed("place its task state"))
     }
 
+    /// Gives the guest its memory, and keeps it out of core dumps: those hold shared memory without a name
+    /// unless told not to (core(5), `coredump_filter`).
     fn map_memory(&self) -> Result<(), KvmError> {
         for (slot, region) in (0..).zip(self.memory.mapped().iter()) {
+            let whole = usize::try_from(region.len()).unwrap_or(usize::MAX);
+            // SAFETY: the region is a mapping of `self.memory`, which lives. What is advised changes no byte of
+            // it and no access to it.
+            unsafe { madvise(region.as_ptr().cast(), whole, Advice::LinuxDontDump) }
+                .map_err(KvmError::Dumps)?;
             let region = kvm_userspace_memory_region {
                 slot,
                 flags: 0,

@@ -5,6 +5,7 @@
 //! process's standard streams as its own, and a socket as descriptor 3: there it says how it went, and waits
 //! until the agent closes it. So the agent knows a new process before it can become the agent's child.
 
+mod filtered;
 mod inside;
 
 use std::ffi::OsStr;

@@ -3,9 +3,11 @@
 //! It waits on one epoll instance, edge-triggered: a copy runs until both of its ends would block, so
 //! whichever of them can go on wakes it.
 
+mod copies;
+
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,17 +16,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-use super::copy::{CHUNK, Copy, Kind, Wait};
+use self::copies::Copies;
+use super::copy::{Copy, Kind};
 use super::events::Events;
 use super::streams::{Announcement, Progress, Streams, answer};
 use crate::sys;
-
-/// A process whose host takes none of its last output for this long is reported as ended all the same; what
-/// is left is still sent when the host takes it.
-const STALLED: Duration = Duration::from_secs(10);
-
-/// What a terminal may hold of a process's last words: it cannot be asked.
-const TERMINAL_HOLDS: u64 = 256 * 1024;
 
 /// An announcement is one short line: who takes longer is not our host.
 const SLOWEST_ANNOUNCEMENT: Duration = Duration::from_secs(10);
@@ -126,57 +122,27 @@ impl Mover {
 /// What the thread owns.
 struct Inside {
     mover: Arc<Mover>,
-    events: Arc<Events>,
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     listener: OwnedFd,
     announcing: HashMap<u64, Announcement>,
-    copies: HashMap<CopyId, Running>,
-    ended: Vec<Ended>,
-    /// To go on with, without waiting.
-    turns: Vec<CopyId>,
     next_announcement: u64,
-    buffer: Vec<u8>,
-}
-
-struct Running {
-    copy: Copy,
-    wait: Wait,
-    /// When it last moved anything.
-    moved: Instant,
-}
-
-/// A process that ended, and how far each of its outputs must come before that is told.
-struct Ended {
-    outputs: Vec<(CopyId, u64)>,
-    exit: Option<Exit>,
+    copies: Copies,
 }
 
 impl Inside {
     fn new(mover: Arc<Mover>, listener: OwnedFd, events: Arc<Events>) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &listener,
-            EventData::new_u64(LISTENER),
-            EventFlags::IN,
-        )?;
-        epoll::add(
-            &epoll,
-            &mover.waker,
-            EventData::new_u64(WAKER),
-            EventFlags::IN,
-        )?;
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        let fixed = [(&listener, LISTENER), (&mover.waker, WAKER)];
+        for (descriptor, name) in fixed {
+            epoll::add(&epoll, descriptor, EventData::new_u64(name), EventFlags::IN)?;
+        }
         Ok(Self {
             mover,
-            events,
+            copies: Copies::new(Arc::clone(&epoll), events),
             epoll,
             listener,
             announcing: HashMap::new(),
-            copies: HashMap::new(),
-            ended: Vec::new(),
-            turns: Vec::new(),
             next_announcement: u64::MAX,
-            buffer: Vec::new(),
         })
     }
 
@@ -198,34 +164,23 @@ impl Inside {
             for event in &ready {
                 self.woken(event.data.u64());
             }
-            for id in std::mem::take(&mut self.turns) {
-                self.advance(id);
-            }
-            self.tell();
+            self.copies.take_turns();
+            self.copies.tell();
             self.tidy();
         }
     }
 
     /// How long there is nothing to do unless something happens.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.turns.is_empty() {
+        if self.copies.has_turns() {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
         let unclaimed = self.mover.lock().streams.expire(now);
-        let announced = self
-            .announcing
-            .values()
-            .map(|one| one.since + SLOWEST_ANNOUNCEMENT)
-            .min();
-        let stalled = self.ended.iter().flat_map(|ended| &ended.outputs);
-        let stalled = stalled
-            .filter_map(|(id, _)| Some(self.copies.get(id)?.moved + STALLED))
-            .min();
-        let first = [unclaimed, announced, stalled]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let slowest = self.announcing.values().map(|one| one.since).min();
+        let announced = slowest.map(|since| since + SLOWEST_ANNOUNCEMENT);
+        let times = [unclaimed, announced, self.copies.patience_ends()];
+        let first = times.into_iter().flatten().min()?;
         Some(first.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
@@ -234,7 +189,7 @@ impl Inside {
             LISTENER => self.accept(),
             WAKER => self.obey(),
             id if self.announcing.contains_key(&id) => self.listen_to(id),
-            id => self.advance(CopyId(id)),
+            id => self.copies.advance(CopyId(id)),
         }
     }
 
@@ -252,8 +207,8 @@ impl Inside {
         let id = self.next_announcement;
         let flags = EventFlags::IN | EventFlags::ET;
         if epoll::add(&self.epoll, &connection, EventData::new_u64(id), flags).is_ok() {
-            self.announcing
-                .insert(id, Announcement::new(connection, Instant::now()));
+            let announcement = Announcement::new(connection, Instant::now());
+            self.announcing.insert(id, announcement);
             self.listen_to(id);
         }
     }
@@ -294,103 +249,12 @@ impl Inside {
         let orders = std::mem::take(&mut self.mover.lock().orders);
         for order in orders {
             match order {
-                Order::Start(id, copy) => self.start(id, copy),
-                Order::EndSoon(id) => {
-                    if let Some(running) = self.copies.get_mut(&id) {
-                        running.copy.end_soon();
-                        self.advance(id);
-                    }
-                }
-                Order::Stop(ids) => {
-                    // Closing takes them out of the epoll instance too.
-                    self.copies.retain(|id, _| !ids.contains(id));
-                }
-                Order::Ended(outputs, exit) => self.drain(&outputs, exit),
+                Order::Start(id, copy) => self.copies.start(id, copy),
+                Order::EndSoon(id) => self.copies.end_soon(id),
+                Order::Stop(ids) => self.copies.stop(&ids),
+                Order::Ended(outputs, exit) => self.copies.ended(&outputs, exit),
             }
         }
-    }
-
-    fn start(&mut self, id: CopyId, copy: Copy) {
-        let watch = |end: &OwnedFd, flags| {
-            let watched = epoll::add(
-                &self.epoll,
-                end.as_fd(),
-                EventData::new_u64(id.0),
-                flags | EventFlags::ET,
-            );
-            if let Err(error) = watched {
-                eprintln!("ringside-agent: cannot wait for a stream: {error}");
-            }
-        };
-        if let Some(source) = &copy.source {
-            watch(source, EventFlags::IN);
-        }
-        watch(&copy.sink, EventFlags::OUT);
-        let (wait, moved) = (Wait::Turn, Instant::now());
-        self.copies.insert(id, Running { copy, wait, moved });
-        self.advance(id);
-    }
-
-    fn advance(&mut self, id: CopyId) {
-        let Some(running) = self.copies.get_mut(&id) else {
-            return;
-        };
-        self.buffer.resize(CHUNK, 0);
-        let before = running.copy.total;
-        running.wait = running.copy.advance(&mut self.buffer);
-        if running.copy.total > before {
-            running.moved = Instant::now();
-        }
-        match running.wait {
-            Wait::Turn => self.turns.push(id),
-            Wait::Source | Wait::Sink => {}
-            // An input's end is the closing of its pipe. An output stays: its other direction is open, and
-            // the host is to read all before the connection goes.
-            Wait::Done if running.copy.kind() == Kind::Output => running.copy.rest(),
-            Wait::Done => {
-                self.copies.remove(&id);
-            }
-        }
-    }
-
-    /// A process has ended: all it wrote is in its pipes by now.
-    fn drain(&mut self, outputs: &[CopyId], exit: Exit) {
-        let now = Instant::now();
-        let mut until = Vec::new();
-        for &id in outputs {
-            self.advance(id);
-            if let Some(running) = self.copies.get_mut(&id) {
-                running.moved = now;
-                let backlog = match running.copy.backlog() {
-                    0 => TERMINAL_HOLDS,
-                    bytes => bytes,
-                };
-                until.push((id, running.copy.total + backlog));
-            }
-        }
-        self.ended.push(Ended {
-            outputs: until,
-            exit: Some(exit),
-        });
-    }
-
-    /// Tells of every ended process whose output is out.
-    fn tell(&mut self) {
-        let now = Instant::now();
-        for ended in &mut self.ended {
-            ended.outputs.retain(|(id, until)| {
-                self.copies.get(id).is_some_and(|running| {
-                    let sent = matches!(running.wait, Wait::Source | Wait::Done);
-                    !sent && running.copy.total < *until && now < running.moved + STALLED
-                })
-            });
-            if ended.outputs.is_empty()
-                && let Some(exit) = ended.exit.take()
-            {
-                self.events.exited(exit);
-            }
-        }
-        self.ended.retain(|ended| ended.exit.is_some());
     }
 
     /// Lets go of what is not needed while nothing moves.
@@ -398,10 +262,9 @@ impl Inside {
         let now = Instant::now();
         self.announcing
             .retain(|_, one| now < one.since + SLOWEST_ANNOUNCEMENT);
-        if self.copies.is_empty() && self.buffer.capacity() > 0 {
-            self.buffer = Vec::new();
-            self.copies.shrink_to_fit();
+        if self.announcing.is_empty() {
             self.announcing.shrink_to_fit();
         }
+        self.copies.tidy();
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Sandbox {
 /// What the guest is.
 pub(super) fn hello() -> HelloResponse {
     let system = rustix::system::sysinfo();
-    let memory = u64::from(system.mem_unit).saturating_mul(system.totalram.into());
+    let memory = u64::from(system.mem_unit).saturating_mul(system.totalram);
     let uptime = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let own = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();

@@ -83,7 +83,7 @@ fn block(serial: &str, storage: &Storage, options: &Options) -> Result<()> {
     let device = init::find_disk(serial)?;
     let (point, kind) = (&storage.mount_point, storage.filesystem.as_str());
     match kind {
-        "none" => return bind(&device.to_string_lossy(), point, options),
+        "none" => bind(&device.to_string_lossy(), point, options),
         "" => {
             let found = superblock::file_system(&device)
                 .with_context(|| format!("cannot read {}", device.display()))?

@@ -37,6 +37,12 @@ pub(crate) fn socket() -> Option<UnixStream> {
     Some(socket.into())
 }
 
+/// Undoes what the standard library does to signals when a program starts: what the helper starts inherits it.
+pub(crate) fn let_broken_pipes_kill() {
+    // SAFETY: the default action is no function of ours; nothing else changes signals in a helper.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Receives one descriptor that came along with a byte or more (unix(7), `SCM_RIGHTS`).
 pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};

@@ -17,7 +17,11 @@ use ringside_protocol::{port, stream};
 
 const BOOTS_WITHIN: Duration = Duration::from_secs(60);
 const DAEMON_STARTS_WITHIN: Duration = Duration::from_secs(20);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 const MEMORY_MIB: u32 = 512;
+
+/// The guest's network interface.
+pub(crate) const MAC: &str = "52:54:00:01:02:03";
 
 /// A running guest. It and its daemons end when it is dropped.
 pub(crate) struct Guest {
@@ -87,11 +91,13 @@ impl Guest {
         connection
             .write_all(format!("CONNECT {port}\n").as_bytes())
             .ok()?;
+        connection.set_read_timeout(Some(ANSWERS_WITHIN)).ok()?;
         let mut line = String::new();
         // Not a byte more than the line: what follows belongs to whoever talks next.
         BufReader::with_capacity(1, &connection)
             .read_line(&mut line)
             .ok()?;
+        connection.set_read_timeout(None).ok()?;
         line.starts_with("OK ").then_some(connection)
     }
 
@@ -107,7 +113,9 @@ impl Guest {
             .write_all(stream::announcement(name).unwrap().as_bytes())
             .unwrap();
         let mut answer = [0; stream::ACCEPTED.len()];
+        connection.set_read_timeout(Some(ANSWERS_WITHIN)).unwrap();
         connection.read_exact(&mut answer).unwrap();
+        connection.set_read_timeout(None).unwrap();
         assert_eq!(answer, stream::ACCEPTED.as_bytes(), "{name}");
         connection
     }
@@ -149,12 +157,13 @@ fn root_file_system(scratch: &Scratch) {
 
 const APPLETS: &str = "sh cat echo env false head id ip kill ls md5sum mkdir mount mv nc printf ps pwd rm seq \
                        sha256sum sleep stty sync touch true tty wc yes grep dd hostname cut mknod nproc readlink \
-                       find chmod date stat test tr sysctl tail umount trap ulimit";
+                       find chmod date stat test tr sed sysctl tail umount trap ulimit od";
 
 fn qemu(scratch: &Scratch, sockets: &[PathBuf; 2]) -> Daemon {
     let cache = Cache::open_default().unwrap();
     let kernel = Kernel::obtain(&cache).unwrap();
     let image = GuestImage::build(&cache, &kernel, &agent(), MODULES).unwrap();
+    let disk = disk(scratch);
     let [files, vsock] = sockets.each_ref().map(|path| path.display().to_string());
     Daemon::builder(need::program("qemu-system-x86_64").unwrap())
         .args([
@@ -191,6 +200,13 @@ fn qemu(scratch: &Scratch, sockets: &[PathBuf; 2]) -> Daemon {
         ])
         .args(["-chardev", &format!("socket,id=vsock,path={vsock}")])
         .args(["-device", "vhost-user-vsock-pci,chardev=vsock"])
+        .args([
+            "-blockdev",
+            &format!("driver=file,node-name=disk,filename={}", disk.display()),
+        ])
+        .args(["-device", "virtio-blk-pci,drive=disk,serial=disk-0"])
+        .args(["-netdev", "hubport,id=net,hubid=0", "-device"])
+        .arg(format!("virtio-net-pci,netdev=net,mac={MAC},romfile="))
         .args(["-device", "virtio-rng-pci"])
         .arg("-kernel")
         .arg(&image.vmlinux)
@@ -205,6 +221,14 @@ fn qemu(scratch: &Scratch, sockets: &[PathBuf; 2]) -> Daemon {
         .bound()
         .spawn()
         .unwrap()
+}
+
+/// An ext4 file system.
+fn disk(scratch: &Scratch) -> PathBuf {
+    let path = scratch.image("disk", 32 << 20).unwrap();
+    let mut make = std::process::Command::new(need::program("mkfs.ext4").unwrap());
+    assert!(make.arg("-q").arg(&path).status().unwrap().success());
+    path
 }
 
 /// The static agent, of the same profile as this test.

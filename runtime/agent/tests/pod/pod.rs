@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringside_protocol::agent::event::What;
 use ringside_protocol::agent::{
     ContainerRequest, CreateContainerRequest, Event, EventsRequest, ExecRequest, Exit,
-    ProcessRequest, SignalRequest, StartSandboxRequest, Storage, Streams,
+    ProcessRequest, SignalRequest, StartSandboxRequest, StatsResponse, Storage, Streams,
 };
 use serde_json::Value;
 use ttrpc::context::{Context, with_duration};
@@ -93,9 +93,14 @@ impl Pod {
     }
 
     pub(crate) fn create(&mut self, name: &str, spec: &Value) -> ttrpc::Result<Ends> {
+        self.create_on(name, spec, &[])
+    }
+
+    fn create_on(&mut self, name: &str, spec: &Value, storages: &[Storage]) -> ttrpc::Result<Ends> {
         let (streams, ends) = self.streams(spec["process"]["terminal"] == true);
         let mut request = CreateContainerRequest::new();
         request.container = name.to_owned();
+        request.storages = storages.to_vec();
         request.spec = spec.to_string().into_bytes();
         request.streams = Some(streams).into();
         self.guest.agent.create_container(patient(), &request)?;
@@ -108,14 +113,25 @@ impl Pod {
         exec: &str,
         process: &Value,
     ) -> ttrpc::Result<Ends> {
+        let (request, ends) = self.exec_request(container, exec, process);
+        self.guest.agent.exec(patient(), &request)?;
+        Ok(ends)
+    }
+
+    /// What would start a further process, and its streams.
+    pub(crate) fn exec_request(
+        &mut self,
+        container: &str,
+        exec: &str,
+        process: &Value,
+    ) -> (ExecRequest, Ends) {
         let (streams, ends) = self.streams(process["terminal"] == true);
         let mut request = ExecRequest::new();
         request.container = container.to_owned();
         request.exec = exec.to_owned();
         request.process = process.to_string().into_bytes();
         request.streams = Some(streams).into();
-        self.guest.agent.exec(patient(), &request)?;
-        Ok(ends)
+        (request, ends)
     }
 
     /// Runs a process in a container to its end.
@@ -139,6 +155,36 @@ impl Pod {
         let output = self.finish(name, "", ends);
         self.delete(name);
         output
+    }
+
+    /// The same with storages of its own.
+    pub(crate) fn container_on(
+        &mut self,
+        name: &str,
+        spec: &Value,
+        storages: &[Storage],
+    ) -> Output {
+        let ends = self.create_on(name, spec, storages).unwrap();
+        self.guest
+            .agent
+            .start_container(patient(), &container(name))
+            .unwrap();
+        let output = self.finish(name, "", ends);
+        self.delete(name);
+        output
+    }
+
+    /// Waits until a container's statistics are as they are to be.
+    pub(crate) fn wait_for(&self, name: &str, is_so: impl Fn(&StatsResponse) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.guest.agent.stats(patient(), &container(name)).unwrap();
+            if is_so(&stats) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{stats}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Everything a process says until it has ended.
@@ -212,9 +258,21 @@ impl Pod {
     }
 }
 
+/// Reads one line of a process's output, which must be this.
+pub(crate) fn read_line(stream: &mut UnixStream, expected: &str) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    assert_eq!(String::from_utf8_lossy(&line), expected);
+}
+
+/// A stream may be silent for as long as another of its process's is busy.
 fn read_all(mut stream: UnixStream) -> String {
     let mut bytes = Vec::new();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE * 4)).unwrap();
     stream.read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }

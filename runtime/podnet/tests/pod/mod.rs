@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::frontend::net::{Header, Receive, Transmit};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures};
@@ -111,7 +111,7 @@ impl Pod {
         names
     }
 
-    /// Whether an address answers the node, once and not twice.
+    /// Whether an address answers the node at once, and once, not twice.
     pub fn answers(&self, address: &str) -> bool {
         let ping = lab::need::program("ping").unwrap();
         let mut command = Command::new(ping);
@@ -120,6 +120,15 @@ impl Pod {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(!said.contains("DUP!"), "two answer: {said}");
         said.contains("3 received")
+    }
+
+    /// Fails unless an address answers soon: the machine may be busy, and a bridge hears of a carrier
+    /// late.
+    pub fn assert_answers(&self, address: &str) {
+        let deadline = Instant::now() + SOON;
+        while !self.answers(address) {
+            assert!(Instant::now() < deadline, "{address} does not answer");
+        }
     }
 }
 

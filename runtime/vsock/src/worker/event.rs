@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vhost_daemon::worker::Context;
+use vhost_daemon::worker::{Context, WatchId};
 
 use crate::switchboard::Switchboard;
 
@@ -13,17 +13,28 @@ const TRANSPORT_RESET: [u8; 4] = 0_u32.to_le_bytes();
 
 /// The worker of the event queue.
 pub struct Event {
-    /// What all threads share.
-    pub switchboard: Arc<Switchboard>,
+    switchboard: Arc<Switchboard>,
+    due: Option<WatchId>,
 }
 
 impl Event {
-    pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
-        cx.watch(&self.switchboard.reset.wakeup).map(drop)
+    /// For the connections of `switchboard`.
+    pub fn new(switchboard: Arc<Switchboard>) -> Self {
+        Self {
+            switchboard,
+            due: None,
+        }
     }
 
-    pub(super) fn ready(&mut self) {
-        self.switchboard.reset.wakeup.clear();
+    pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
+        self.due = Some(cx.watch(&self.switchboard.reset.wakeup)?);
+        Ok(())
+    }
+
+    pub(super) fn ready(&mut self, watch: WatchId) {
+        if self.due == Some(watch) {
+            self.switchboard.reset.wakeup.clear();
+        }
     }
 
     /// Buffers are of use only for an event.

@@ -56,7 +56,7 @@ impl QueueWorker for VsockWorker {
         match self {
             Self::Receive(queue) => queue.ready(watch),
             Self::Transmit(queue) => queue.ready(watch),
-            Self::Event(queue) => queue.ready(),
+            Self::Event(queue) => queue.ready(watch),
         }
     }
 

@@ -69,6 +69,7 @@ impl Receive {
                 Err(error) => {
                     cx.backend_error("a program cannot be let in", &error);
                     cx.wake_after(PAUSE);
+                    self.look_again = true;
                     return;
                 }
             }

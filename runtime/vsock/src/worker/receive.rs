@@ -33,8 +33,11 @@ pub struct Receive {
     /// Connections whose sockets may have bytes, each once.
     ready: VecDeque<Arc<Connection>>,
     arrivals: Option<WatchId>,
+    mail: Option<WatchId>,
     /// Epoll may have something to tell.
     pub(super) look: bool,
+    /// Programs could not be let in: they are still there in the next turn.
+    pub(super) look_again: bool,
     /// The guest has too few buffers for what there is.
     lacking: bool,
     pub(super) events: Vec<epoll::Event>,
@@ -50,7 +53,9 @@ impl Receive {
             answers: VecDeque::new(),
             ready: VecDeque::new(),
             arrivals: None,
+            mail: None,
             look: true,
+            look_again: false,
             lacking: false,
             events: Vec::with_capacity(MOST_EVENTS),
         }
@@ -59,7 +64,7 @@ impl Receive {
     pub(super) fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
         let index = cx.queue().next_avail();
         self.switchboard.started(Side::Receive, index);
-        cx.watch(&self.switchboard.mailbox.arrived)?;
+        self.mail = Some(cx.watch(&self.switchboard.mailbox.arrived)?);
         self.arrivals = Some(cx.watch(self.switchboard.arrivals())?);
         self.answers = self.switchboard.mailbox.take_kept();
         // What an earlier worker knew of their sockets is lost: try all.
@@ -73,7 +78,7 @@ impl Receive {
     pub(super) fn ready(&mut self, watch: WatchId) {
         if self.arrivals == Some(watch) {
             self.look = true;
-        } else {
+        } else if self.mail == Some(watch) {
             self.switchboard.mailbox.arrived.clear();
         }
     }
@@ -92,15 +97,14 @@ impl Receive {
 
     /// Sends a batch of packets or so; returns how many.
     pub(super) fn turn(&mut self, cx: &mut Context<()>) -> usize {
-        if std::mem::take(&mut self.look) {
+        if std::mem::take(&mut self.look) | std::mem::take(&mut self.look_again) {
             self.look_around(cx);
         }
         self.lacking = false;
         let mut sent = 0;
         while sent < Context::<()>::BATCH && !self.lacking {
-            if self.answers.is_empty() {
-                self.collect();
-            }
+            // Posts that turn out to need nothing must not hide those behind them.
+            while self.answers.is_empty() && self.collect() {}
             if !self.answers.is_empty() {
                 sent += self.answer(cx);
             } else if let Some(connection) = self.ready.pop_front() {
@@ -115,16 +119,17 @@ impl Receive {
         }
     }
 
-    /// Takes the next post.
-    fn collect(&mut self) {
+    /// Takes the next post; whether there was one.
+    fn collect(&mut self) -> bool {
         match self.switchboard.mailbox.take() {
-            None => {}
+            None => return false,
             Some(Post::Reset(header)) => {
                 self.counts.resets.add(1);
                 self.answers.push_back(Answer::Bare(header));
             }
             Some(Post::Due(connection)) => self.collect_due(&connection),
         }
+        true
     }
 
     fn collect_due(&mut self, connection: &Arc<Connection>) {

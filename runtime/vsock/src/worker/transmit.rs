@@ -27,6 +27,7 @@ pub struct Transmit {
     switchboard: Arc<Switchboard>,
     counts: Counts,
     departures: Option<WatchId>,
+    emptied: Option<WatchId>,
     /// Epoll may know of sockets with room.
     look: bool,
     events: Vec<epoll::Event>,
@@ -39,6 +40,7 @@ impl Transmit {
             switchboard,
             counts,
             departures: None,
+            emptied: None,
             look: true,
             events: Vec::with_capacity(MOST_EVENTS),
         }
@@ -48,14 +50,14 @@ impl Transmit {
         let index = cx.queue().next_avail();
         self.switchboard.started(Side::Transmit, index);
         self.departures = Some(cx.watch(self.switchboard.departures())?);
-        cx.watch(&self.switchboard.mailbox.emptied)?;
+        self.emptied = Some(cx.watch(&self.switchboard.mailbox.emptied)?);
         Ok(())
     }
 
     pub(super) fn ready(&mut self, watch: WatchId) {
         if self.departures == Some(watch) {
             self.look = true;
-        } else {
+        } else if self.emptied == Some(watch) {
             self.switchboard.mailbox.emptied.clear();
         }
     }
@@ -134,27 +136,33 @@ impl Transmit {
         header: &Header,
         payload: Buffers,
     ) -> Result<(), Fault> {
-        let known = self.switchboard.find(packet.key);
-        let Some(connection) = known else {
-            if packet.op == Op::Request {
-                self.open(cx, packet, header);
-            } else {
-                self.reset(header);
-            }
-            return Ok(());
-        };
+        match self.switchboard.find(packet.key) {
+            Some(connection) => return self.act_on(cx, &connection, packet, payload),
+            None if packet.op == Op::Request => self.open(cx, packet, header),
+            None => self.reset(header),
+        }
+        Ok(())
+    }
+
+    fn act_on(
+        &mut self,
+        cx: &mut Context<()>,
+        connection: &Arc<Connection>,
+        packet: &Packet,
+        payload: Buffers,
+    ) -> Result<(), Fault> {
         if connection.learn_credit(packet.credit) {
-            self.post(&connection, due::READ);
+            self.post(connection, due::READ);
         }
         let mut out = connection.outbound();
         let done = match packet.op {
             Op::Response if !out.accepted => {
-                self.accept(&connection, &mut out);
+                self.accept(connection, &mut out);
                 Ok(())
             }
             Op::Reset => {
                 self.counts.resets.add(1);
-                self.give_up(&connection, &mut out);
+                self.give_up(connection, &mut out);
                 return Ok(());
             }
             Op::Data if out.accepted && out.shut & SEND == 0 => {
@@ -168,13 +176,13 @@ impl Transmit {
             }
             Op::CreditUpdate => Ok(()),
             Op::CreditRequest => {
-                self.post(&connection, due::CREDIT);
+                self.post(connection, due::CREDIT);
                 Ok(())
             }
             op => Err(Fault::OutOfPlace(op)),
         };
         if done.is_ok() {
-            self.settle(cx, &connection, &mut out);
+            self.settle(cx, connection, &mut out);
         }
         done
     }

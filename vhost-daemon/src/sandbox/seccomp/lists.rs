@@ -88,6 +88,7 @@ const ANY_THREAD: &[Call] = &[
     Call::any(libc::SYS_madvise, "allocator, a thread's stack at its end"),
     Call::any(libc::SYS_brk, "allocator"),
     Call::any(libc::SYS_getrandom, "keys of hash tables"),
+    Call::any(libc::SYS_geteuid, "whether who gives orders may"),
     Call::any(
         libc::SYS_clock_gettime,
         "times, where the vDSO has no clock",

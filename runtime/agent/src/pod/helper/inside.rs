@@ -10,8 +10,10 @@ use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt, create_cgro
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 
+use super::filtered::{self, Filtered};
 use super::{JOBS, Job, Outcome};
 use crate::pod::layout;
 use crate::sys;
@@ -22,6 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         eprintln!("ringside-agent: `helper` is how the agent calls itself, not for use by hand");
         return ExitCode::FAILURE;
     };
+    sys::helper::let_broken_pipes_kill();
     let outcome = match act(arguments) {
         Ok(pid) => Outcome::Done(pid),
         Err(error) if is_invalid(&error) => Outcome::Invalid(chain(&error)),
@@ -94,7 +97,19 @@ fn start(id: &str) -> Result<u32> {
 }
 
 fn exec(id: &str, process: &Path, console: &str) -> Result<u32> {
+    let spec = Spec::load(layout::bundle(id).join("config.json"))?;
+    let filter = filtered::of(&spec);
+    filtered::change(process, |process| {
+        // The library takes a present `false` for a `true` in one place.
+        if process.no_new_privileges() == Some(false) {
+            process.set_no_new_privileges(None);
+        }
+        if filter.is_some() {
+            filtered::allow_loading(process);
+        }
+    })?;
     let pid = builder(id, console)?
+        .with_executor(Filtered(filter))
         .as_tenant()
         .with_detach(true)
         .with_process(Some(process))
