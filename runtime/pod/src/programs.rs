@@ -58,12 +58,6 @@ pub const LAB_INIT: Program = Program {
     variable: "RINGSIDE_LAB_INIT",
     must_be_static: true,
 };
-/// Our machine monitor.
-pub const VMM: Program = Program {
-    name: "ringside-vmm",
-    variable: "RINGSIDE_VMM",
-    must_be_static: false,
-};
 /// QEMU.
 pub const QEMU: Program = Program {
     name: "qemu-system-x86_64",

@@ -4,25 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use ringside_config::{Hypervisor, Machine, Settings};
 use ringside_pod::{HypervisorChoice, PodConfig, PodError, directory, spec};
 use sha2::{Digest, Sha256};
 
 /// Memory that the guest's kernel, the agent and page tables take of a machine.
 const OVERHEAD: u64 = 192 << 20;
-/// A machine's memory when nothing limits its containers.
-const MEMORY: u64 = 512 << 20;
-/// Processors when nothing limits its containers.
-const CPUS: u8 = 1;
-const MOST_CPUS: u8 = 64;
+const MOST_CPUS: i64 = 64;
 const MIB: u64 = 1 << 20;
+/// Memory of a machine at most, where the configuration sets no limit.
+const MOST_MEMORY: u64 = 1 << 40;
 
 /// Longest name of a pod's directory that leaves room for its sockets' names in a socket's path.
 const LONGEST_NAME: usize = 64;
-
-/// Annotations of ours: a machine's memory in bytes or MiB ("768M"), its processors, its hypervisor.
-const OUR_MEMORY: &str = "io.ringside.memory";
-const OUR_CPUS: &str = "io.ringside.cpus";
-const OUR_HYPERVISOR: &str = "io.ringside.hypervisor";
 
 /// containerd's CRI tells a sandbox what its containers will be limited to (KEP 2570's annotations).
 const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
@@ -63,60 +57,58 @@ pub(crate) fn read_annotations(bundle: &Path) -> Result<HashMap<String, String>,
     Ok(annotations(&spec::read(bundle)?))
 }
 
-/// What the pod of this first container shall be.
-pub(crate) fn pod_config(name: String, spec: &Spec) -> PodConfig {
+/// What the pod of this first container shall be, by the host's configuration and its annotations.
+///
+/// # Errors
+/// When the configuration or an annotation of ours says something that cannot be.
+pub(crate) fn pod_config(
+    name: String,
+    spec: &Spec,
+    host: &Settings,
+) -> Result<PodConfig, ringside_config::Error> {
     let annotations = annotations(spec);
+    let pairs = annotations
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()));
+    let config = host.with_annotations(pairs)?.into_config();
     let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
-    PodConfig {
+    Ok(PodConfig {
         name,
         root: pods_root(),
         hostname: hostname.unwrap_or_else(|| "ringside".to_owned()),
-        cpus: cpus(spec, &annotations),
-        memory: memory(spec, &annotations),
-        hypervisor: match annotations.get(OUR_HYPERVISOR).map(String::as_str) {
-            Some("qemu") => HypervisorChoice::Qemu,
-            Some("ringside-vmm") => HypervisorChoice::Ringside,
-            _ => HypervisorChoice::Auto,
+        cpus: cpus(spec, &annotations)
+            .unwrap_or(u8::try_from(config.machine.cpus.get()).unwrap_or(1)),
+        memory: memory(spec, &annotations, &config.machine),
+        hypervisor: match config.hypervisor {
+            Hypervisor::Auto => HypervisorChoice::Auto,
+            Hypervisor::Vmm => HypervisorChoice::Ringside,
+            Hypervisor::Qemu => HypervisorChoice::Qemu,
         },
         network_namespace: spec::network_namespace(spec),
         sysctls: BTreeMap::new(),
-    }
+    })
 }
 
-fn memory(spec: &Spec, annotations: &HashMap<String, String>) -> u64 {
-    let ours = annotations.get(OUR_MEMORY).and_then(|text| size(text));
+fn memory(spec: &Spec, annotations: &HashMap<String, String>, machine: &Machine) -> u64 {
     let sandbox = annotations
         .get(SANDBOX_MEMORY)
         .and_then(|it| it.parse().ok());
     let resources = spec.linux().as_ref().and_then(|it| it.resources().as_ref());
     let own = resources.and_then(|it| it.memory().as_ref()?.limit());
     let own = own.and_then(|it| u64::try_from(it).ok());
-    let limit = sandbox.filter(|it| *it > 0).or(own).filter(|it| *it > 0);
+    let limit = sandbox.filter(|it| *it > 0).or(own).unwrap_or(0);
     // A limit above the usual size asks for more; one below does not make the machine too small.
-    let limited = limit.map(|it| it.saturating_add(OVERHEAD).max(MEMORY));
-    let memory = ours.or(limited).unwrap_or(MEMORY);
-    memory.clamp(128 * MIB, 1 << 40).next_multiple_of(MIB)
-}
-
-fn size(text: &str) -> Option<u64> {
-    let (number, unit) = match text.strip_suffix(['M', 'm']) {
-        Some(number) => (number, MIB),
-        None => match text.strip_suffix(['G', 'g']) {
-            Some(number) => (number, MIB << 10),
-            None => (text, 1),
-        },
+    let memory = match limit {
+        0 => machine.memory.0,
+        limit => limit.saturating_add(OVERHEAD).max(machine.memory.0),
     };
-    number.parse::<u64>().ok()?.checked_mul(unit)
+    let most = machine.max_memory.map_or(MOST_MEMORY, |it| it.0);
+    memory.min(most).next_multiple_of(MIB)
 }
 
-fn cpus(spec: &Spec, annotations: &HashMap<String, String>) -> u8 {
+/// Processors that a quota asks for.
+fn cpus(spec: &Spec, annotations: &HashMap<String, String>) -> Option<u8> {
     let number = |name: &str| annotations.get(name).and_then(|it| it.parse::<i64>().ok());
-    if let Some(ours) = annotations
-        .get(OUR_CPUS)
-        .and_then(|it| it.parse::<u8>().ok())
-    {
-        return ours.clamp(1, MOST_CPUS);
-    }
     let resources = spec.linux().as_ref().and_then(|it| it.resources().as_ref());
     let own = resources.and_then(|it| it.cpu().as_ref());
     let quota = number(SANDBOX_QUOTA).or_else(|| own?.quota());
@@ -124,10 +116,9 @@ fn cpus(spec: &Spec, annotations: &HashMap<String, String>) -> u8 {
     match (quota, period) {
         (Some(quota @ 1..), Some(period @ 1..)) => {
             let whole = quota.saturating_add(period - 1) / period;
-            let cpus = u8::try_from(whole).unwrap_or(MOST_CPUS);
-            cpus.clamp(CPUS, MOST_CPUS)
+            u8::try_from(whole.clamp(1, MOST_CPUS)).ok()
         }
-        _ => CPUS,
+        _ => None,
     }
 }
 
@@ -143,25 +134,28 @@ mod tests {
             "annotations": annotations,
             "linux": {"resources": resources}
         });
-        pod_config("p".into(), &serde_json::from_value(spec).unwrap())
+        let spec = serde_json::from_value(spec).unwrap();
+        pod_config("p".into(), &spec, &Settings::default()).unwrap()
     }
 
     #[test]
     fn limits_become_a_machine() {
         let usual = config(json!({}), json!({}));
-        assert_eq!((usual.memory, usual.cpus), (512 << 20, 1));
         let big =
-            json!({"memory": {"limit": 1u64 << 30}, "cpu": {"quota": 250_000, "period": 100_000}});
+            json!({"memory": {"limit": 4u64 << 30}, "cpu": {"quota": 250_000, "period": 100_000}});
         let big = config(big, json!({}));
-        assert_eq!((big.memory, big.cpus), ((1 << 30) + OVERHEAD, 3));
-        let none = config(
-            json!({"memory": {"limit": -1}, "cpu": {"quota": -1, "period": 100_000}}),
-            json!({}),
-        );
-        assert_eq!((none.memory, none.cpus), (512 << 20, 1));
-        let ours = json!({OUR_MEMORY: "300M", OUR_CPUS: "2", SANDBOX_MEMORY: "1"});
-        let ours = config(json!({}), ours);
-        assert_eq!((ours.memory, ours.cpus), (300 << 20, 2));
+        assert_eq!((big.memory, big.cpus), ((4 << 30) + OVERHEAD, 3));
+        let none = json!({"memory": {"limit": -1}, "cpu": {"quota": -1, "period": 100_000}});
+        let none = config(none, json!({}));
+        assert_eq!((none.memory, none.cpus), (usual.memory, usual.cpus));
+        let ours = json!({"io.ringside.machine.memory": "300M", "io.ringside.machine.cpus": "2"});
+        let spec = json!({"ociVersion": "1.0.2", "annotations": ours});
+        let spec = serde_json::from_value(spec).unwrap();
+        match pod_config("p".into(), &spec, &Settings::default()) {
+            Ok(ours) => assert_eq!((ours.memory, ours.cpus), (300 << 20, 2)),
+            // The host may not allow it, and says so by the key's name.
+            Err(error) => assert!(error.to_string().contains("machine."), "{error}"),
+        }
     }
 
     #[test]

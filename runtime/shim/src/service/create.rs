@@ -9,8 +9,9 @@ use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::ttrpc::{Code, Error};
 use containerd_shim::util::mount_rootfs;
 use oci_spec::runtime::{ContainerState, Spec};
+use ringside_config::Settings;
 use ringside_pod::spec::{self, Plan};
-use ringside_pod::{Pod, PodError, cleanup, hook};
+use ringside_pod::{Pod, PodError, chain, cleanup, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -145,7 +146,9 @@ impl Shared {
         let name = bundle::pod_name(&self.namespace, id);
         // This process alone has the pod's address: what is there under its name was left by a dead one.
         cleanup::remove(&bundle::pods_root(), &name).map_err(failure)?;
-        let started = Pod::start(bundle::pod_config(name, spec)).await;
+        let config = Settings::load().and_then(|host| bundle::pod_config(name, spec, &host));
+        let config = config.map_err(|error| status(Code::INVALID_ARGUMENT, chain(&error)))?;
+        let started = Pod::start(config).await;
         let (pod, events) = started.map_err(failure)?;
         let pod = Arc::new(pod);
         *state = PodState::Runs(Arc::clone(&pod));
