@@ -14,7 +14,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo"
 PACKAGES := \
 	acl acpica-tools attr apache2-utils build-essential busybox-static ca-certificates containerd cpio curl dpkg-dev \
 	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
-	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils socat strace tar uidmap \
+	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils runc socat strace tar uidmap umoci \
 	user-mode-linux util-linux xz-utils zstd
 
 # What building a kernel needs beyond that.

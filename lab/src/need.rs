@@ -58,6 +58,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
     ("cpio", "cpio"),
+    ("ctr", "containerd"),
     ("fio", "fio"),
     ("git", "git"),
     ("iasl", "acpica-tools"),
@@ -75,6 +76,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-storage-daemon", "qemu-system-common"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("tc", "iproute2"),
+    ("umoci", "umoci"),
     ("virtiofsd", "qemu-system-common"),
 ];
 

@@ -11,10 +11,9 @@ pub mod check;
 pub mod configuration;
 pub mod disk_image;
 pub mod environment;
-pub mod hypervisor;
-pub mod kvm;
 pub mod network;
 pub mod options;
-pub mod programs;
 pub mod run;
 mod sys;
+
+pub use ringside_pod::{hypervisor, kvm, programs};

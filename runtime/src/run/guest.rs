@@ -61,7 +61,8 @@ impl Builder<'_> {
             ports,
             file_systems: devices.file_systems,
             disks: devices.disks,
-            network: devices.network,
+            networks: devices.network.into_iter().collect(),
+            vsock: None,
         })
     }
 

@@ -1,4 +1,4 @@
-//! System calls without a safe wrapper. All of the crate's unsafe code is here and in `kvm`.
+//! System calls without a safe wrapper. All of the crate's unsafe code is here.
 
 #![allow(
     unsafe_code,

@@ -31,8 +31,13 @@ impl Hypervisor for Qemu {
         self.add_board(&mut arguments, machine);
         add_console_and_ports(&mut arguments, machine);
         add_file_systems_and_disks(&mut arguments, machine);
-        if let Some(network) = &machine.network {
-            self.add_network(&mut arguments, network);
+        for (index, network) in machine.networks.iter().enumerate() {
+            self.add_network(&mut arguments, index, network);
+        }
+        if let Some(vsock) = &machine.vsock {
+            let path = escaped(&vsock.socket);
+            arguments.prefixed("-chardev", "socket,id=vsock,path=", &path);
+            arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock");
         }
         let mut command = Command::new(&self.program);
         command.args(arguments.0);
@@ -67,18 +72,20 @@ impl Qemu {
         arguments.option("-append", &machine.command_line);
     }
 
-    fn add_network(&self, arguments: &mut Arguments, network: &NetworkDevice) {
+    fn add_network(&self, arguments: &mut Arguments, index: usize, network: &NetworkDevice) {
         let pairs = network.queue_pairs;
         match &network.backend {
             NetworkBackend::VhostUser(socket) => {
-                arguments.prefixed("-chardev", "socket,id=net0,path=", &escaped(socket));
-                let back_end = format!("vhost-user,id=net,chardev=net0,queues={pairs}");
+                let chardev = format!("socket,id=nets{index},path=");
+                arguments.prefixed("-chardev", &chardev, &escaped(socket));
+                let back_end =
+                    format!("vhost-user,id=net{index},chardev=nets{index},queues={pairs}");
                 arguments.option("-netdev", back_end);
             }
             NetworkBackend::Tap(queues) => {
                 let fds: Vec<_> = queues.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
                 let name = if fds.len() > 1 { "fds" } else { "fd" };
-                let back_end = format!("tap,id=net,vhost=off,{name}={}", fds.join(":"));
+                let back_end = format!("tap,id=net{index},vhost=off,{name}={}", fds.join(":"));
                 arguments.option("-netdev", back_end);
             }
         }
@@ -88,7 +95,7 @@ impl Qemu {
         arguments.option(
             "-device",
             format!(
-                "virtio-net-pci,netdev=net,romfile=,mq={multi_queue},vectors={vectors},mac={}",
+                "virtio-net-pci,netdev=net{index},romfile=,mq={multi_queue},vectors={vectors},mac={}",
                 network.mac
             ),
         );
@@ -130,7 +137,8 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
         );
         arguments.option(
             "-device",
-            format!("vhost-user-fs-pci,chardev={id},tag={tag}"),
+            // A longer queue lets a request carry a megabyte.
+            format!("vhost-user-fs-pci,chardev={id},tag={tag},queue-size=1024"),
         );
     }
     for (index, disk) in machine.disks.iter().enumerate() {
@@ -186,7 +194,7 @@ impl Arguments {
 mod tests {
     use std::fs::File;
 
-    use super::super::{DiskDevice, FileSystem};
+    use super::super::{DiskDevice, FileSystem, VsockDevice};
     use super::*;
 
     fn machine() -> Machine {
@@ -207,10 +215,14 @@ mod tests {
                 socket: "/d".into(),
                 queues: 2,
             }],
-            network: Some(NetworkDevice {
+            networks: vec![NetworkDevice {
                 backend: NetworkBackend::VhostUser("/n".into()),
                 mac: "52:54:00:00:02:02".into(),
                 queue_pairs: 2,
+            }],
+            vsock: Some(VsockDevice {
+                socket: "/v".into(),
+                cid: 3,
             }),
         }
     }
@@ -230,9 +242,10 @@ mod tests {
         for part in [
             "-smp 3 -m 268435456B",
             "-chardev socket,id=console,fd=",
-            "socket,id=fs0,path=/fs,,1 -device vhost-user-fs-pci,chardev=fs0,tag=root",
+            "socket,id=fs0,path=/fs,,1 -device vhost-user-fs-pci,chardev=fs0,tag=root,",
             "socket,id=disk0,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
-            "vhost-user,id=net,chardev=net0,queues=2",
+            "vhost-user,id=net0,chardev=nets0,queues=2",
+            "socket,id=vsock,path=/v -device vhost-user-vsock-pci,chardev=vsock",
             "mq=on,vectors=0",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");

@@ -2,6 +2,7 @@
 
 mod accelerator;
 mod qemu;
+mod vmm;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::process::Command;
 
 pub use accelerator::Accelerator;
 pub use qemu::Qemu;
+pub use vmm::RingsideVmm;
 
 /// Everything a hypervisor needs to know about a machine. Devices are sockets: whoever serves
 /// them stands on the other side.
@@ -34,8 +36,10 @@ pub struct Machine {
     pub file_systems: Vec<FileSystem>,
     /// vhost-user disks, in the guest's order.
     pub disks: Vec<DiskDevice>,
-    /// The network interface.
-    pub network: Option<NetworkDevice>,
+    /// Network interfaces, in the guest's order.
+    pub networks: Vec<NetworkDevice>,
+    /// The vhost-user vsock device.
+    pub vsock: Option<VsockDevice>,
 }
 
 /// A virtio-serial port on one end of a socket pair.
@@ -65,7 +69,16 @@ pub struct DiskDevice {
     pub queues: u8,
 }
 
-/// The network interface.
+/// Sockets between host and guest.
+#[derive(Debug)]
+pub struct VsockDevice {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The guest's number (virtio 1.2, section 5.10.4).
+    pub cid: u64,
+}
+
+/// A network interface.
 #[derive(Debug)]
 pub struct NetworkDevice {
     /// Who serves it.
@@ -85,17 +98,28 @@ pub enum NetworkBackend {
     Tap(Vec<OwnedFd>),
 }
 
+impl NetworkBackend {
+    /// The daemon's socket, if there is a daemon.
+    #[must_use]
+    pub fn socket(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::VhostUser(socket) => Some(socket),
+            Self::Tap(_) => None,
+        }
+    }
+}
+
 impl Machine {
     /// The descriptors the hypervisor inherits.
     pub fn inherited(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        let taps = match &self.network {
-            Some(NetworkDevice {
-                backend: NetworkBackend::Tap(queues),
-                ..
-            }) => queues.as_slice(),
-            _ => &[],
-        };
+        let taps = self.networks.iter().flat_map(|network| {
+            let queues: &[OwnedFd] = match &network.backend {
+                NetworkBackend::Tap(queues) => queues,
+                NetworkBackend::VhostUser(_) => &[],
+            };
+            queues
+        });
         self.ports
             .iter()
             .map(|port| &port.socket)

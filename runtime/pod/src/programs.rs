@@ -40,6 +40,12 @@ pub const VSOCK: Program = Program {
     variable: "RINGSIDE_VSOCK",
     must_be_static: false,
 };
+/// Our VMM.
+pub const VMM: Program = Program {
+    name: "ringside-vmm",
+    variable: "RINGSIDE_VMM",
+    must_be_static: false,
+};
 /// The guest's first process.
 pub const AGENT: Program = Program {
     name: "ringside-agent",
@@ -51,12 +57,6 @@ pub const LAB_INIT: Program = Program {
     name: "ringside-lab-init",
     variable: "RINGSIDE_LAB_INIT",
     must_be_static: true,
-};
-/// Our machine monitor.
-pub const VMM: Program = Program {
-    name: "ringside-vmm",
-    variable: "RINGSIDE_VMM",
-    must_be_static: false,
 };
 /// QEMU.
 pub const QEMU: Program = Program {

@@ -1,0 +1,144 @@
+//! A pod's own directory of sockets, logs and the directory it shares with its guest.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::PodError;
+
+/// Where pods of root have their directories.
+pub const ROOT: &str = "/run/ringside/pods";
+
+/// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// A directory that only this user can enter.
+#[derive(Debug, Clone)]
+pub struct PodDirectory {
+    path: PathBuf,
+}
+
+impl PodDirectory {
+    /// Makes `root/name`, mode 0700.
+    ///
+    /// # Errors
+    /// When the pod's name is no file name, or the directory exists or cannot be made.
+    pub fn create(root: &Path, name: &str) -> Result<Self, PodError> {
+        let directory = Self::at(root, name)?;
+        let private = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o700));
+        fs::create_dir_all(root)
+            .and_then(|()| private(root))
+            .map_err(PodError::file("make", root))?;
+        fs::create_dir(&directory.path)
+            .and_then(|()| private(&directory.path))
+            .map_err(PodError::file("make", &directory.path))?;
+        Ok(directory)
+    }
+
+    /// The directory of a pod, whether it exists or not.
+    ///
+    /// # Errors
+    /// When the pod's name is no file name.
+    pub fn at(root: &Path, name: &str) -> Result<Self, PodError> {
+        if !is_name(name) {
+            return Err(PodError::Name(name.to_owned()));
+        }
+        Ok(Self {
+            path: root.join(name),
+        })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The directory that the guest sees.
+    #[must_use]
+    pub fn shared(&self) -> PathBuf {
+        self.file("shared")
+    }
+
+    /// Where the log of a part is.
+    #[must_use]
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.file(&format!("{part}.log"))
+    }
+
+    /// Path for a socket, short enough to be one.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn socket(&self, name: &str) -> Result<PathBuf, PodError> {
+        let path = self.file(name);
+        let length = path.as_os_str().len();
+        if length > LONGEST_SOCKET_PATH {
+            return Err(PodError::LongSocket { path, length });
+        }
+        Ok(path)
+    }
+
+    /// Removes it. The shared directory must be empty: what is mounted there is not ours to remove.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove(&self) -> Result<(), PodError> {
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(PodError::file("read", &self.path))?,
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory {
+                fs::remove_dir(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(PodError::file("remove", &path))?;
+        }
+        fs::remove_dir(&self.path).map_err(PodError::file("remove", &self.path))
+    }
+}
+
+/// Whether a pod or a container can be called this: it becomes a file name.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_lead_elsewhere() {
+        for name in ["", ".", "..", ".x", "a/b", "a b", "\u{17e}"] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(is_name("default-a_b.c"));
+    }
+
+    #[test]
+    fn only_what_is_empty_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "pod").unwrap();
+        fs::create_dir_all(directory.shared().join("precious")).unwrap();
+        fs::write(directory.log("x"), "y").unwrap();
+        assert!(directory.remove().is_err());
+        assert!(directory.shared().join("precious").exists());
+        fs::remove_dir(directory.shared().join("precious")).unwrap();
+        directory.remove().unwrap();
+        assert!(!directory.path().exists());
+        directory.remove().unwrap();
+    }
+}

@@ -1,0 +1,37 @@
+//! A pod in a virtual machine of its own.
+//!
+//! [`Pod::start`] makes a [run directory](directory), starts the daemons and the hypervisor that
+//! the machine is made of ([`parts`], [`hypervisor`]) and talks to the agent in the guest
+//! ([`agent`], [`stream`]). What containers see of the host is bind-mounted below one shared
+//! directory ([`share`]); [`spec`] turns the OCI specification that a container engine wrote for
+//! this host into one for the guest. [`cleanup`] removes what a killed owner left behind.
+//!
+//! The owner of a pod is single-threaded as far as parts are concerned: the kernel kills a part
+//! when the thread that started it ends, so [`Pod::start`] must run on a thread that lives as long
+//! as the pod, as tokio's `current_thread` runtime does.
+
+pub mod agent;
+pub mod cleanup;
+mod daemons;
+pub mod directory;
+mod error;
+mod event;
+pub mod hook;
+pub mod hypervisor;
+pub mod kvm;
+mod log;
+mod machine;
+mod network;
+pub mod parts;
+mod pod;
+mod proc;
+pub mod programs;
+pub mod share;
+pub mod spec;
+pub mod stream;
+mod sys;
+
+pub use error::{PodError, chain};
+pub use event::PodEvent;
+pub use pod::{HypervisorChoice, Pod, PodConfig};
+pub use sys::namespace::enter_mount_namespace;

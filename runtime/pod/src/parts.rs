@@ -1,0 +1,257 @@
+//! The processes a pod is made of: started, watched, stopped.
+
+use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::net::unix::pipe;
+use tokio::process::Command;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::PodError;
+use crate::directory::PodDirectory;
+use crate::log;
+use crate::proc::start_time;
+use crate::sys::spawn::spawn_bound;
+
+/// How long a part may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Lines of a part's log that go into an error.
+const LOG_LINES: usize = 15;
+
+/// Ending of the files that name a part's process.
+pub(crate) const PID_FILE: &str = "pid";
+
+/// What a part is to the pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Serves a device.
+    Daemon,
+    /// Runs the machine.
+    Hypervisor,
+}
+
+/// A part's end.
+#[derive(Debug, Clone)]
+pub struct PartEnd {
+    /// Its name.
+    pub part: String,
+    /// What it was.
+    pub role: Role,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: String,
+    role: Role,
+    pid: u32,
+    process: OwnedFd,
+    ended: watch::Receiver<Option<ExitStatus>>,
+}
+
+/// All processes of a pod.
+#[derive(Debug)]
+pub struct Parts {
+    directory: PodDirectory,
+    parts: Mutex<Vec<Part>>,
+    ends: mpsc::UnboundedSender<PartEnd>,
+}
+
+impl Parts {
+    /// No parts yet. Each one's end is sent to `ends`.
+    #[must_use]
+    pub fn new(directory: PodDirectory, ends: mpsc::UnboundedSender<PartEnd>) -> Self {
+        Self {
+            directory,
+            parts: Mutex::new(Vec::new()),
+            ends,
+        }
+    }
+
+    /// Starts a part with `inherited` open under their numbers here; its output goes to
+    /// `NAME.log`, of too much only the end, and `NAME.pid` says which process it is.
+    ///
+    /// # Errors
+    /// When it cannot be started or watched.
+    pub fn start(
+        &self,
+        name: &str,
+        mut command: Command,
+        inherited: &[BorrowedFd<'_>],
+        role: Role,
+    ) -> Result<(), PodError> {
+        let failed = |source| PodError::Start {
+            part: name.to_owned(),
+            source,
+        };
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        let errors = writer.try_clone().map_err(failed)?;
+        let reader = pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
+        let path = self.directory.log(name);
+        log::record(&path, reader).map_err(PodError::file("write", &path))?;
+        command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+        let mut child = spawn_bound(command, inherited).map_err(failed)?;
+        let pid = child.id().unwrap_or_default();
+        let process = open_process(pid).map_err(failed)?;
+        self.write_pid(name, pid)?;
+        let (sender, ended) = watch::channel(None);
+        let (ends, part) = (self.ends.clone(), name.to_owned());
+        tokio::spawn(async move {
+            if let Ok(status) = child.wait().await {
+                // The pod may be over and gone; then nobody needs to know.
+                let _ = sender.send(Some(status));
+                let _ = ends.send(PartEnd { part, role, status });
+            }
+        });
+        self.parts().push(Part {
+            name: name.to_owned(),
+            role,
+            pid,
+            process,
+            ended,
+        });
+        Ok(())
+    }
+
+    /// The hypervisor's process id; 0 before it was started.
+    #[must_use]
+    pub fn hypervisor(&self) -> u32 {
+        let parts = self.parts();
+        let hypervisor = parts.iter().find(|part| part.role == Role::Hypervisor);
+        hypervisor.map_or(0, |part| part.pid)
+    }
+
+    /// Why the pod ended, when this part did.
+    #[must_use]
+    pub fn obituary(&self, end: &PartEnd) -> PodError {
+        PodError::PartEnded {
+            part: end.part.clone(),
+            status: end.status,
+            log: log::last_lines(&self.directory.log(&end.part), LOG_LINES),
+        }
+    }
+
+    /// Waits for the hypervisor to end by itself.
+    pub async fn wait_for_hypervisor(&self, patience: Duration) -> bool {
+        let ended = self
+            .parts()
+            .iter()
+            .find(|part| part.role == Role::Hypervisor)
+            .map(|part| part.ended.clone());
+        match ended {
+            Some(ended) => has_ended(ended, patience).await,
+            None => true,
+        }
+    }
+
+    /// Ends all: the hypervisor first, so that no daemon loses its machine's connection while the
+    /// machine still wants something. By process, never by name.
+    pub async fn stop(&self) {
+        let (hypervisors, daemons): (Vec<_>, Vec<_>) = self
+            .parts()
+            .drain(..)
+            .partition(|part| part.role == Role::Hypervisor);
+        end(&hypervisors, Signal::KILL).await;
+        end(&daemons, Signal::TERM).await;
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Vec<Part>> {
+        self.parts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write_pid(&self, name: &str, pid: u32) -> Result<(), PodError> {
+        let path = self.directory.file(&format!("{name}.{PID_FILE}"));
+        let started = start_time(pid).unwrap_or_default();
+        fs::write(&path, format!("{pid} {started}\n")).map_err(PodError::file("write", &path))
+    }
+}
+
+async fn has_ended(mut ended: watch::Receiver<Option<ExitStatus>>, patience: Duration) -> bool {
+    // A closed channel means that nobody watches any more, which is after the end.
+    timeout(patience, ended.wait_for(Option::is_some))
+        .await
+        .is_ok()
+}
+
+/// Sends `signal` to all, waits for all, and kills what is left.
+async fn end(parts: &[Part], signal: Signal) {
+    for part in parts {
+        // Failing means that it has ended already.
+        let _ = pidfd_send_signal(&part.process, signal);
+    }
+    let deadline = tokio::time::Instant::now() + GRACE;
+    for part in parts {
+        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if !has_ended(part.ended.clone(), patience).await {
+            tracing::warn!(part = part.name, "did not end in time: killed");
+            let _ = pidfd_send_signal(&part.process, Signal::KILL);
+            has_ended(part.ended.clone(), GRACE).await;
+        }
+    }
+}
+
+fn open_process(pid: u32) -> std::io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESRCH))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script);
+        command
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_with_its_last_words() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let parts = Parts::new(directory, sender);
+        let script = shell("echo so long >&2; exit 3");
+        parts.start("one", script, &[], Role::Daemon).unwrap();
+        let end = ends.recv().await.unwrap();
+        assert_eq!((end.part.as_str(), end.status.code()), ("one", Some(3)));
+        // The log's writer is another task.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let words = parts.obituary(&end).to_string();
+        assert!(
+            words.contains("so long") && words.contains("one"),
+            "{words}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_stubborn_are_killed() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let parts = Parts::new(directory.clone(), sender);
+        let stubborn = shell("trap '' TERM; while :; do sleep 0.1; done");
+        parts.start("one", stubborn, &[], Role::Daemon).unwrap();
+        parts
+            .start("two", shell("exec sleep 60"), &[], Role::Hypervisor)
+            .unwrap();
+        let pid = parts.hypervisor();
+        let written = fs::read_to_string(directory.file("two.pid")).unwrap();
+        assert!(written.starts_with(&format!("{pid} ")), "{written}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        parts.stop().await;
+        assert_eq!(ends.recv().await.unwrap().part, "two");
+        assert_eq!(ends.recv().await.unwrap().part, "one");
+        assert_eq!(start_time(pid), None);
+    }
+}

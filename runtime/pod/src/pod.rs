@@ -1,0 +1,321 @@
+//! A pod's life.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringside_protocol::agent::{StartSandboxRequest, Storage, storage};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep};
+
+use crate::agent::Agent;
+use crate::directory::PodDirectory;
+use crate::hypervisor::{Accelerator, NetworkDevice};
+use crate::machine::{self, CONSOLE, Devices};
+use crate::network::PodNetwork;
+use crate::parts::{PartEnd, Parts, Role};
+use crate::share::{GUEST_DIRECTORY, Share, TAG};
+use crate::spec::GUEST_SHM;
+use crate::{PodError, PodEvent, daemons, event, log, stream};
+
+/// How long a guest may take until its agent answers. A translated one on a busy host takes seconds.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// How often the agent is looked for.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// How long the guest may take to write back and switch itself off.
+const SWITCH_OFF: Duration = Duration::from_secs(5);
+
+/// Lines of the guest's console that go into an error: a kernel panic with its registers fits.
+const CONSOLE_LINES: usize = 50;
+
+/// Which program runs a pod's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HypervisorChoice {
+    /// Our VMM where KVM is native, else QEMU, with KVM or without.
+    #[default]
+    Auto,
+    /// QEMU.
+    Qemu,
+    /// `ringside-vmm`.
+    Ringside,
+}
+
+/// What a pod shall be.
+#[derive(Debug, Clone)]
+pub struct PodConfig {
+    /// Its name, unlike any other pod's: a file name.
+    pub name: String,
+    /// Where pods have their directories.
+    pub root: PathBuf,
+    /// The guest's host name.
+    pub hostname: String,
+    /// Processors.
+    pub cpus: u8,
+    /// Memory in bytes, a multiple of a MiB.
+    pub memory: u64,
+    /// What runs the machine.
+    pub hypervisor: HypervisorChoice,
+    /// The network namespace whose interfaces the guest gets.
+    pub network_namespace: Option<PathBuf>,
+    /// Of the guest as a whole, name and value.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A machine that runs, with an agent that answers.
+#[derive(Debug)]
+pub struct Pod {
+    directory: PodDirectory,
+    parts: Arc<Parts>,
+    share: Share,
+    agent: Agent,
+    vsock: PathBuf,
+    streams: AtomicU64,
+    /// Held for as long as the daemons that use it.
+    network: Mutex<Option<PodNetwork>>,
+}
+
+impl Pod {
+    /// Starts a pod. Its owner must be in a mount namespace of its own, and the calling thread must
+    /// live as long as the pod. When it fails, nothing stays.
+    ///
+    /// # Errors
+    /// When a part cannot be started or ends, or the guest's agent does not answer.
+    pub async fn start(config: PodConfig) -> Result<(Self, UnboundedReceiver<PodEvent>), PodError> {
+        let directory = PodDirectory::create(&config.root, &config.name)?;
+        let (sender, ends) = unbounded_channel();
+        let parts = Arc::new(Parts::new(directory.clone(), sender));
+        let mut start = Start {
+            config,
+            directory: directory.clone(),
+            parts: Arc::clone(&parts),
+            ends,
+            share: None,
+            network: None,
+        };
+        match start.run().await {
+            Ok((pod, events)) => {
+                tokio::spawn(event::tell(
+                    pod.agent.clone(),
+                    start.parts,
+                    start.ends,
+                    events.0,
+                ));
+                Ok((pod, events.1))
+            }
+            Err(error) => {
+                parts.stop().await;
+                drop(start.network);
+                discard(start.share.as_ref(), &directory);
+                Err(error)
+            }
+        }
+    }
+
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// The shared directory.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Its run directory.
+    #[must_use]
+    pub fn directory(&self) -> &PodDirectory {
+        &self.directory
+    }
+
+    /// The hypervisor's process id: what stands on the host for any process of the pod.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.parts.hypervisor()
+    }
+
+    /// Opens a stream under a name that no other has.
+    ///
+    /// # Errors
+    /// When the agent cannot be reached.
+    pub async fn open_stream(&self) -> Result<(String, UnixStream), PodError> {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        let name = format!("s{number}");
+        let stream = stream::open(&self.vsock, &name).await;
+        Ok((name, stream.map_err(PodError::Stream)?))
+    }
+
+    /// Ends everything and removes the pod's directory.
+    pub async fn stop(&self) {
+        // The answer may be lost; what counts is that the machine ends.
+        self.agent.shutdown(SWITCH_OFF).await;
+        self.parts.wait_for_hypervisor(SWITCH_OFF).await;
+        self.kill().await;
+    }
+
+    /// Ends everything without asking the guest, and removes the pod's directory.
+    pub async fn kill(&self) {
+        self.parts.stop().await;
+        let network = self.network.lock().map(|mut network| network.take());
+        drop(network);
+        discard(Some(&self.share), &self.directory);
+    }
+}
+
+fn discard(share: Option<&Share>, directory: &PodDirectory) {
+    let gone = share.map_or(Ok(()), Share::destroy);
+    if let Err(error) = gone.and_then(|()| directory.remove()) {
+        let path = directory.path().display();
+        tracing::warn!("{path} is left behind: {}", crate::chain(&error));
+    }
+}
+
+type Events = (UnboundedSender<PodEvent>, UnboundedReceiver<PodEvent>);
+
+/// A pod on its way.
+struct Start {
+    config: PodConfig,
+    directory: PodDirectory,
+    parts: Arc<Parts>,
+    ends: UnboundedReceiver<PartEnd>,
+    share: Option<Share>,
+    network: Option<PodNetwork>,
+}
+
+impl Start {
+    async fn run(&mut self) -> Result<(Pod, Events), PodError> {
+        let began = Instant::now();
+        let image = tokio::task::spawn_blocking(machine::image);
+        let share = Share::create(self.directory.shared())?;
+        self.share = Some(share.clone());
+        let file_system =
+            daemons::start_virtiofsd(&self.parts, &self.directory, share.directory())?;
+        let (vsock, ends) = daemons::start_vsock(&self.parts, &self.directory)?;
+        let accelerator = tokio::task::spawn_blocking(Accelerator::detect)
+            .await
+            .unwrap_or(Accelerator::Tcg);
+        let image = image
+            .await
+            .map_err(|panic| PodError::Ended(panic.to_string()))??;
+        let networks = self.start_network()?;
+        let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
+        sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
+        daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
+        let devices = Devices {
+            file_system,
+            vsock,
+            networks,
+        };
+        self.start_machine(&image, accelerator, devices)?;
+        let agent = self.find_agent(&ends).await?;
+        agent.start_sandbox(&self.sandbox()).await?;
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(milliseconds, "the pod is ready");
+        let pod = Pod {
+            directory: self.directory.clone(),
+            parts: Arc::clone(&self.parts),
+            share,
+            agent,
+            vsock: ends,
+            streams: AtomicU64::new(0),
+            network: Mutex::new(self.network.take()),
+        };
+        Ok((pod, unbounded_channel()))
+    }
+
+    fn start_network(&mut self) -> Result<Vec<NetworkDevice>, PodError> {
+        let Some(namespace) = &self.config.network_namespace else {
+            return Ok(Vec::new());
+        };
+        let mut network = PodNetwork::start(&self.parts, &self.directory, namespace)?;
+        let devices = std::mem::take(&mut network.devices);
+        self.network = Some(network);
+        Ok(devices)
+    }
+
+    fn start_machine(
+        &self,
+        image: &guest_image::GuestImage,
+        accelerator: Accelerator,
+        devices: Devices,
+    ) -> Result<(), PodError> {
+        let hypervisor = machine::choose(self.config.hypervisor, accelerator)?;
+        let machine = machine::machine(&self.config, &self.directory, image, accelerator, devices)?;
+        let inherited: Vec<_> = machine.inherited().collect();
+        let command = hypervisor.command(&machine).into();
+        self.parts
+            .start(hypervisor.name(), command, &inherited, Role::Hypervisor)
+    }
+
+    /// Waits until the agent answers, a part ends, or patience does.
+    async fn find_agent(&mut self, vsock: &Path) -> Result<Agent, PodError> {
+        let deadline = Instant::now() + BOOT;
+        while Instant::now() < deadline {
+            tokio::select! {
+                Some(end) = self.ends.recv() => return Err(self.obituary(&end)),
+                found = Agent::try_connect(vsock) => match found {
+                    Ok((agent, hello)) => {
+                        tracing::debug!(version = hello.version, kernel = hello.kernel, "the agent answers");
+                        return Ok(agent);
+                    }
+                    Err(error) => tracing::trace!("no agent yet: {}", crate::chain(&error)),
+                },
+            }
+            sleep(LOOK).await;
+        }
+        Err(PodError::NoAgent {
+            seconds: BOOT.as_secs(),
+            console: log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES),
+        })
+    }
+
+    /// A hypervisor that ended by itself did so because its guest did: the console tells why.
+    fn obituary(&self, end: &PartEnd) -> PodError {
+        if end.role == Role::Hypervisor && end.status.success() {
+            let console = log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES);
+            return PodError::Ended(format!(
+                "its guest switched itself off; its console: {console}"
+            ));
+        }
+        self.parts.obituary(end)
+    }
+
+    fn sandbox(&self) -> StartSandboxRequest {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        StartSandboxRequest {
+            hostname: self.config.hostname.clone(),
+            network: self.network.as_ref().map(PodNetwork::config).into(),
+            storages: vec![shared_directory(), shared_memory()],
+            sysctls: self.config.sysctls.clone().into_iter().collect(),
+            shared_pid_namespace: true,
+            realtime_ns: now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(0)),
+            ..StartSandboxRequest::default()
+        }
+    }
+}
+
+fn shared_directory() -> Storage {
+    Storage {
+        source: Some(storage::Source::Virtiofs(TAG.to_owned())),
+        mount_point: GUEST_DIRECTORY.to_owned(),
+        ..Storage::default()
+    }
+}
+
+/// What the pod's containers have together as /dev/shm.
+fn shared_memory() -> Storage {
+    Storage {
+        source: Some(storage::Source::Tmpfs(true)),
+        options: ["nosuid", "nodev", "noexec", "mode=1777", "size=65536k"]
+            .map(str::to_owned)
+            .to_vec(),
+        mount_point: GUEST_SHM.to_owned(),
+        ..Storage::default()
+    }
+}

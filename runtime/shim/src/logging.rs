@@ -1,0 +1,34 @@
+//! Log lines go to the FIFO `log` in the bundle, which containerd reads.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+
+/// What to log, in `tracing`'s words.
+const VARIABLE: &str = "RINGSIDE_LOG";
+
+/// Starts logging; without a FIFO nothing is logged.
+pub(crate) fn start(debug: bool) {
+    // containerd must be able to go away: with a reader of our own the FIFO breaks never, and when it
+    // is full a line is lost, for writing does not wait.
+    let fifo = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("log");
+    let Ok(fifo) = fifo else {
+        return;
+    };
+    let usual = if debug { "debug" } else { "info" };
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
+    // A second start is a test's business.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Mutex::new(fifo))
+        .with_ansi(false)
+        .with_target(false)
+        .log_internal_errors(false)
+        .try_init();
+}

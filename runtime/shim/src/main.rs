@@ -1,0 +1,64 @@
+//! `containerd-shim-ringside-v2`: containerd's tasks in virtual machines, one for each pod.
+
+mod bundle;
+mod grouping;
+mod logging;
+mod publish;
+mod service;
+mod shim;
+
+use std::process::ExitCode;
+
+use containerd_shim::Config;
+
+/// What containerd knows the runtime by.
+const RUNTIME: &str = "io.containerd.ringside.v2";
+
+fn main() -> ExitCode {
+    if std::env::args()
+        .skip(1)
+        .any(|it| it == "-v" || it == "-version" || it == "--version")
+    {
+        println!("containerd-shim-ringside-v2 {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    // Before there is any thread. `start` and `delete` mount nothing.
+    if serves()
+        && let Err(error) = ringside_pod::enter_mount_namespace()
+    {
+        eprintln!("{RUNTIME}: cannot make a mount namespace: {error}");
+        return ExitCode::FAILURE;
+    }
+    // One thread: the kernel kills a pod's parts when the thread that started them ends.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{RUNTIME}: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let config = Config {
+        // Parts are waited for one by one.
+        no_reaper: true,
+        no_sub_reaper: true,
+        no_setup_logger: true,
+        ..Config::default()
+    };
+    runtime.block_on(containerd_shim::asynchronous::run::<shim::RingsideShim>(
+        RUNTIME,
+        Some(config),
+    ));
+    // A thread that waits for a FIFO must not hold the process.
+    runtime.shutdown_background();
+    ExitCode::SUCCESS
+}
+
+/// Whether this process is the one that stays: the others are `start` and `delete`.
+fn serves() -> bool {
+    !std::env::args()
+        .skip(1)
+        .any(|it| it == "start" || it == "delete")
+}

@@ -1,0 +1,410 @@
+//! The calls.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use containerd_shim::api;
+use containerd_shim::event::Event;
+use containerd_shim::protos::events::task::{
+    TaskDelete, TaskExecAdded, TaskExecStarted, TaskPaused, TaskResumed, TaskStart,
+};
+use containerd_shim::protos::protobuf::MessageField;
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::shim_async::Task;
+use containerd_shim::protos::ttrpc::{Code, Error};
+use containerd_shim::protos::types::task::ProcessInfo;
+use containerd_shim::util::convert_to_any;
+use containerd_shim::{TtrpcContext, TtrpcResult};
+use oci_spec::runtime::ContainerState;
+use ringside_pod::agent::ProcessName;
+use ringside_pod::hook;
+use ringside_protocol::agent::{ExecRequest, WindowSize};
+
+use super::answer::{failure, no_container, status};
+use super::container::Container;
+use super::process::{Process, Stage, Stdio, output};
+use super::{Service, stats};
+
+impl Service {
+    fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+        let found = self.shared.containers().get(id).cloned();
+        found.ok_or_else(|| no_container(id))
+    }
+
+    fn process(&self, id: &str, exec: &str) -> Result<(Arc<Container>, Arc<Process>), Error> {
+        let container = self.container(id)?;
+        let process = container.process(exec)?;
+        Ok((container, process))
+    }
+
+    fn publish(&self, event: impl Event) {
+        self.shared.events.publish(event);
+    }
+
+    async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let started = pod.agent().start(&container.id).await;
+        started.map_err(failure)?;
+        process.has_started();
+        let state = container.state(ContainerState::Running);
+        // By the specification a failure is logged, and the rest goes on.
+        if let Err(error) = hook::run("poststart", &container.hooks.poststart, &state).await {
+            tracing::warn!("{error}");
+        }
+        self.publish(TaskStart {
+            container_id: container.id.clone(),
+            pid: process.pid,
+            ..TaskStart::default()
+        });
+        Ok(())
+    }
+
+    async fn start_further(
+        &self,
+        container: &Container,
+        process: &Arc<Process>,
+    ) -> Result<(), Error> {
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let order = ExecRequest {
+            container: container.id.clone(),
+            exec: process.exec.clone(),
+            process: process.spec.clone(),
+            streams: Some(process.connect(&pod).await?).into(),
+            window: process.window().into(),
+            ..ExecRequest::default()
+        };
+        pod.agent().exec(&order).await.map_err(failure)?;
+        process.has_started();
+        self.publish(TaskExecStarted {
+            container_id: container.id.clone(),
+            exec_id: process.exec.clone(),
+            pid: process.pid,
+            ..TaskExecStarted::default()
+        });
+        Ok(())
+    }
+
+    async fn forget(&self, container: &Container, process: &Process) -> Result<(), Error> {
+        process.wait_for_output().await;
+        if let Ok(pod) = self.shared.pod().await {
+            let forgotten = pod.agent().delete_process(ProcessName {
+                container: &container.id,
+                exec: &process.exec,
+            });
+            // One that was never started is not known there.
+            if let Err(error) = forgotten.await {
+                tracing::debug!("{error}");
+            }
+        }
+        container.remove(&process.exec);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn state(
+        &self,
+        _: &TtrpcContext,
+        request: api::StateRequest,
+    ) -> TtrpcResult<api::StateResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let mut answer = api::StateResponse {
+            id: container.id.clone(),
+            bundle: container.bundle.display().to_string(),
+            pid: process.pid,
+            stdin: process.stdio.stdin.clone(),
+            stdout: process.stdio.stdout.clone(),
+            stderr: process.stdio.stderr.clone(),
+            terminal: process.stdio.terminal,
+            exec_id: process.exec.clone(),
+            ..api::StateResponse::default()
+        };
+        let stage = match process.stage() {
+            Stage::Created => api::Status::CREATED,
+            Stage::Running if container.is_paused() => api::Status::PAUSED,
+            Stage::Running => api::Status::RUNNING,
+            Stage::Stopped(exited) => {
+                answer.exit_status = exited.code;
+                answer.exited_at = MessageField::some(exited.at);
+                api::Status::STOPPED
+            }
+        };
+        answer.status = stage.into();
+        Ok(answer)
+    }
+
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateTaskRequest,
+    ) -> TtrpcResult<api::CreateTaskResponse> {
+        let pid = self.shared.create(request).await?;
+        Ok(api::CreateTaskResponse {
+            pid,
+            ..api::CreateTaskResponse::default()
+        })
+    }
+
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartRequest,
+    ) -> TtrpcResult<api::StartResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _starting = process.starting.acquire().await;
+        if !matches!(process.stage(), Stage::Created) {
+            let message = format!("process {} was started before", process.name());
+            return Err(status(Code::FAILED_PRECONDITION, message));
+        }
+        if process.exec.is_empty() {
+            self.start_first(&container, &process).await?;
+        } else {
+            self.start_further(&container, &process).await?;
+        }
+        Ok(api::StartResponse {
+            pid: process.pid,
+            ..api::StartResponse::default()
+        })
+    }
+
+    async fn delete(
+        &self,
+        _: &TtrpcContext,
+        request: api::DeleteRequest,
+    ) -> TtrpcResult<api::DeleteResponse> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let never_started = matches!(process.stage(), Stage::Created);
+        let (code, at) = match process.exited() {
+            Ok(exited) => (exited.code, MessageField::some(exited.at)),
+            Err(_) if never_started && !process.exec.is_empty() => (0, MessageField::none()),
+            Err(error) => return Err(error),
+        };
+        if process.exec.is_empty() {
+            self.shared.delete_container(&container).await?;
+        } else {
+            self.forget(&container, &process).await?;
+        }
+        self.publish(TaskDelete {
+            container_id: container.id.clone(),
+            pid: process.pid,
+            exit_status: code,
+            exited_at: at.clone(),
+            id: process.exec.clone(),
+            ..TaskDelete::default()
+        });
+        Ok(api::DeleteResponse {
+            pid: process.pid,
+            exit_status: code,
+            exited_at: at,
+            ..api::DeleteResponse::default()
+        })
+    }
+
+    async fn pids(
+        &self,
+        _: &TtrpcContext,
+        request: api::PidsRequest,
+    ) -> TtrpcResult<api::PidsResponse> {
+        let container = self.container(&request.id)?;
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let pids = pod.agent().pids(&container.id).await.map_err(failure)?;
+        let info = |pid| ProcessInfo {
+            pid,
+            ..ProcessInfo::default()
+        };
+        Ok(api::PidsResponse {
+            processes: pids.into_iter().map(info).collect(),
+            ..api::PidsResponse::default()
+        })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: api::PauseRequest) -> TtrpcResult<api::Empty> {
+        let container = self.container(&request.id)?;
+        let pod = self.shared.pod().await.map_err(failure)?;
+        pod.agent().pause(&container.id).await.map_err(failure)?;
+        container.set_paused(true);
+        self.publish(TaskPaused {
+            container_id: container.id.clone(),
+            ..TaskPaused::default()
+        });
+        Ok(api::Empty::new())
+    }
+
+    async fn resume(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResumeRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let container = self.container(&request.id)?;
+        let pod = self.shared.pod().await.map_err(failure)?;
+        pod.agent().resume(&container.id).await.map_err(failure)?;
+        container.set_paused(false);
+        self.publish(TaskResumed {
+            container_id: container.id.clone(),
+            ..TaskResumed::default()
+        });
+        Ok(api::Empty::new())
+    }
+
+    async fn checkpoint(
+        &self,
+        _: &TtrpcContext,
+        _: api::CheckpointTaskRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let message = "a container in a virtual machine cannot be checkpointed";
+        Err(status(Code::UNIMPLEMENTED, message))
+    }
+
+    async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> TtrpcResult<api::Empty> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        if process.exited().is_ok() {
+            let message = format!("process {} has ended", process.name());
+            return Err(status(Code::NOT_FOUND, message));
+        }
+        if matches!(process.stage(), Stage::Created) && !process.exec.is_empty() {
+            let message = format!("process {} was not started", process.name());
+            return Err(status(Code::FAILED_PRECONDITION, message));
+        }
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let name = ProcessName {
+            container: &container.id,
+            exec: &process.exec,
+        };
+        let sent = pod.agent().signal(name, request.signal, request.all);
+        sent.await.map_err(failure)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn exec(
+        &self,
+        _: &TtrpcContext,
+        request: api::ExecProcessRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let container = self.container(&request.id)?;
+        if request.exec_id.is_empty() {
+            return Err(status(Code::INVALID_ARGUMENT, "a process needs an exec_id"));
+        }
+        output(&request.stdout)?;
+        output(&request.stderr)?;
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let spec = request.spec.value.clone();
+        let (id, exec) = (&request.id, &request.exec_id);
+        container.add(exec, Process::new(id, exec, container.pid, stdio, spec))?;
+        self.publish(TaskExecAdded {
+            container_id: request.id,
+            exec_id: request.exec_id,
+            ..TaskExecAdded::default()
+        });
+        Ok(api::Empty::new())
+    }
+
+    async fn resize_pty(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResizePtyRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let window = WindowSize {
+            rows: request.height,
+            columns: request.width,
+            ..WindowSize::default()
+        };
+        process.set_window(window.clone());
+        // A further process gets it when it is started.
+        if matches!(process.stage(), Stage::Running) || process.exec.is_empty() {
+            let pod = self.shared.pod().await.map_err(failure)?;
+            let name = ProcessName {
+                container: &container.id,
+                exec: &process.exec,
+            };
+            pod.agent().resize(name, window).await.map_err(failure)?;
+        }
+        Ok(api::Empty::new())
+    }
+
+    async fn close_io(
+        &self,
+        _: &TtrpcContext,
+        request: api::CloseIORequest,
+    ) -> TtrpcResult<api::Empty> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        if request.stdin {
+            process.close_input();
+        }
+        Ok(api::Empty::new())
+    }
+
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateTaskRequest,
+    ) -> TtrpcResult<api::Empty> {
+        let container = self.container(&request.id)?;
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let resources = request.resources.value.clone();
+        let updated = pod.agent().update(&container.id, resources).await;
+        updated.map_err(failure)?;
+        Ok(api::Empty::new())
+    }
+
+    async fn wait(
+        &self,
+        _: &TtrpcContext,
+        request: api::WaitRequest,
+    ) -> TtrpcResult<api::WaitResponse> {
+        let (_, process) = self.process(&request.id, &request.exec_id)?;
+        let exited = process.ended().await;
+        Ok(api::WaitResponse {
+            exit_status: exited.code,
+            exited_at: MessageField::some(exited.at),
+            ..api::WaitResponse::default()
+        })
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> TtrpcResult<api::StatsResponse> {
+        let container = self.container(&request.id)?;
+        let pod = self.shared.pod().await.map_err(failure)?;
+        let used = pod.agent().stats(&container.id).await.map_err(failure)?;
+        let any: Any = convert_to_any(Box::new(stats::metrics(&used)))?;
+        Ok(api::StatsResponse {
+            stats: MessageField::some(any),
+            ..api::StatsResponse::default()
+        })
+    }
+
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: api::ConnectRequest,
+    ) -> TtrpcResult<api::ConnectResponse> {
+        let task = self.container(&request.id).map_or(0, |it| it.pid);
+        Ok(api::ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid: task,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..api::ConnectResponse::default()
+        })
+    }
+
+    async fn shutdown(
+        &self,
+        _: &TtrpcContext,
+        request: api::ShutdownRequest,
+    ) -> TtrpcResult<api::Empty> {
+        // Each container's end asks for it; the last one's gets it.
+        if request.now || self.shared.containers().is_empty() {
+            self.shared.exit.signal();
+        }
+        Ok(api::Empty::new())
+    }
+}

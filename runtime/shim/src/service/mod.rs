@@ -1,0 +1,143 @@
+//! containerd's task service (runtime v2, `shim.proto`) for the containers of one pod.
+
+mod answer;
+mod calls;
+mod container;
+mod create;
+mod process;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use containerd_shim::asynchronous::ExitSignal;
+use containerd_shim::protos::events::task::TaskOOM;
+use ringside_pod::{Pod, PodError, PodEvent};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::publish::Events;
+use crate::shim::KILLED;
+use container::Container;
+use process::Process;
+
+/// The service, of which there is one in a shim.
+#[derive(Clone)]
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+}
+
+/// What calls and the pod's events have together.
+pub(crate) struct Shared {
+    /// containerd's.
+    namespace: String,
+    events: Events,
+    exit: Arc<ExitSignal>,
+    /// Held while the pod starts: who wants it waits.
+    pod: tokio::sync::Mutex<PodState>,
+    containers: Mutex<BTreeMap<String, Arc<Container>>>,
+}
+
+/// How far the pod is.
+enum PodState {
+    /// Nobody has asked for it.
+    Unborn,
+    Runs(Arc<Pod>),
+    /// It ended before its containers did, for this reason.
+    Ended(String),
+}
+
+impl Service {
+    pub(crate) fn new(namespace: String, events: Events, exit: Arc<ExitSignal>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                namespace,
+                events,
+                exit,
+                pod: tokio::sync::Mutex::new(PodState::Unborn),
+                containers: Mutex::new(BTreeMap::new()),
+            }),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+}
+
+impl Shared {
+    /// The pod.
+    ///
+    /// # Errors
+    /// When there is none, or not any more.
+    async fn pod(&self) -> Result<Arc<Pod>, PodError> {
+        match &*self.pod.lock().await {
+            PodState::Runs(pod) => Ok(Arc::clone(pod)),
+            PodState::Unborn => Err(PodError::Ended("it was never started".to_owned())),
+            PodState::Ended(reason) => Err(PodError::Ended(reason.clone())),
+        }
+    }
+
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the pod, if it runs.
+    pub(crate) async fn stop(&self) {
+        let mut state = self.pod.lock().await;
+        if let PodState::Runs(pod) = &*state {
+            pod.stop().await;
+            *state = PodState::Ended("it was shut down".to_owned());
+        }
+    }
+
+    /// Carries out what the pod tells, until it has ended.
+    async fn follow(self: Arc<Self>, mut events: UnboundedReceiver<PodEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                PodEvent::Exit {
+                    container,
+                    exec,
+                    code,
+                } => self.exited(&container, &exec, code),
+                PodEvent::OutOfMemory { container } => self.events.publish(TaskOOM {
+                    container_id: container,
+                    ..TaskOOM::default()
+                }),
+                PodEvent::Ended { reason } => self.ended(reason).await,
+            }
+        }
+    }
+
+    fn exited(&self, container: &str, exec: &str, code: u32) {
+        let found = self.containers().get(container).cloned();
+        if let Some(process) = found.and_then(|it| it.process(exec).ok()) {
+            self.end_process(process, code);
+        }
+    }
+
+    /// Tells of a process's end, once its start was told.
+    fn end_process(&self, process: Arc<Process>, code: u32) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            if let Some(exit) = process.end(code).await {
+                events.publish(exit);
+            }
+        });
+    }
+
+    /// The machine is gone: so is every process in it, and what is left of the pod goes, too.
+    async fn ended(&self, reason: String) {
+        tracing::error!("the pod has ended: {reason}");
+        let mut state = self.pod.lock().await;
+        let was = std::mem::replace(&mut *state, PodState::Ended(reason));
+        let containers: Vec<_> = self.containers().values().cloned().collect();
+        for process in containers.iter().flat_map(|it| it.processes()) {
+            self.end_process(process, KILLED);
+        }
+        if let PodState::Runs(pod) = was {
+            pod.kill().await;
+        }
+    }
+}
