@@ -78,7 +78,7 @@ SYSCONFDIR := /etc
 # What it installs was built there by `make release`.
 BUILD := target/release
 BUILD_STATIC := target/$(AGENT_TARGET)/release
-PROGRAMS := ringside ringside-vmm virtiofsd vhost-user-blk vhost-user-net vhost-user-vsock
+PROGRAMS := ringside ringside-vmm containerd-shim-ringside-v2 virtiofsd vhost-user-blk vhost-user-net vhost-user-vsock
 STATIC_PROGRAMS := ringside-agent
 DESCRIPTIONS := virtiofsd/50-ringside-virtiofsd.json vhost-user-blk/50-ringside-blk.json vhost-user-net/50-ringside-net.json runtime/vsock/50-ringside-vsock.json
 

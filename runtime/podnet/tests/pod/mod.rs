@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use lab::frontend::net::{Header, Receive, Transmit};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures};
 use lab::netns::NetNamespace;
-use lab::process::Daemon;
+use lab::process::{Daemon, binary};
 use lab::scratch::Scratch;
 use ringside_podnet::{Network, PodNamespace, Wired};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -286,16 +286,7 @@ fn from_stack(mut transmit: Transmit, mut tap: File, stop: &AtomicBool) {
     }
 }
 
-/// The daemon, built as this test was, unless `RINGSIDE_TEST_PREBUILT` says that somebody did.
+/// The daemon, as the workspace's tests build it.
 fn program() -> PathBuf {
-    if std::env::var_os("RINGSIDE_TEST_PREBUILT").is_none() {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "-q", "-p", "vhost-user-net"]);
-        cargo.args((!cfg!(debug_assertions)).then_some("--release"));
-        assert!(
-            cargo.status().unwrap().success(),
-            "vhost-user-net does not build"
-        );
-    }
-    ringside::programs::NETWORK.find().unwrap()
+    binary("vhost-user-net").unwrap()
 }

@@ -56,7 +56,7 @@ impl Containerd {
     pub(crate) fn start(test: &str) -> Self {
         need::root().unwrap();
         need::program("containerd").unwrap();
-        programs::build();
+        programs::need();
         // In memory: overlayfs does not stack on the overlay that a container's root may be.
         let scratch = Scratch::in_memory(test).unwrap();
         fs::write(scratch.join("config.toml"), config(scratch.path())).unwrap();
