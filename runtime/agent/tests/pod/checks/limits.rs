@@ -85,12 +85,14 @@ pub(crate) fn pause(pod: &mut Pod) {
 }
 
 pub(crate) fn statistics(pod: &mut Pod) {
-    let ends = pod.run(
+    let mut ends = pod.run(
         "counted",
         &container(
-            "sleep 1000 & dd if=/dev/zero of=/dev/null bs=1M count=50 2>/dev/null; echo; wait",
+            "sleep 1000 & dd if=/dev/zero of=/dev/null bs=1M count=50 2>/dev/null; echo done; wait",
         ),
     );
+    // Before that there may be a process more, or none yet.
+    pod::read_line(&mut ends.stdout, "done");
     pod.wait_for("counted", |stats| {
         stats.cpu_usage_us > 1000 && stats.pids_current == 2
     });
