@@ -48,7 +48,8 @@ setup: ## Install what Ringside needs and check that it is there (as root)
 	fi
 	cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
 	cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --debug
-	cargo build --quiet -p ringside
+	# Of the whole workspace, so that what is built here serves the tests, too.
+	cargo build --quiet --workspace --bin ringside
 	target/debug/ringside check --host
 
 agent: ## Build the first processes of guest and lab (static, for debug builds of the rest)
