@@ -30,8 +30,9 @@ fn a_terminal_is_one(containerd: &Containerd) {
     let command = ["sh", "-c", "'tty; stty size; echo wrong >&2; exit 5'"];
     let arguments = Containerd::run_arguments("two", &["--rm", "-t"], &command);
     let sock = containerd.scratch.join("sock");
+    // In a process group of its own, as `timeout` makes one, ctr would be stopped at the terminal.
     let line = format!(
-        "stty rows 33 cols 77; timeout -s KILL 100 ctr -a {} {}",
+        "stty rows 33 cols 77; exec timeout --foreground -s KILL 100 ctr -a {} {}",
         sock.display(),
         arguments.join(" ")
     );
