@@ -11,6 +11,7 @@
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
 //! - [`mounts`]: mounts that go with the test, whatever happens to it.
+//! - [`inside`], [`view`]: what the kernel says of a process that is closed in.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
 pub mod bridge;
@@ -25,6 +26,7 @@ pub mod netns;
 pub mod process;
 pub mod scratch;
 mod sys;
+pub mod view;
 
 pub use bytes::pattern;
 pub use sys::event::Event;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -32,6 +32,14 @@ struct Options {
 enum What {
     /// Boot a machine, run a command in it, and end with its exit code
     Run(Run),
+    /// Print what a process can still do: rights, namespaces, mounts, descriptors, system calls (as root)
+    View {
+        /// The process
+        pid: u32,
+        /// A path that is shown by a name of its own, as PATH=NAME (repeatable)
+        #[arg(long, value_name = "PATH=NAME")]
+        name: Vec<String>,
+    },
 }
 
 /// Exit codes of the lab's own: 124 when the time is over, 125 when the machine fails, 126 and 127
@@ -65,13 +73,34 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let What::Run(run) = Options::parse().what;
+    let run = match Options::parse().what {
+        What::Run(run) => run,
+        What::View { pid, name } => return view(pid, &name),
+    };
     let ended = if run.here {
         run.machine().run_here()
     } else {
         in_machine(&run)
     };
     ended.unwrap_or_else(|error| explain(&error)).into()
+}
+
+fn view(pid: u32, names: &[String]) -> ExitCode {
+    let names: Vec<(&Path, &str)> = names
+        .iter()
+        .filter_map(|name| name.split_once('='))
+        .map(|(path, name)| (Path::new(path), name))
+        .collect();
+    match lab::view::view(pid, &names) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(format_args!("process {pid}: {error}"));
+            BROKEN.into()
+        }
+    }
 }
 
 impl Run {

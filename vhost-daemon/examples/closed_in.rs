@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let namespace = fs::read_link(format!("/proc/self/ns/{kind}"))?;
         println!("{kind} {}", namespace.display());
     }
+    println!("memory {:?}", rustix::process::dumpable_behavior()?);
     tell("read", fs::read(there("old")));
     tell(
         "write",

@@ -22,6 +22,13 @@ static COPYING: Mutex<()> = Mutex::new(());
 
 /// What the example says of itself, as root or as an ordinary user.
 fn closed_in(test: &str, files: &str, user: Option<u32>) -> String {
+    let said = closed_in_with(test, files, user, "0");
+    assert!(said.contains("memory NotDumpable\n"), "{said}");
+    said
+}
+
+/// With this limit for core files.
+fn closed_in_with(test: &str, files: &str, user: Option<u32>, cores: &str) -> String {
     let _alone = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = Scratch::new(test).unwrap();
     let directory = scratch.dir("inside").unwrap();
@@ -38,7 +45,9 @@ fn closed_in(test: &str, files: &str, user: Option<u32>) -> String {
     for owned in [scratch.path(), &directory] {
         std::os::unix::fs::chown(owned, user, user).unwrap();
     }
-    let mut command = Command::new(copy);
+    // What the user's shell may have set is not what is tested.
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--core={cores}")).arg(copy);
     command.arg(files).arg(&directory);
     if let Some(user) = user {
         command.uid(user).gid(user);
@@ -87,6 +96,13 @@ fn a_daemon_that_opens_nothing_can_open_nothing() {
         assert_can(&said, &["remove"], &rest);
         assert_can(&said, &[], &["remove elsewhere"]);
     }
+}
+
+#[test]
+fn who_wants_core_files_gets_them() {
+    lab::need::root().unwrap();
+    let said = closed_in_with("closed-core", "none", Some(NOBODY), "unlimited");
+    assert!(said.contains("memory Dumpable\n"), "{said}");
 }
 
 #[test]

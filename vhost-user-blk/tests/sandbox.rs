@@ -17,6 +17,7 @@ use std::process::Command;
 use disk::{ALL, Disk, PROGRAM, SOON};
 use lab::frontend::blk::status;
 use lab::inside::Process;
+use lab::view::{assert_documented, view};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,6 +89,24 @@ fn with_control(test: &str) -> (Disk, PathBuf) {
         daemon.arg("--state-dir").arg(state)
     });
     (disk, control.unwrap())
+}
+
+/// All of it, in words that are kept: docs/sandbox.
+#[test]
+fn what_it_can_still_do_is_documented() {
+    lab::need::root().unwrap();
+    let plain = Disk::start("blk-view", MIB);
+    let (control, _socket) = with_control("blk-view-control");
+    for (name, disk) in [
+        ("vhost-user-blk", &plain),
+        ("vhost-user-blk-control", &control),
+    ] {
+        let (_front_end, mut blk) = disk.driver(ALL);
+        assert_eq!(blk.read(0, 512).unwrap().0, status::OK);
+        let names = [(disk.scratch.path(), "DIRECTORY")];
+        let view = view(disk.daemon.serving_pid().unwrap(), &names).unwrap();
+        assert_documented(name, &view);
+    }
 }
 
 /// Each thread's filter comes on top of the main thread's.

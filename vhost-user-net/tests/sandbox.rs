@@ -11,6 +11,7 @@ mod network;
 
 use lab::inside::Process;
 use lab::netns::Tap;
+use lab::view::{assert_documented, view};
 use network::{ALL, Network, SOON};
 
 fn us() -> Process {
@@ -46,6 +47,15 @@ fn frames_are_all_of_the_network_that_is_left() {
     let exit = network.daemon.terminate(SOON).unwrap();
     assert!(exit.status.success(), "{}", exit.stderr);
     assert!(!network.socket.exists(), "the socket's file is left behind");
+}
+
+/// All of it, in words that are kept: docs/sandbox.
+#[test]
+fn what_it_can_still_do_is_documented() {
+    let network = Network::start_multi_queue("net-view");
+    let _guest = network.guest(ALL, 8, 2048);
+    let view = view(network.daemon.serving_pid().unwrap(), &[]).unwrap();
+    assert_documented("vhost-user-net", &view);
 }
 
 #[test]

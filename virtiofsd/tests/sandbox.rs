@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use lab::inside::Process;
 use lab::process::{Daemon, DaemonBuilder};
 use lab::scratch::Scratch;
+use lab::view::{assert_documented, view};
 use rustix::process::{Pid, Signal, kill_process};
 use share::session::Session;
 use share::{PROGRAM, SOON, Share};
@@ -104,6 +105,28 @@ fn inside_there_is_nothing_but_the_share() {
             "{option}: {mounts}"
         );
     }
+}
+
+/// All of it, in words that are kept: docs/sandbox.
+#[test]
+fn what_it_can_still_do_is_documented() {
+    lab::need::root().unwrap();
+    let share = start("fs-view", &[]);
+    let (_front_end, mut fs_driver) = share.mounted();
+    let mut session = Session(&mut fs_driver);
+    let file = session.create("file");
+    assert_eq!(session.write(file, 0, b"content").error, 0);
+    let names = [(share.directory.as_path(), "SHARE")];
+    let inside = view(share.daemon.serving_pid().unwrap(), &names).unwrap();
+    assert_documented("virtiofsd", &inside);
+    let outside = view(share.daemon.pid(), &names).unwrap();
+    assert_documented("virtiofsd-outside", &outside);
+    let socket = share.scratch.join("keeper.sock");
+    let keeper = Daemon::builder(PROGRAM).args(["keep", "--socket-path"]);
+    let mut keeper = keeper.arg(&socket).spawn_listening(&socket, SOON).unwrap();
+    keeper.wait_stderr("keeping", SOON).unwrap();
+    let keeper = view(keeper.serving_pid().unwrap(), &[]).unwrap();
+    assert_documented("virtiofsd-keep", &keeper);
 }
 
 /// Descriptors are the other way out.

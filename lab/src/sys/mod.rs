@@ -7,5 +7,6 @@
 pub(crate) mod event;
 pub(crate) mod fuse;
 pub(crate) mod namespace;
+pub(crate) mod ptrace;
 pub(crate) mod spawn;
 pub(crate) mod tap;

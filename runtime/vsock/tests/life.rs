@@ -211,6 +211,8 @@ fn the_daemon_is_closed_in_and_leaves_nothing() {
         let filters = threads.iter().find(|(known, _)| known == name);
         assert_eq!(filters.unwrap().1, "2", "{name}");
     }
+    let view = lab::view::view(host.daemon.serving_pid().unwrap(), &[]).unwrap();
+    lab::view::assert_documented("vhost-user-vsock", &view);
     assert!(host.daemon.terminate(SOON).unwrap().status.success());
     ends(&mut stream);
     for file in ["v", "vsock.sock", "metrics.sock"] {

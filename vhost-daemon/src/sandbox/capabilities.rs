@@ -1,6 +1,9 @@
 //! Capabilities that a daemon keeps (capabilities(7)).
 
+use std::io;
+
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -96,6 +99,7 @@ pub(super) fn confine(keep: CapabilitySet) -> Result<(), SandboxError> {
         }
     }
     clear_ambient_capability_set().map_err(failed)?;
+    shut_memory().map_err(SandboxError::Dumpable)?;
     let left = had.permitted & keep;
     let sets = CapabilitySets {
         effective: left,
@@ -104,6 +108,16 @@ pub(super) fn confine(keep: CapabilitySet) -> Result<(), SandboxError> {
     };
     set_capabilities(None, sets).map_err(failed)?;
     set_no_new_privs(true).map_err(failed)
+}
+
+/// Makes the process one whose memory nobody sees but root: no core file, no tracing by others of its user
+/// (PR_SET_DUMPABLE in prctl(2)). A limit for core files that is not 0 was set by somebody who wants them;
+/// guests' memory is in none.
+fn shut_memory() -> io::Result<()> {
+    if getrlimit(Resource::Core).current == Some(0) {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
+    Ok(())
 }
 
 fn failed(errno: Errno) -> SandboxError {

@@ -85,4 +85,7 @@ pub enum SandboxError {
     /// Capabilities cannot be given up.
     #[error("capabilities cannot be given up")]
     Capabilities(#[source] io::Error),
+    /// prctl(2).
+    #[error("the process' memory cannot be kept from core files and tracing")]
+    Dumpable(#[source] io::Error),
 }

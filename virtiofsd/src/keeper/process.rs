@@ -12,12 +12,21 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 use vhost_daemon::listen::{self, ListenError};
 use vhost_daemon::sandbox::capabilities::ModifyError;
+use vhost_daemon::sandbox::seccomp::{Call, Role, SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Enclosure, EnclosureOptions, Files, SandboxError};
 
 use super::{ALL, CLEAR, DROP, HOLD, receive, send};
 
 /// Most files held: a guest can make so many without a name.
 const MOST: usize = 1 << 16;
+
+/// What it does, beyond what every thread does.
+const CALLS: &[Call] = &[
+    Call::any(libc::SYS_accept4, "the daemon's connection"),
+    Call::any(libc::SYS_getsockopt, "who has connected"),
+    Call::any(libc::SYS_recvmsg, "messages with files"),
+    Call::any(libc::SYS_sendmsg, "messages with files"),
+];
 
 /// Holds the files of a daemon's guest that have no name, while the daemon is away.
 #[derive(Args, Clone, Debug)]
@@ -43,6 +52,9 @@ pub enum KeeperError {
     /// It cannot be closed in.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// Its system calls cannot be bounded.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// Its socket broke.
     #[error("cannot accept a daemon's connection")]
     Accept(#[source] io::Error),
@@ -54,11 +66,11 @@ pub enum KeeperError {
 /// See [`KeeperError`].
 pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
     let listener = listen::bind(&options.socket_path)?;
-    let enclosure = Enclosure {
-        config: options.sandbox.validate(CapabilitySet::empty())?,
-        files: Files::removed([]),
-    };
-    enclosure.enter()?;
+    let config = options.sandbox.validate(CapabilitySet::empty())?;
+    let filters = ThreadFilters::of(config.seccomp, [(Role::Main, CALLS.to_vec())])?;
+    let files = Files::removed([]);
+    Enclosure { config, files }.enter()?;
+    filters.enter(Role::Main)?;
     tracing::info!(socket = %options.socket_path.display(), "keeping");
     let mut held = BTreeMap::new();
     loop {
