@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::init;
+use super::journal::Journal;
 use super::layout::{HEAD, Slots, reply_room};
 use super::stop::Stop;
 use super::urgent::Urgent;
@@ -38,6 +39,8 @@ struct Asked {
     unique: u64,
     len: usize,
     room: usize,
+    /// How long the journal was.
+    recorded: usize,
 }
 
 pub(super) struct Lane {
@@ -52,6 +55,7 @@ pub(super) struct Lane {
     /// The kernel has ended the connection.
     unmounted: bool,
     bad: Option<Error>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl Lane {
@@ -87,7 +91,14 @@ impl Lane {
             epoll,
             unmounted: false,
             bad: None,
+            journal: None,
         })
+    }
+
+    /// Notes what is changed in `journal`.
+    pub(super) fn recording(mut self, journal: Option<Arc<Journal>>) -> Self {
+        self.journal = journal;
+        self
     }
 
     /// Forwards until the mount has ended; `first` then tells the daemon so (`DESTROY`), which
@@ -189,6 +200,7 @@ impl Lane {
                 unique: u64_at(head, 8).unwrap_or(0),
                 len,
                 room,
+                recorded: self.journal.as_ref().map_or(0, |journal| journal.len()),
             },
         )
     }
@@ -229,6 +241,12 @@ impl Lane {
                 return self.refuse(slot);
             }
         };
+        if let Some(journal) = &self.journal
+            && Journal::succeeded(&out_header)
+        {
+            let request = (asked.opcode, asked.len, asked.recorded);
+            journal.note(request, &self.slots, slot)?;
+        }
         let from = self.slots.reply_body(slot, asked.len);
         if asked.opcode == opcode::INIT {
             let told = init::parse_reply(&out_header, &memory.read(from, body)?);
@@ -325,6 +343,7 @@ impl Lane {
             unique: u64::MAX - 1,
             len: IN_HEADER_LEN,
             room: 0,
+            recorded: 0,
         };
         let bytes = header(IN_HEADER_BYTES, asked.opcode, asked.unique, Caller::root(0));
         let [(at, _), _] = self.slots.request(slot);
@@ -367,6 +386,7 @@ mod tests {
             unique: 7,
             len: 50,
             room: 128,
+            recorded: 0,
         };
         let used = |len| Used { id: 0, len };
         let header = |len: u32, unique: u64| {

@@ -29,6 +29,7 @@
 mod daemon;
 mod error;
 mod init;
+mod journal;
 mod lane;
 mod layout;
 mod stop;
@@ -44,6 +45,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Pid;
 
 pub use error::{Error, Result};
+pub use journal::{Event, Journal};
 
 use crate::frontend::fs::InitReply;
 use crate::frontend::{DriverQueue, FrontEnd};
@@ -61,6 +63,7 @@ pub struct BridgeBuilder {
     socket: PathBuf,
     queues: usize,
     waits: bool,
+    journal: Option<Arc<Journal>>,
 }
 
 /// A mounted daemon. Dropping it unmounts.
@@ -104,6 +107,13 @@ impl BridgeBuilder {
         self
     }
 
+    /// Records what is changed.
+    #[must_use]
+    pub fn recording(mut self, journal: &Arc<Journal>) -> Self {
+        self.journal = Some(Arc::clone(journal));
+        self
+    }
+
     /// Mounts on `directory`, in the calling thread's mount namespace; the [`Bridge`] must be
     /// dropped by a thread of the same one.
     ///
@@ -139,6 +149,7 @@ impl BridgeBuilder {
             let socket = (!self.waits).then(|| bridge.front_end.stream());
             let stops = (Arc::clone(&stop), told.clone());
             let lane = Lane::new(device, queue, Arc::clone(&urgent), stops, socket)?;
+            let lane = lane.recording(self.journal.clone());
             let named = thread::Builder::new().name(format!("lane{index}"));
             let (number, numbered) = mpsc::channel();
             let thread = named.spawn(move || {
@@ -168,6 +179,7 @@ impl Bridge {
             socket: socket.to_owned(),
             queues: 1,
             waits: false,
+            journal: None,
         }
     }
 

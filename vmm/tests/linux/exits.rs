@@ -1,5 +1,7 @@
 //! How often a guest at work leaves to KVM and to the VMM, and what the VMM may do meanwhile.
 
+use lab::view::assert_documented;
+
 use super::payload::{self, Messages};
 use super::support::{Lab, TestResult};
 
@@ -37,6 +39,7 @@ const SCRIPT: &str = r#"
             echo "thread $(cat $task/comm):" $(grep -E '^(Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp):' $task/status)
         done
         [ "$(readlink "$vmm/ns/net")" != "$(readlink /proc/self/ns/net)" ] && echo "a network of its own"
+        "$LAB" view ${vmm#/proc/} --name "$PWD=DIRECTORY" --name "$FILES=FILES" --name "$ELF=KERNEL" | sed 's/^/view: /'
         counters >before; touch files/go
         until [ -e files/end ]; do sleep 0.1; done
         counters >after; touch files/off
@@ -72,6 +75,12 @@ fn a_disk_request_is_no_work_for_the_vmm_which_has_no_powers() -> TestResult {
     lab.file("payload", &payload::hostile(1, Messages::Interrupts))?;
     let said = lab.run(GUEST, SCRIPT)?;
     assert_powerless(said.text());
+    let view = said
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("view: "));
+    let view: String = view.flat_map(|line| [line.trim_end(), "\n"]).collect();
+    assert_documented("ringside-vmm", &view);
     let counted: Vec<(&str, u64)> = said.text().lines().filter_map(counted).collect();
     for (counter, count) in &counted {
         println!("{counter} for {READS} reads: {count}");

@@ -117,6 +117,7 @@ impl Lab {
         let output = Machine::new(["sh", "-c", &script])
             .env("VMM", env!("CARGO_BIN_EXE_ringside-vmm"))
             .env("BLK", binary("vhost-user-blk")?)
+            .env("LAB", binary("ringside-lab")?)
             .env("FS", binary("virtiofsd")?)
             .env("NET", binary("vhost-user-net")?)
             .env("VSOCK", binary("vhost-user-vsock")?)
