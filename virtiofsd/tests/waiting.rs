@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use lab::frontend::Ticket;
 use lab::frontend::fs::{Caller, Fs, FuseReply, REQUEST_QUEUE};
 use lease::Lease;
+use rustix::process::{Pid, Signal, kill_process};
 use share::session::{OPEN, ROOT, Session, number, words};
 use share::{SOON, Share};
 use virtiofsd::fuse::Opcode;
@@ -178,4 +179,27 @@ fn a_large_file_is_freed_aside() {
         }
         assert!(!held(), "the file is held for ever");
     }
+}
+
+#[test]
+fn a_daemon_that_stands_still_for_seconds_loses_nothing() {
+    let share = Share::start("fs-frozen");
+    let (_front_end, mut fs) = share.mounted();
+    let file = Session(&mut fs).create("file");
+    let pid = Pid::from_raw(share.daemon.serving_pid().unwrap().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let asked: Vec<Ticket> = (0..20)
+        .map(|_| {
+            let caller = Caller::root(ROOT);
+            fs.submit(Opcode::Getattr as u32, caller, &[&[0; 16]], &[104])
+                .unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(2));
+    kill_process(pid, Signal::CONT).unwrap();
+    for ticket in asked {
+        assert_eq!(fs.wait(ticket).unwrap().error, 0);
+    }
+    assert_eq!(Session(&mut fs).write(file, 0, b"content").error, 0);
+    assert_eq!(fs::read(share.directory.join("file")).unwrap(), b"content");
 }
