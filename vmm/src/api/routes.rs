@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{METRICS, Request, Response, Status};
-use crate::machine::{Answer, Command, Controller, MachineError, Refusal};
+use crate::machine::{Answer, Command, Controller, MachineError, Refusal, SnapshotOrder};
 use crate::options::{DeviceDescription, Size, parse_device};
 
 /// Who carries out what the API is asked for.
@@ -133,15 +133,25 @@ fn add(target: &dyn Target, body: &[u8]) -> Response {
     }
 }
 
-/// `{"folder": "/path"}`.
+/// `{"folder": "/path", "live": true}`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SnapshotOrder {
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SnapshotBody {
     folder: PathBuf,
+    #[serde(default)]
+    live: bool,
+    #[serde(default)]
+    stay_paused: bool,
 }
 
 fn snapshot(target: &dyn Target, body: &[u8]) -> Response {
-    let command = |SnapshotOrder { folder }| Command::Snapshot(folder);
+    let command = |body: SnapshotBody| {
+        Command::Snapshot(SnapshotOrder {
+            folder: body.folder,
+            live: body.live,
+            stay_paused: body.stay_paused,
+        })
+    };
     order_of(target, body, command)
 }
 
@@ -180,6 +190,7 @@ fn response(result: Result<Answer, Refusal>) -> Response {
         Ok(Answer::Info(info)) => Response::json(Status::Ok, &info),
         Ok(Answer::Devices(devices)) => Response::json(Status::Ok, &devices),
         Ok(Answer::Added(device)) => Response::json(Status::Created, &device),
+        Ok(Answer::Copied(copied)) => Response::json(Status::Ok, &copied),
         Ok(Answer::Memory(memory)) => Response::json(Status::Ok, &memory),
         Ok(Answer::Metrics(body)) => Response {
             kind: METRICS,
@@ -198,10 +209,14 @@ fn status(refusal: &Refusal) -> Status {
         | Refusal::Busy(_)
         | Refusal::Ended
         | Refusal::NoBalloon
+        | Refusal::Ending
+        | Refusal::Unlogged
         | Refusal::Save { .. }
         | Refusal::Snapshot(_) => Status::Conflict,
         Refusal::Device { .. } | Refusal::LargeBalloon(_) => Status::BadRequest,
         Refusal::Machine(MachineError::Places) => Status::Conflict,
-        Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) => Status::Failed,
+        Refusal::Machine(_) | Refusal::Kvm(_) | Refusal::Resident(_) | Refusal::Log(_) => {
+            Status::Failed
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::{Answer, BalloonInfo, Command, DeviceInfo, Info, MemoryInfo, Refusal, State};
+use crate::machine::{
+    Answer, BalloonInfo, Command, CopiedInfo, DeviceInfo, Info, MemoryInfo, Refusal, State,
+};
 use crate::options::DeviceDescription;
 
 /// Says what it was asked for.
@@ -57,6 +59,12 @@ impl Target for &Memo {
                 }),
             })),
             Command::Metrics => Ok(Answer::Metrics("text 1\n".into())),
+            Command::Snapshot(order) if order.live => Ok(Answer::Copied(CopiedInfo {
+                passes: 1,
+                again: 2,
+                last: 3,
+                pause: 4,
+            })),
             Command::Pause | Command::Resume | Command::Snapshot(_) => Ok(Answer::Done),
             _ => Ok(Answer::Begun),
         }
@@ -147,6 +155,39 @@ fn a_device_is_added_as_described() {
         answered.contains("{\"error\":\"there is a device taken already\"}"),
         "{answered}"
     );
+}
+
+#[test]
+fn a_snapshot_is_ordered_as_described() {
+    for (body, live, stay_paused, status) in [
+        (r#"{"folder": "/a"}"#, false, false, "204"),
+        (r#"{"folder": "/a", "live": true}"#, true, false, "200"),
+        (
+            r#"{"folder": "/a", "live": true, "stay-paused": true}"#,
+            true,
+            true,
+            "200",
+        ),
+    ] {
+        let (answered, asked) = ask(&post("/v1/snapshot", body));
+        assert!(
+            answered.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answered}"
+        );
+        let order = format!(
+            r#"Snapshot(SnapshotOrder {{ folder: "/a", live: {live}, stay_paused: {stay_paused} }})"#
+        );
+        assert_eq!(asked, [order]);
+    }
+    for body in [
+        "{}",
+        r#"{"folder": "/a", "live": 1}"#,
+        r#"{"folder": "/a", "dead": true}"#,
+    ] {
+        let (answered, asked) = ask(&post("/v1/snapshot", body));
+        assert!(answered.starts_with("HTTP/1.1 400 "), "{answered}");
+        assert!(asked.is_empty(), "{asked:?}");
+    }
 }
 
 #[test]

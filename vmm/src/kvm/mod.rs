@@ -4,6 +4,7 @@
 mod cpuid;
 mod error;
 mod lapic;
+mod memory;
 mod probe;
 mod registers;
 mod routes;

@@ -1,12 +1,9 @@
 //! One virtual machine: what it has besides processors.
-#![allow(unsafe_code, reason = "guest memory is handed to KVM by address")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_clock_data};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use rustix::mm::{Advice, madvise};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::KvmError;
@@ -204,30 +201,6 @@ impl Vm {
         self.fd
             .set_tss_address(tss)
             .map_err(failed("place its task state"))
-    }
-
-    /// Gives the guest its memory, and keeps it out of core dumps: those hold shared memory without a name
-    /// unless told not to (core(5), `coredump_filter`).
-    fn map_memory(&self) -> Result<(), KvmError> {
-        for (slot, region) in (0..).zip(self.memory.mapped().iter()) {
-            let whole = usize::try_from(region.len()).unwrap_or(usize::MAX);
-            // SAFETY: the region is a mapping of `self.memory`, which lives. What is advised changes no byte of
-            // it and no access to it.
-            unsafe { madvise(region.as_ptr().cast(), whole, Advice::LinuxDontDump) }
-                .map_err(KvmError::Dumps)?;
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start_addr().0,
-                memory_size: region.len(),
-                userspace_addr: region.as_ptr() as u64,
-            };
-            // SAFETY: the region is a mapping of `self.memory`, which is kept until the machine is
-            // gone; everybody treats guest memory as shared with a guest that writes at any time.
-            unsafe { self.fd.set_user_memory_region(region) }
-                .map_err(failed("give the guest memory"))?;
-        }
-        Ok(())
     }
 }
 

@@ -3,12 +3,14 @@
 mod devices;
 mod events;
 mod info;
+mod live;
 mod metrics;
 mod orders;
 mod platform;
 mod refusal;
 mod snapshot;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -31,8 +33,10 @@ use platform::Platform;
 pub use devices::{DeviceInfo, DeviceSet};
 pub use events::{Controller, Events, QuitHandle};
 pub use info::{BalloonInfo, Info, MemoryInfo, State};
+pub use live::CopiedInfo;
 pub use orders::{Answer, Command};
 pub use refusal::Refusal;
+pub use snapshot::SnapshotOrder;
 
 /// What a machine is made of, besides its devices.
 #[derive(Debug)]
@@ -121,6 +125,8 @@ pub struct Machine<'a> {
     vm: Arc<Vm>,
     /// Paused, and the guest's clock at that time.
     paused_at: Option<u64>,
+    /// Events that came while an order was carried out.
+    later: VecDeque<Event>,
 }
 
 impl<'a> Machine<'a> {
@@ -175,6 +181,7 @@ impl<'a> Machine<'a> {
             platform,
             vm,
             paused_at: snapshot.map(|state| state.clock),
+            later: VecDeque::new(),
         })
     }
 
@@ -206,7 +213,8 @@ impl<'a> Machine<'a> {
 
     fn obey_until_the_end(&mut self) -> Result<Ended, MachineError> {
         loop {
-            match self.events.receiver.recv() {
+            let earlier = self.later.pop_front().map(Ok);
+            match earlier.unwrap_or_else(|| self.events.receiver.recv()) {
                 Ok(Event::Power(PowerEvent::Off)) => return Ok(Ended::Off),
                 Ok(Event::Power(PowerEvent::Reset)) => return Ok(Ended::Reset),
                 Ok(Event::Quit) | Err(_) => return Ok(Ended::Quit),

@@ -1,9 +1,8 @@
 //! What somebody outside may want of a machine, and how it is carried out.
 
-use std::path::PathBuf;
-
 use super::{
-    BalloonInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, Refusal, State,
+    BalloonInfo, CopiedInfo, DeviceInfo, Ended, Info, Machine, MachineError, MemoryInfo, Refusal,
+    SnapshotOrder, State,
 };
 use crate::kvm::VcpuThread;
 use crate::memory::ByteSize;
@@ -39,7 +38,7 @@ pub enum Command {
     /// Blow the balloon up, or let air out: so many bytes are wanted in it.
     Balloon(ByteSize),
     /// Write the machine into a folder.
-    Snapshot(PathBuf),
+    Snapshot(SnapshotOrder),
 }
 
 /// What an order brings.
@@ -59,6 +58,8 @@ pub enum Answer {
     Metrics(String),
     /// Its memory.
     Memory(MemoryInfo),
+    /// How it was copied.
+    Copied(CopiedInfo),
 }
 
 /// What follows of an order.
@@ -86,7 +87,7 @@ impl Machine<'_> {
             Command::Metrics => Ok(Answer::Metrics(self.metrics())),
             Command::Memory => self.memory(),
             Command::Balloon(size) => self.resize_balloon(size),
-            Command::Snapshot(folder) => self.snapshot(&folder),
+            Command::Snapshot(order) => self.snapshot(&order),
         })
     }
 

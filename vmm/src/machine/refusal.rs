@@ -58,6 +58,15 @@ pub enum Refusal {
     /// The kernel does not tell.
     #[error("cannot tell how much memory is used")]
     Resident(#[source] io::Error),
+    /// No log of what is written.
+    #[error("there is no memory to log what the guest writes")]
+    Log(#[source] io::Error),
+    /// A daemon that came back as another one, which does not mark what it writes.
+    #[error("a daemon that came back does not log what it writes; the machine goes on")]
+    Unlogged,
+    /// The guest, or somebody else, ends the machine at this moment.
+    #[error("the machine is about to end")]
+    Ending,
     /// The snapshot's files.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

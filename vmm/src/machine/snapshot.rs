@@ -1,6 +1,6 @@
 //! A machine into a snapshot, and out of one.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::devices::{Attached, lock};
@@ -12,21 +12,41 @@ use crate::virtio::{Kind, SaveError};
 /// How long a daemon has to hand out its state, or to take it.
 const TRANSFER: Duration = Duration::from_secs(60);
 
+/// A snapshot, as somebody wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotOrder {
+    /// Where it is put.
+    pub folder: PathBuf,
+    /// The guest runs while its memory is written, and is paused only for what it writes last.
+    pub live: bool,
+    /// The machine stays paused, as it is in the snapshot.
+    pub stay_paused: bool,
+}
+
 impl Machine<'_> {
-    /// Writes the machine into a folder; it goes on afterwards if it was running.
-    pub(super) fn snapshot(&mut self, folder: &Path) -> Result<Answer, Refusal> {
-        let writer = Writer::new(folder)?;
+    /// Writes the machine into a folder; it goes on afterwards if it was running, and shall.
+    pub(super) fn snapshot(&mut self, order: &SnapshotOrder) -> Result<Answer, Refusal> {
+        let writer = Writer::new(&order.folder)?;
+        let mut memory = writer.memory()?;
+        if order.live && self.paused_at.is_none() {
+            let (state, copied) = self.copy_while_it_runs(&mut memory, order.stay_paused)?;
+            writer.finish(memory, &state)?;
+            return Ok(Answer::Copied(copied));
+        }
         let was_running = self.paused_at.is_none();
         self.pause()?;
         let saved = self.state();
-        let written = saved.and_then(|state| Ok(writer.write(self.vm.memory(), &state)?));
-        if was_running {
+        let written = saved.and_then(|state| {
+            memory.write(self.vm.memory())?;
+            Ok(writer.finish(memory, &state)?)
+        });
+        if was_running && !order.stay_paused {
             self.resume()?;
         }
         written.map(|()| Answer::Done)
     }
 
-    fn state(&self) -> Result<MachineState, Refusal> {
+    pub(super) fn state(&self) -> Result<MachineState, Refusal> {
         let processors = self.processors.iter().map(|it| it.save(&self.vm));
         Ok(MachineState {
             description: self.devices.describe(self.config.description.clone()),
@@ -86,6 +106,23 @@ impl DeviceSet {
                     .unwrap_or(Err(SaveError::Gone));
                 loaded.map_err(|source| MachineError::Saved { id, source })?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl DeviceSet {
+    /// Has every device mark what it writes, if the memory has a log.
+    pub(super) fn follow_log(&self) -> Result<(), Refusal> {
+        for attached in self.iter() {
+            let answer = lock(&attached.device).follow_log();
+            let follows = answer
+                .recv_timeout(TRANSFER)
+                .unwrap_or(Err(SaveError::Gone));
+            follows.map_err(|source| Refusal::Save {
+                id: attached.id.clone(),
+                source,
+            })?;
         }
         Ok(())
     }

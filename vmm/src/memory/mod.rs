@@ -1,22 +1,26 @@
 //! The guest's memory: one shared memory file, mapped here and by every device daemon.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::io;
+use std::ops;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use thiserror::Error;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap, region::GuestRegionCollectionError,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap,
+    GuestMemoryRegion, GuestRegionMmap, region::GuestRegionCollectionError,
 };
 
+mod dirty_log;
 mod file;
 
 use crate::layout;
 
 pub use byte_size::{ByteSize, ByteSizeError};
+pub use dirty_log::DirtyLog;
 
 /// Bytes of an explicit huge page.
 const HUGE_PAGE: u64 = 2 << 20;
@@ -90,6 +94,8 @@ pub struct GuestMemory {
     mapped: GuestMemoryMmap,
     file: Arc<File>,
     size: u64,
+    /// While somebody copies memory that is used.
+    log: Arc<RwLock<Option<Arc<DirtyLog>>>>,
 }
 
 impl GuestMemory {
@@ -108,6 +114,7 @@ impl GuestMemory {
             mapped,
             file,
             size: config.size.0,
+            log: Arc::default(),
         })
     }
 
@@ -149,6 +156,52 @@ impl GuestMemory {
         const INDEX: u64 = 2;
         let at = GuestAddress(used_ring.checked_add(INDEX)?);
         self.mapped.load(at, Ordering::Acquire).ok()
+    }
+
+    /// From now on whoever in this process writes for a device marks it in the log that this makes; daemons
+    /// and KVM must be told.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn begin_log(&self) -> io::Result<Arc<DirtyLog>> {
+        let log = Arc::new(DirtyLog::new(self.high_end())?);
+        *self.log.write().unwrap_or_else(PoisonError::into_inner) = Some(log.clone());
+        Ok(log)
+    }
+
+    /// Nobody needs the log any more.
+    pub fn end_log(&self) {
+        *self.log.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The log, while there is one.
+    #[must_use]
+    pub fn log(&self) -> Option<Arc<DirtyLog>> {
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        log.clone()
+    }
+
+    /// Somebody in this process wrote there, a moment ago.
+    pub fn mark_dirty(&self, address: u64, len: u64) {
+        if let Some(log) = self.log() {
+            log.mark(address, len);
+        }
+    }
+
+    /// Writes for a device.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let written = self.mapped.write_slice(bytes, GuestAddress(address));
+        // A part of it may be there even so.
+        self.mark_dirty(address, bytes.len() as u64);
+        written
+    }
+
+    /// Where memory is in the guest's address space.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = ops::Range<u64>> + use<> {
+        ranges(self.size).map(|range| range.address..range.address + range.len)
     }
 
     /// Makes all of it zero, as it was at the start. Nobody may be using it.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::memory::GuestMemory;
+use crate::memory::{DirtyLog, GuestMemory};
 pub use state::{DeviceState, MachineState, PlatformState};
 
 /// What `state.json` begins with.
@@ -95,17 +95,22 @@ impl Writer {
         })
     }
 
-    /// Writes both files. Only this user may read them: the guest's secrets are in them.
+    /// The memory's file, empty. Only this user may read it: the guest's secrets are in it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn memory(&self) -> Result<MemoryFile, SnapshotError> {
+        let path = self.folder.join(MEMORY);
+        let file = create(&path)?;
+        Ok(MemoryFile { path, file })
+    }
+
+    /// Writes the rest, once the memory's file is whole.
     ///
     /// # Errors
     /// When there is no room, or no permission.
-    pub fn write(&self, memory: &GuestMemory, state: &MachineState) -> Result<(), SnapshotError> {
-        let path = self.folder.join(MEMORY);
-        let mut file = create(&path)?;
-        memory
-            .save(&mut file)
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", &path))?;
+    pub fn finish(&self, memory: MemoryFile, state: &MachineState) -> Result<(), SnapshotError> {
+        memory.keep()?;
         let path = self.folder.join(STATE);
         let content = |source| SnapshotError::Content {
             path: path.clone(),
@@ -118,6 +123,43 @@ impl Writer {
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&part, &path))
             .map_err(failed("write", &path))
+    }
+}
+
+/// A snapshot's memory, while it is written.
+#[derive(Debug)]
+pub struct MemoryFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl MemoryFile {
+    /// Writes all of the memory.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn write(&mut self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+        memory
+            .save(&mut self.file)
+            .map_err(failed("write", &self.path))
+    }
+
+    /// Writes again what the log has marked since, and takes the marks.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn update(&mut self, memory: &GuestMemory, log: &DirtyLog) -> Result<(), SnapshotError> {
+        memory
+            .save_marked(log, &mut self.file)
+            .map_err(failed("write", &self.path))
+    }
+
+    /// Waits until it is on the disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn keep(&self) -> Result<(), SnapshotError> {
+        self.file.sync_all().map_err(failed("write", &self.path))
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) enum Transfer {
         state: Vec<u8>,
         done: Sender<Result<(), SaveError>>,
     },
+    FollowLog(Sender<Result<(), SaveError>>),
 }
 
 impl Desk {

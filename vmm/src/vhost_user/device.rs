@@ -160,6 +160,13 @@ impl Device for FrontEnd {
         self.desk.change(|it| it.transfer = Some(transfer));
         receiver
     }
+
+    fn follow_log(&mut self) -> Receiver<Result<(), SaveError>> {
+        let (sender, receiver) = channel();
+        self.desk
+            .change(|it| it.transfer = Some(Transfer::FollowLog(sender)));
+        receiver
+    }
 }
 
 impl Drop for FrontEnd {

@@ -1,5 +1,6 @@
 //! One connection to a daemon.
 
+mod dirty_log;
 mod in_flight;
 mod requests;
 mod shared_memory;
@@ -34,7 +35,8 @@ const PROTOCOL: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
     .union(VhostUserProtocolFeatures::BACKEND_REQ)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
-    .union(VhostUserProtocolFeatures::DEVICE_STATE);
+    .union(VhostUserProtocolFeatures::DEVICE_STATE)
+    .union(VhostUserProtocolFeatures::LOG_SHMFD);
 const PROTOCOL_BIT: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// How long a new daemon has to say what it is.
@@ -43,6 +45,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A daemon that has told what it offers.
 pub(super) struct Session {
     front_end: Frontend,
+    /// The same connection.
+    stream: UnixStream,
     offered: u64,
     protocol: VhostUserProtocolFeatures,
     queues: u64,
@@ -67,6 +71,7 @@ impl Session {
     pub(super) fn connect(socket: &Path) -> Result<Self, FrontEndError> {
         let stream = UnixStream::connect(socket).map_err(FrontEndError::Connect)?;
         let limit = TimeLimit::new(&stream, HANDSHAKE)?;
+        let same = stream.try_clone()?;
         let mut front_end = Frontend::from_stream(stream, VHOST_USER_MAX_VRINGS);
         front_end
             .set_owner()
@@ -89,6 +94,7 @@ impl Session {
         }
         let mut session = Self {
             front_end,
+            stream: same,
             offered,
             protocol,
             queues: VHOST_USER_MAX_VRINGS,
@@ -200,10 +206,12 @@ impl Session {
         if lacking != 0 {
             return Err(FrontEndError::Features(lacking));
         }
-        self.front_end
-            .set_features((setup.features & self.offered) | PROTOCOL_BIT)
-            .map_err(failed("take the driver's features"))?;
+        let log = self.log_of(memory);
+        self.set_features(setup, log.is_some())?;
         self.share_memory(memory)?;
+        if let Some(log) = &log {
+            self.share_log(log)?;
+        }
         self.share_notes(setup, notes)?;
         for queue in &setup.queues {
             self.start_queue(queue, memory, begin)?;
@@ -217,20 +225,13 @@ impl Session {
         memory: &GuestMemory,
         begin: &Begin,
     ) -> Result<(), FrontEndError> {
-        let address = |guest| memory.user_address(guest);
-        let not_there = || FrontEndError::QueueAddress(queue.index);
-        let ring = VringConfigData {
-            queue_max_size: queue.size,
-            queue_size: queue.size,
-            flags: 0,
-            desc_table_addr: address(queue.descriptors).ok_or_else(not_there)?,
-            used_ring_addr: address(queue.used).ok_or_else(not_there)?,
-            avail_ring_addr: address(queue.available).ok_or_else(not_there)?,
-            log_addr: None,
-        };
+        let logged = self.log_of(memory).is_some();
+        let ring = ring(queue, memory, logged)?;
         let base = match begin {
             Begin::At(positions) => *positions.get(&queue.index).unwrap_or(&queue.position),
-            Begin::BehindUsed => memory.used_index(queue.used).ok_or_else(not_there)?,
+            Begin::BehindUsed => memory
+                .used_index(queue.used)
+                .ok_or(FrontEndError::QueueAddress(queue.index))?,
         };
         let (index, daemon) = (queue.index, &mut self.front_end);
         self.running.push(index);
@@ -242,6 +243,13 @@ impl Session {
             .and_then(|()| daemon.set_vring_kick(index, &queue.kick))
             .and_then(|()| daemon.set_vring_enable(index, true))
             .map_err(failed("take a queue"))
+    }
+
+    fn set_features(&mut self, setup: &Setup, logged: bool) -> Result<(), FrontEndError> {
+        let log = if logged { dirty_log::LOG_ALL } else { 0 };
+        self.front_end
+            .set_features((setup.features & self.offered) | PROTOCOL_BIT | log)
+            .map_err(failed("take the driver's features"))
     }
 
     pub(super) fn set_call(&mut self, queue: usize, call: &EventFd) -> Result<(), FrontEndError> {
@@ -263,6 +271,27 @@ impl Session {
             .map(stop)
             .collect()
     }
+}
+
+/// Where a queue is; and in which page's name its used ring is logged.
+fn ring(
+    queue: &QueueSetup,
+    memory: &GuestMemory,
+    logged: bool,
+) -> Result<VringConfigData, FrontEndError> {
+    let address = |guest| {
+        let found = memory.user_address(guest);
+        found.ok_or(FrontEndError::QueueAddress(queue.index))
+    };
+    Ok(VringConfigData {
+        queue_max_size: queue.size,
+        queue_size: queue.size,
+        flags: if logged { dirty_log::LOG_RING } else { 0 },
+        desc_table_addr: address(queue.descriptors)?,
+        used_ring_addr: address(queue.used)?,
+        avail_ring_addr: address(queue.available)?,
+        log_addr: logged.then_some(queue.used),
+    })
 }
 
 /// Features that we offer by ourselves, whether the daemon does or not: a given network address.

@@ -1,5 +1,6 @@
 //! Our own daemon serves a disk; the test is the driver, on memory as a guest has it.
 
+mod dirty_log;
 mod driver;
 mod notes;
 

@@ -277,6 +277,10 @@ impl Worker {
         if self.queues.are_served() {
             self.queues = Queues::Waiting(Begin::BehindUsed);
         }
+        // What it wrote last it did not mark, perhaps.
+        if let Some(log) = self.memory.log() {
+            log.mark_all();
+        }
         {
             let mut state = self.desk.state();
             state.losses += u64::from(std::mem::take(&mut state.connected));

@@ -8,11 +8,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use virtio_queue::desc::split::Descriptor;
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestMemoryMmap};
 
 use super::common::VERSION_1;
-use super::in_process::{InProcess, ServeError, Server};
+use super::in_process::{InProcess, Request, ServeError, Server};
 use super::{Kind, Signals};
 use crate::memory::GuestMemory;
 
@@ -168,25 +167,19 @@ impl Server for Balloon {
 
     fn serve(
         &self,
-        index: usize,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<bool, ServeError> {
-        let chains: Vec<_> = queue.iter(memory)?.take(usize::from(ENTRIES)).collect();
-        let used = !chains.is_empty();
-        for chain in chains {
-            let head = chain.head_index();
-            for descriptor in chain {
-                match index {
-                    INFLATE => self.inflate(memory, descriptor)?,
-                    REPORTING => self.give_back(descriptor.addr().0, descriptor.len().into()),
-                    // Pages that the guest takes back are there when it touches them.
-                    _ => {}
-                }
+        queue: usize,
+        request: Request<'_>,
+        memory: &GuestMemory,
+    ) -> Result<u32, ServeError> {
+        for descriptor in request {
+            match queue {
+                INFLATE => self.inflate(memory.mapped(), descriptor)?,
+                REPORTING => self.give_back(descriptor.addr().0, descriptor.len().into()),
+                // Pages that the guest takes back are there when it touches them.
+                _ => {}
             }
-            queue.add_used(memory, head, 0)?;
         }
-        Ok(used)
+        Ok(0)
     }
 }
 

@@ -118,6 +118,8 @@ pub trait Device: Send {
     /// Gives a paused device the state that a daemon of its kind had saved, for a driver with these
     /// features, which is started next.
     fn load(&mut self, features: u64, state: Vec<u8>) -> Receiver<Result<(), SaveError>>;
+    /// Looks whether the memory has a log; from the answer on, all that is written is marked there.
+    fn follow_log(&mut self) -> Receiver<Result<(), SaveError>>;
 }
 
 /// What a snapshot keeps of a device, besides what its driver wrote.
@@ -135,6 +137,11 @@ pub enum SaveError {
     /// A daemon that keeps state, and does not hand it out.
     #[error("its daemon does not offer DEVICE_STATE, so what the guest has open would be lost")]
     NotOffered,
+    /// A daemon that cannot tell what it writes.
+    #[error(
+        "its daemon does not log what it writes (LOG_SHMFD, LOG_ALL), so the guest must be paused"
+    )]
+    NoLog,
     /// The daemon is not there.
     #[error("its daemon is gone; wait until it is back")]
     Gone,

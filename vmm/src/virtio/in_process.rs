@@ -1,23 +1,21 @@
 //! A device whose queues the VMM serves itself, where the data path is nobody's concern: a thread owns
 //! the queues from the driver's start to its reset, or to a pause.
 
+mod serving;
+
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{Builder, JoinHandle};
 
 use thiserror::Error;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use virtio_queue::DescriptorChain;
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{Condition, Device, Kind, Positions, QueueSetup, SaveError, Saved, Setup, Signals};
+use super::{Condition, Device, Kind, Positions, SaveError, Saved, Setup, Signals};
 use crate::memory::GuestMemory;
-
-/// What the epoll set tells apart from the queues' numbers.
-const STOP: u64 = u64::MAX;
+use serving::Serving;
 
 /// What a device does. Shared by its thread and by processors that look at its configuration.
 pub trait Server: Send + Sync + 'static {
@@ -45,17 +43,20 @@ pub trait Server: Send + Sync + 'static {
     fn load(&self, _state: &[u8]) -> bool {
         false
     }
-    /// Serves what waits in a queue, at most one round of the ring; whether it used any.
+    /// Serves a request of a queue; how many bytes it wrote into the request's buffers.
     ///
     /// # Errors
     /// When the driver breaks the rules: the device needs a reset.
     fn serve(
         &self,
-        index: usize,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<bool, ServeError>;
+        queue: usize,
+        request: Request<'_>,
+        memory: &GuestMemory,
+    ) -> Result<u32, ServeError>;
 }
+
+/// A request: the buffers that the driver chained.
+pub type Request<'a> = DescriptorChain<&'a GuestMemoryMmap>;
 
 /// What ends a device's thread before its time.
 #[derive(Debug, Error)]
@@ -75,7 +76,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct InProcess<S: Server> {
     server: Arc<S>,
-    memory: GuestMemoryMmap,
+    memory: GuestMemory,
     signals: Arc<Signals>,
     /// What the driver wants, and where each queue goes on.
     setup: Option<Setup>,
@@ -95,7 +96,7 @@ impl<S: Server> InProcess<S> {
     pub fn new(server: Arc<S>, memory: &GuestMemory) -> Self {
         Self {
             server,
-            memory: memory.mapped().clone(),
+            memory: memory.clone(),
             signals: Arc::default(),
             setup: None,
             paused: false,
@@ -118,12 +119,12 @@ impl<S: Server> InProcess<S> {
 
     fn thread(&self, setup: &Setup) -> Result<Running, ServeError> {
         let stop = EventFd::new(EFD_NONBLOCK)?;
-        let loop_ = Loop::new(setup, &stop, self.memory.clone(), self.server.clone())?;
+        let serving = Serving::new(setup, &stop, self.memory.clone(), self.server.clone())?;
         let signals = self.signals.clone();
         let kind = self.server.kind();
         let name = format!("{kind:?}").to_lowercase();
         let thread = Builder::new().name(name).spawn(move || {
-            let (positions, result) = loop_.run();
+            let (positions, result) = serving.run();
             if let Err(error) = result {
                 tracing::warn!(?kind, %error, "a driver is at fault");
                 signals.needs_reset();
@@ -249,6 +250,11 @@ impl<S: Server> Device for InProcess<S> {
             Err(SaveError::NoState)
         })
     }
+
+    /// What is written goes through the memory, which knows its log.
+    fn follow_log(&mut self) -> Receiver<Result<(), SaveError>> {
+        answered(Ok(()))
+    }
 }
 
 fn answered<T>(answer: T) -> Receiver<T> {
@@ -261,106 +267,5 @@ fn answered<T>(answer: T) -> Receiver<T> {
 impl<S: Server> Drop for InProcess<S> {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// The thread's own.
-struct Loop<S> {
-    queues: Vec<Served>,
-    stop: EventFd,
-    epoll: Epoll,
-    memory: GuestMemoryMmap,
-    server: Arc<S>,
-}
-
-struct Served {
-    index: usize,
-    queue: Queue,
-    kick: EventFd,
-    call: EventFd,
-}
-
-impl Served {
-    fn new(setup: &QueueSetup) -> Result<Self, ServeError> {
-        let mut queue = Queue::new(setup.size)?;
-        queue.set_size(setup.size);
-        queue.try_set_desc_table_address(GuestAddress(setup.descriptors))?;
-        queue.try_set_avail_ring_address(GuestAddress(setup.available))?;
-        queue.try_set_used_ring_address(GuestAddress(setup.used))?;
-        // What was taken was completed, and in order.
-        queue.set_next_avail(setup.position);
-        queue.set_next_used(setup.position);
-        queue.set_ready(true);
-        Ok(Self {
-            index: setup.index,
-            queue,
-            kick: setup.kick.try_clone()?,
-            call: setup.call.try_clone()?,
-        })
-    }
-}
-
-impl<S: Server> Loop<S> {
-    fn new(
-        setup: &Setup,
-        stop: &EventFd,
-        memory: GuestMemoryMmap,
-        server: Arc<S>,
-    ) -> Result<Self, ServeError> {
-        let epoll = Epoll::new()?;
-        let watch = |event: &EventFd, token| {
-            let wanted = EpollEvent::new(EventSet::IN, token);
-            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), wanted)
-        };
-        watch(stop, STOP)?;
-        let queues = setup.queues.iter().map(Served::new);
-        let queues = queues.collect::<Result<Vec<_>, _>>()?;
-        for (place, served) in (0..).zip(&queues) {
-            watch(&served.kick, place)?;
-        }
-        Ok(Self {
-            queues,
-            stop: stop.try_clone()?,
-            epoll,
-            memory,
-            server,
-        })
-    }
-
-    fn run(mut self) -> (Positions, Result<(), ServeError>) {
-        let result = self.serve_until_stopped();
-        let position = |served: &Served| (served.index, served.queue.next_avail());
-        (self.queues.iter().map(position).collect(), result)
-    }
-
-    fn serve_until_stopped(&mut self) -> Result<(), ServeError> {
-        loop {
-            let mut events = [EpollEvent::default(); 4];
-            let count = match self.epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            if self.stop.read().is_ok() {
-                return Ok(());
-            }
-            for event in &events[..count] {
-                let place = usize::try_from(event.data()).unwrap_or(usize::MAX);
-                if let Some(served) = self.queues.get_mut(place) {
-                    served.serve(&*self.server, &self.memory)?;
-                }
-            }
-        }
-    }
-}
-
-impl Served {
-    fn serve<S: Server>(&mut self, server: &S, memory: &GuestMemoryMmap) -> Result<(), ServeError> {
-        let _ = self.kick.read();
-        let used = server.serve(self.index, &mut self.queue, memory)?;
-        if used && self.queue.needs_notification(memory)? {
-            // Full only when billions were not taken: one is pending then.
-            let _ = self.call.write(1);
-        }
-        Ok(())
     }
 }

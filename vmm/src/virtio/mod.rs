@@ -13,7 +13,7 @@ mod transport;
 
 pub use balloon::Balloon;
 pub use device::{Condition, Device, Kind, QueueSetup, SaveError, Saved, Setup, SharedDevice};
-pub use in_process::{InProcess, ServeError, Server};
+pub use in_process::{InProcess, Request, ServeError, Server};
 pub use rng::Rng;
 pub use signals::Signals;
 pub use transport::{Accesses, Positions, Transport, TransportError, TransportState};

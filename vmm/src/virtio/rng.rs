@@ -4,12 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestMemoryMmap};
-
 use super::Kind;
 use super::common::VERSION_1;
-use super::in_process::{InProcess, ServeError, Server};
+use super::in_process::{InProcess, Request, ServeError, Server};
 use crate::memory::GuestMemory;
 
 const ENTRIES: u16 = 64;
@@ -49,30 +46,22 @@ impl Server for Rng {
         vec![ENTRIES]
     }
 
-    /// At most one round of the ring: whoever fills it for ever must not keep the thread from its end.
     fn serve(
         &self,
-        _index: usize,
-        queue: &mut Queue,
-        memory: &GuestMemoryMmap,
-    ) -> Result<bool, ServeError> {
-        let chains: Vec<_> = queue.iter(memory)?.take(usize::from(ENTRIES)).collect();
-        let used = !chains.is_empty();
-        for chain in chains {
-            let head = chain.head_index();
-            let mut given = 0;
-            for descriptor in chain.writable() {
-                let wanted = usize::try_from(descriptor.len()).unwrap_or(MOST);
-                let len = wanted.min(MOST - given);
-                let mut bytes = vec![0; len];
-                (&self.0).read_exact(&mut bytes)?;
-                memory.write_slice(&bytes, descriptor.addr())?;
-                given += len;
-            }
-            let given = u32::try_from(given).unwrap_or(0);
-            queue.add_used(memory, head, given)?;
+        _queue: usize,
+        request: Request<'_>,
+        memory: &GuestMemory,
+    ) -> Result<u32, ServeError> {
+        let mut given = 0;
+        for descriptor in request.writable() {
+            let wanted = usize::try_from(descriptor.len()).unwrap_or(MOST);
+            let len = wanted.min(MOST - given);
+            let mut bytes = vec![0; len];
+            (&self.0).read_exact(&mut bytes)?;
+            memory.write(descriptor.addr().0, &bytes)?;
+            given += len;
         }
-        Ok(used)
+        Ok(u32::try_from(given).unwrap_or(0))
     }
 }
 
@@ -81,7 +70,7 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
-    use vm_memory::GuestAddress;
+    use vm_memory::{Bytes, GuestAddress};
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
@@ -204,8 +193,11 @@ mod tests {
                 .unwrap()
         };
         assert_eq!(used(&driver), 1);
+        let log = driver.memory.begin_log().unwrap();
         driver.device.resume();
         driver.wait(|driver| used(driver) == 2);
+        // The numbers, and the used ring.
+        driver.wait(|driver| driver.memory.marked(&log) == 2 * 4096);
         let memory = driver.memory.mapped();
         let number: u64 = memory.read_obj(GuestAddress(DATA + 4096)).unwrap();
         assert_ne!(number, 0);

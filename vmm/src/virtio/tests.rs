@@ -72,6 +72,9 @@ impl Device for Memo {
     fn load(&mut self, _features: u64, _state: Vec<u8>) -> Receiver<Result<(), SaveError>> {
         unreachable!("the transport does not ask")
     }
+    fn follow_log(&mut self) -> Receiver<Result<(), SaveError>> {
+        unreachable!("the transport does not ask")
+    }
 }
 
 struct Driver {

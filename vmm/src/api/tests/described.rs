@@ -110,6 +110,13 @@ fn answers_are_as_described() {
         ),
         (post("/v1/devices", "{}"), "/v1/devices", "post", "400"),
         (
+            post("/v1/snapshot", r#"{"folder": "/a", "live": true}"#),
+            "/v1/snapshot",
+            "post",
+            "200",
+        ),
+        (post("/v1/snapshot", "{}"), "/v1/snapshot", "post", "400"),
+        (
             "DELETE /v1/devices/none HTTP/1.1\r\n\r\n".into(),
             "/v1/devices/{id}",
             "delete",

@@ -23,7 +23,24 @@ impl Worker {
                 };
                 let _ = done.send(loaded);
             }
+            Transfer::FollowLog(done) => drop(done.send(self.follow_log())),
         }
+    }
+
+    /// A daemon that is not there, or serves no queue, learns of the log when it starts serving.
+    fn follow_log(&mut self) -> Result<(), SaveError> {
+        let Daemon::Here(session) = &mut self.daemon else {
+            return Ok(());
+        };
+        if self.memory.log().is_some() && !session.can_log() {
+            return Err(SaveError::NoLog);
+        }
+        if let (Queues::Served, Some(setup)) = (&self.queues, &self.setup)
+            && let Err(error) = session.follow_log(setup, &self.memory)
+        {
+            self.lose(&error);
+        }
+        Ok(())
     }
 
     /// A disk's or an interface's daemon has no state of its own once its queues are stopped; a file
