@@ -64,12 +64,13 @@ impl Machine<'_> {
         self.vm.log_writes(true)?;
         self.devices.follow_log()?;
         file.write(self.vm.memory())?;
+        // Now, while nobody waits for what comes behind it.
+        file.keep()?;
         let mut passes = Passes::default();
         let mut attempt = 1;
         loop {
-            self.approach(log, file, &mut passes)?;
             self.wait_for_daemons();
-            file.keep()?;
+            self.approach(log, file, &mut passes)?;
             let begin = Instant::now();
             self.pause()?;
             let state = self.rest(log, file, attempt < ATTEMPTS);

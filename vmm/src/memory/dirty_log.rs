@@ -57,7 +57,7 @@ impl DirtyLog {
 
     /// Bytes of the file.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.mapped.size() as u64
     }
 
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_log_is_as_daemons_know_it() {
         let log = DirtyLog::new(END).unwrap();
-        assert_eq!(log.file().metadata().unwrap().len(), log.len());
+        assert_eq!(log.file().metadata().unwrap().len(), log.bytes());
         log.mark(9 * PAGE + 5, 1);
         log.mark(u64::MAX, 100);
         log.mark(0, 0);

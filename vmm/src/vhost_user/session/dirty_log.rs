@@ -79,7 +79,7 @@ impl Session {
 /// shorter; front ends look at its header only (vhost-user: the answer's payload is not told).
 fn set_log_base(stream: &UnixStream, log: &DirtyLog) -> io::Result<()> {
     let mut message = [SET_LOG_BASE, VERSION, 16].map(u32::to_le_bytes).concat();
-    message.extend([log.len(), 0].map(u64::to_le_bytes).concat());
+    message.extend([log.bytes(), 0].map(u64::to_le_bytes).concat());
     let sent = stream.send_with_fd(&*message, log.file().as_raw_fd())?;
     if sent != message.len() {
         return Err(io::ErrorKind::WriteZero.into());
