@@ -277,9 +277,8 @@ impl Worker {
         if self.queues.are_served() {
             self.queues = Queues::Waiting(Begin::BehindUsed);
         }
-        // What it wrote last it did not mark, perhaps.
-        if let Some(log) = self.memory.log() {
-            log.mark_all();
+        if matches!(self.daemon, Daemon::Here(_)) {
+            self.mark_all();
         }
         {
             let mut state = self.desk.state();
@@ -292,6 +291,13 @@ impl Worker {
         };
     }
 
+    /// What a lost daemon wrote last it did not mark, perhaps.
+    fn mark_all(&self) {
+        if let Some(log) = self.memory.log() {
+            log.mark_all();
+        }
+    }
+
     fn try_again(&mut self) -> Result<(), FrontEndError> {
         if matches!(&self.daemon, Daemon::Lost { at, .. } if Instant::now() < *at) {
             return Ok(());
@@ -301,8 +307,12 @@ impl Worker {
         watch_session(&self.epoll, &session)?;
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
-            session.start(setup, &self.memory, begin, &mut self.notes)?;
-            set_calls(&mut session, &self.calls)?;
+            let started = session.start(setup, &self.memory, begin, &mut self.notes);
+            let started = started.and_then(|()| set_calls(&mut session, &self.calls));
+            if let Err(error) = started {
+                self.mark_all();
+                return Err(error);
+            }
             wake_both(setup, &self.calls);
             self.queues = Queues::Served;
         }

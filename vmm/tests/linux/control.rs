@@ -175,16 +175,12 @@ boot one --kernel "$ELF" --cpus 2 --api-socket api.sock --disk socket=blk.sock -
     --balloon 0 --fs socket=fs.sock,tag=files --net socket=net.sock,mac=02:00:00:00:00:02 &
 one=$!
 until grep -q 'tick 2' one.console 2>/dev/null; do sleep 0.2; done
-api POST /v1/snapshot '{"folder": "first", "live": true}'; echo
-api GET /v1/info
-more one
-[ "$(stat -c %s first/memory)" = 268435456 ] && rm -r first && echo "it ran on after the first"
 api POST /v1/snapshot '{"folder": "second", "live": true, "stay-paused": true}'; echo
 api POST /v1/snapshot '{"folder": "third"}'
 cmp second/memory third/memory && echo "the live one is the same, $(md5sum <third/memory)"
 rm -r second third
 api POST /v1/resume
-more one
+more one && echo "it goes on after a live one"
 balloon 50331648; cat memory
 api PUT /v1/memory '{"balloon": "1G"}'
 (
@@ -195,9 +191,6 @@ api PUT /v1/memory '{"balloon": "1G"}'
 ) &
 api POST /v1/snapshot '{"folder": "saved", "live": true, "stay-paused": true}'; echo
 api GET /metrics | grep 'losses_total{device="disk0"'
-api POST /v1/snapshot '{"folder": "whole"}'
-cmp saved/memory whole/memory && echo "the one with a lost daemon is the same"
-rm -r whole
 api POST /v1/snapshot '{"folder": "saved", "live": true}'
 api POST /v1/quit
 wait $one
@@ -235,9 +228,9 @@ fn a_restored_machine_is_what_it_was() -> TestResult {
     assert!(said.guest("two").contains("kept everything"), "{text}");
     for expected in [
         "memory is the same",
-        "it ran on after the first",
         "the live one is the same",
-        "the one with a lost daemon is the same",
+        "it goes on after a live one",
+        r#"device="disk0",kind="disk"} 1"#,
     ] {
         assert!(said.contains(expected), "no {expected:?} in {text}");
     }
