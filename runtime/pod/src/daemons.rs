@@ -7,7 +7,7 @@ use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::PodError;
-use crate::directory::PodDirectory;
+use crate::directory::{PodDirectory, checked_socket};
 use crate::hypervisor::{FileSystem, VsockDevice};
 use crate::parts::{PartEnd, Parts, Role};
 use crate::proc::is_served;
@@ -24,21 +24,41 @@ const GUEST_CID: u64 = 3;
 /// Where the host's ends of the guest's sockets are.
 pub(crate) const VSOCK: &str = "vsock";
 
+/// Has a daemon serve its metrics on `DIRECTORY/DEVICE.metrics`.
+pub(crate) fn add_metrics(
+    command: &mut Command,
+    directory: Option<&Path>,
+    device: &str,
+) -> Result<(), PodError> {
+    if let Some(directory) = directory {
+        let path = checked_socket(directory.join(format!("{device}.metrics")))?;
+        command.arg("--metrics-socket").arg(path);
+    }
+    Ok(())
+}
+
 /// Starts virtiofsd on the shared directory.
 pub(crate) fn start_virtiofsd(
     parts: &Parts,
     directory: &PodDirectory,
     shared: &Path,
+    tag: &str,
+    metrics: Option<&Path>,
 ) -> Result<FileSystem, PodError> {
     let socket = directory.socket("fs.sock")?;
     let mut command = Command::new(programs::VIRTIOFSD.find()?);
     command.arg("--socket-path").arg(&socket);
     command.arg("--shared-dir").arg(shared);
-    command.args(["--tag", TAG, "--announce-submounts"]);
+    command.args(["--tag", tag]);
+    if tag == TAG {
+        // What is mounted there are different file systems, as the guest is to know.
+        command.arg("--announce-submounts");
+    }
+    add_metrics(&mut command, metrics, tag)?;
     parts.start("virtiofsd", command, &[], Role::Daemon)?;
     Ok(FileSystem {
         socket,
-        tag: TAG.to_owned(),
+        tag: tag.to_owned(),
     })
 }
 

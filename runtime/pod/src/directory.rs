@@ -17,6 +17,7 @@ const LONGEST_SOCKET_PATH: usize = 107;
 #[derive(Debug, Clone)]
 pub struct PodDirectory {
     path: PathBuf,
+    logs: Option<PathBuf>,
 }
 
 impl PodDirectory {
@@ -46,7 +47,14 @@ impl PodDirectory {
         }
         Ok(Self {
             path: root.join(name),
+            logs: None,
         })
+    }
+
+    /// The same with its logs in another directory, where they stay.
+    #[must_use]
+    pub fn with_logs(self, logs: Option<PathBuf>) -> Self {
+        Self { logs, ..self }
     }
 
     /// Its path.
@@ -70,7 +78,8 @@ impl PodDirectory {
     /// Where the log of a part is.
     #[must_use]
     pub fn log(&self, part: &str) -> PathBuf {
-        self.file(&format!("{part}.log"))
+        let logs = self.logs.as_ref().unwrap_or(&self.path);
+        logs.join(format!("{part}.log"))
     }
 
     /// Path for a socket, short enough to be one.
@@ -78,12 +87,7 @@ impl PodDirectory {
     /// # Errors
     /// When it is too long.
     pub fn socket(&self, name: &str) -> Result<PathBuf, PodError> {
-        let path = self.file(name);
-        let length = path.as_os_str().len();
-        if length > LONGEST_SOCKET_PATH {
-            return Err(PodError::LongSocket { path, length });
-        }
-        Ok(path)
+        checked_socket(self.file(name))
     }
 
     /// Removes it. The shared directory must be empty: what is mounted there is not ours to remove.
@@ -107,6 +111,15 @@ impl PodDirectory {
         }
         fs::remove_dir(&self.path).map_err(PodError::file("remove", &self.path))
     }
+}
+
+/// Refuses a path that no unix socket can have.
+pub(crate) fn checked_socket(path: PathBuf) -> Result<PathBuf, PodError> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_SOCKET_PATH {
+        return Err(PodError::LongSocket { path, length });
+    }
+    Ok(path)
 }
 
 /// Whether a pod or a container can be called this: it becomes a file name.

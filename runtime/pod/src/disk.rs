@@ -1,10 +1,11 @@
 //! Disks that a pod's machine has from its start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
 use crate::PodError;
+use crate::daemons::add_metrics;
 use crate::directory::PodDirectory;
 use crate::hypervisor::DiskDevice;
 use crate::parts::{Parts, Role};
@@ -34,6 +35,7 @@ impl PodDisk {
         parts: &Parts,
         directory: &PodDirectory,
         cpus: u8,
+        metrics: Option<&Path>,
     ) -> Result<DiskDevice, PodError> {
         let serial = &self.serial;
         if !is_serial(serial) {
@@ -48,6 +50,7 @@ impl PodDisk {
         if self.read_only {
             command.arg("--read-only");
         }
+        add_metrics(&mut command, metrics, serial)?;
         let name = format!("vhost-user-blk-{serial}");
         parts.start(&name, command, &[], Role::Daemon)?;
         Ok(DiskDevice { socket, queues })

@@ -61,6 +61,20 @@ pub enum PodError {
         /// The last lines of its log.
         log: String,
     },
+    /// A machine that ended before the pod did.
+    #[error(
+        "the guest died: {part} ended ({status}); the last it said: {log}\nthe last lines of the guest's console: {console}"
+    )]
+    GuestDied {
+        /// The hypervisor.
+        part: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its log.
+        log: String,
+        /// The last lines of the guest's console.
+        console: String,
+    },
     /// A part that does not listen.
     #[error("nothing serves {path} after {seconds} seconds")]
     NotServed {

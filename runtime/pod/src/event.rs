@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use ringside_protocol::agent::event::What;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, timeout_at};
 
+use crate::PodError;
 use crate::agent::Agent;
 use crate::parts::{PartEnd, Parts, Role};
 
 /// How long to look for a cause when the agent is gone: a part's end soon shows.
 const CAUSE: Duration = Duration::from_millis(300);
+
+/// How long to look for the cause when a part ends.
+const ENDS_TOGETHER: Duration = Duration::from_millis(150);
 
 /// Something that the pod's owner is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +50,10 @@ pub(crate) async fn tell(
     owner: UnboundedSender<PodEvent>,
 ) {
     let reason = tokio::select! {
-        Some(end) = ends.recv() => cause(&parts, &end),
+        Some(end) = ends.recv() => cause(&parts, end, &mut ends).await.to_string(),
         lost = pass_on(&agent, &owner) => {
             match tokio::time::timeout(CAUSE, ends.recv()).await {
-                Ok(Some(end)) => cause(&parts, &end),
+                Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
                 _ => format!("the guest's agent is gone: {lost}"),
             }
         }
@@ -57,11 +62,22 @@ pub(crate) async fn tell(
     let _ = owner.send(PodEvent::Ended { reason });
 }
 
-fn cause(parts: &Parts, end: &PartEnd) -> String {
-    if end.role == Role::Hypervisor && end.status.success() {
-        return "its guest switched itself off".to_owned();
+/// One part's end soon ends others. The first that did not end with 0 is the cause, else the
+/// hypervisor: a daemon may end without complaint because its machine did.
+pub(crate) async fn cause(
+    parts: &Parts,
+    first: PartEnd,
+    ends: &mut UnboundedReceiver<PartEnd>,
+) -> PodError {
+    let mut all = vec![first];
+    let deadline = Instant::now() + ENDS_TOGETHER;
+    while let Ok(Some(end)) = timeout_at(deadline, ends.recv()).await {
+        all.push(end);
     }
-    parts.obituary(end).to_string()
+    let failed = all.iter().position(|end| !end.status.success());
+    let hypervisor = || all.iter().position(|end| end.role == Role::Hypervisor);
+    let cause = failed.or_else(hypervisor).unwrap_or_default();
+    parts.obituary(&all[cause])
 }
 
 /// Passes the agent's events on until it is lost; returns why it is.

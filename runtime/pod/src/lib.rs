@@ -31,9 +31,11 @@ pub mod share;
 pub mod spec;
 pub mod stream;
 mod sys;
+mod tap;
 
 pub use disk::PodDisk;
 pub use error::{PodError, chain};
 pub use event::PodEvent;
-pub use pod::{HypervisorChoice, Pod, PodConfig};
+pub use pod::{Files, HypervisorChoice, Pod, PodConfig, ROOT_TAG};
 pub use sys::namespace::enter_mount_namespace;
+pub use tap::TapNetwork;

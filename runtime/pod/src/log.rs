@@ -13,6 +13,9 @@ const KEPT: usize = 256 << 10;
 /// Bytes of a log that are looked at for its last lines.
 const LONGEST_TAIL: u64 = 64 << 10;
 
+/// Lines of the guest's console that go into an error: a kernel panic with its registers fits.
+pub(crate) const CONSOLE_LINES: usize = 50;
+
 /// Writes what comes `from` there to `path`, and of too much only the end, until it ends.
 ///
 /// # Errors

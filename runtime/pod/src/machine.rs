@@ -28,7 +28,7 @@ pub(crate) const CONSOLE: &str = "console";
 /// What the machine's devices are connected to.
 #[derive(Debug)]
 pub(crate) struct Devices {
-    pub(crate) file_system: FileSystem,
+    pub(crate) file_system: Option<FileSystem>,
     pub(crate) vsock: VsockDevice,
     pub(crate) disks: Vec<DiskDevice>,
     pub(crate) networks: Vec<NetworkDevice>,
@@ -85,7 +85,7 @@ pub(crate) fn machine(
         command_line: format!("{COMMAND_LINE}{extra}"),
         console: console(&path).map_err(PodError::file("write", &path))?,
         ports: Vec::new(),
-        file_systems: vec![devices.file_system],
+        file_systems: devices.file_system.into_iter().collect(),
         disks: devices.disks,
         networks: devices.networks,
         vsock: Some(devices.vsock),

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::PodError;
 use crate::directory::PodDirectory;
-use crate::log;
+use crate::log::{self, CONSOLE_LINES};
+use crate::machine::CONSOLE;
 use crate::proc::start_time;
 use crate::sys::spawn::spawn_bound;
 
@@ -131,10 +132,16 @@ impl Parts {
     /// Why the pod ended, when this part did.
     #[must_use]
     pub fn obituary(&self, end: &PartEnd) -> PodError {
-        PodError::PartEnded {
-            part: end.part.clone(),
-            status: end.status,
-            log: log::last_lines(&self.directory.log(&end.part), LOG_LINES),
+        let (part, status) = (end.part.clone(), end.status);
+        let log = log::last_lines(&self.directory.log(&end.part), LOG_LINES);
+        match end.role {
+            Role::Daemon => PodError::PartEnded { part, status, log },
+            Role::Hypervisor => PodError::GuestDied {
+                part,
+                status,
+                log,
+                console: log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES),
+            },
         }
     }
 
@@ -172,6 +179,15 @@ impl Parts {
         let path = self.directory.file(&format!("{name}.{PID_FILE}"));
         let started = start_time(pid).unwrap_or_default();
         fs::write(&path, format!("{pid} {started}\n")).map_err(PodError::file("write", &path))
+    }
+}
+
+/// Nothing that a pod was made of outlives it, also where nobody stopped it.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        for part in self.parts().drain(..) {
+            let _ = pidfd_send_signal(&part.process, Signal::KILL);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ringside_protocol::agent::{StartSandboxRequest, Storage, storage};
+use ringside_protocol::agent::{NetworkConfig, StartSandboxRequest, Storage, storage};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
@@ -14,12 +14,14 @@ use tokio::time::{Instant, sleep};
 use crate::agent::Agent;
 use crate::directory::PodDirectory;
 use crate::disk::PodDisk;
-use crate::hypervisor::{Accelerator, DiskDevice, NetworkDevice};
+use crate::hypervisor::{Accelerator, DiskDevice, FileSystem, NetworkDevice};
+use crate::log::CONSOLE_LINES;
 use crate::machine::{self, CONSOLE, Devices};
 use crate::network::PodNetwork;
 use crate::parts::{PartEnd, Parts, Role};
 use crate::share::{GUEST_DIRECTORY, Share, TAG};
 use crate::spec::GUEST_SHM;
+use crate::tap::TapNetwork;
 use crate::{PodError, PodEvent, daemons, event, log, stream};
 
 /// How long a guest may take until its agent answers. A translated one on a busy host takes seconds.
@@ -30,9 +32,6 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// How long the guest may take to write back and switch itself off.
 const SWITCH_OFF: Duration = Duration::from_secs(5);
-
-/// Lines of the guest's console that go into an error: a kernel panic with its registers fits.
-const CONSOLE_LINES: usize = 50;
 
 /// Which program runs a pod's machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,8 +60,12 @@ pub struct PodConfig {
     pub memory: u64,
     /// What runs the machine.
     pub hypervisor: HypervisorChoice,
+    /// What of the host's files the guest sees.
+    pub files: Files,
     /// The network namespace whose interfaces the guest gets.
     pub network_namespace: Option<PathBuf>,
+    /// An interface of the guest on a tap that its owner made, beside those of the namespace.
+    pub tap: Option<TapNetwork>,
     /// Disks that the machine starts with, in the guest's order.
     pub disks: Vec<PodDisk>,
     /// Mounted in the guest for the whole pod, in this order, after its shared directories: what is on
@@ -70,7 +73,28 @@ pub struct PodConfig {
     pub storages: Vec<Storage>,
     /// Of the guest as a whole, name and value.
     pub sysctls: BTreeMap<String, String>,
+    /// Where logs stay after the pod: a directory that exists. Without one they go with the pod.
+    pub logs: Option<PathBuf>,
+    /// Where the daemons serve their metrics, an absolute path of a directory that exists: `fs.metrics`,
+    /// `SERIAL.metrics` of each disk, `net.metrics` of the tap.
+    pub metrics: Option<PathBuf>,
 }
+
+/// What of the host's files a guest sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Files {
+    /// A directory of the pod's own, below which [`Pod::share`] binds what containers need. The pod's
+    /// owner must be in a mount namespace of its own.
+    #[default]
+    Bound,
+    /// This directory, as a virtio-fs device with the tag [`ROOT_TAG`]; one of `storages` mounts it.
+    Directory(PathBuf),
+    /// None.
+    Nothing,
+}
+
+/// Tag of a directory that is shared as it is.
+pub const ROOT_TAG: &str = "root";
 
 /// A machine that runs, with an agent that answers.
 #[derive(Debug)]
@@ -86,13 +110,15 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Starts a pod. Its owner must be in a mount namespace of its own, and the calling thread must
-    /// live as long as the pod. When it fails, nothing stays.
+    /// Starts a pod. With [`Files::Bound`] its owner must be in a mount namespace of its own; the
+    /// calling thread must live as long as the pod. When it fails, nothing stays. A start that is given
+    /// up (its future dropped) kills what it started and leaves the directory.
     ///
     /// # Errors
     /// When a part cannot be started or ends, or the guest's agent does not answer.
     pub async fn start(config: PodConfig) -> Result<(Self, UnboundedReceiver<PodEvent>), PodError> {
         let directory = PodDirectory::create(&config.root, &config.name)?;
+        let directory = directory.with_logs(config.logs.clone());
         let (sender, ends) = unbounded_channel();
         let parts = Arc::new(Parts::new(directory.clone(), sender));
         let mut start = Start {
@@ -102,6 +128,7 @@ impl Pod {
             ends,
             share: None,
             network: None,
+            tap: None,
         };
         match start.run().await {
             Ok((pod, events)) => {
@@ -128,7 +155,7 @@ impl Pod {
         &self.agent
     }
 
-    /// The shared directory.
+    /// The shared directory. A pod without [`Files::Bound`] has none: nothing can be added.
     #[must_use]
     pub fn share(&self) -> &Share {
         &self.share
@@ -159,9 +186,18 @@ impl Pod {
 
     /// Ends everything and removes the pod's directory.
     pub async fn stop(&self) {
-        // The answer may be lost; what counts is that the machine ends.
-        self.agent.shutdown(SWITCH_OFF).await;
-        self.parts.wait_for_hypervisor(SWITCH_OFF).await;
+        self.stop_within(SWITCH_OFF).await;
+    }
+
+    /// The same, with so much time for the guest to write back what it holds of its disks.
+    pub async fn stop_within(&self, patience: Duration) {
+        tokio::select! {
+            // The answer may be lost; what counts is that the machine ends.
+            () = self.agent.shutdown(patience) => {
+                self.parts.wait_for_hypervisor(SWITCH_OFF.min(patience)).await;
+            }
+            _ = self.parts.wait_for_hypervisor(patience) => {}
+        }
         self.kill().await;
     }
 
@@ -192,16 +228,15 @@ struct Start {
     ends: UnboundedReceiver<PartEnd>,
     share: Option<Share>,
     network: Option<PodNetwork>,
+    /// What the agent is told of the owner's tap.
+    tap: Option<NetworkConfig>,
 }
 
 impl Start {
     async fn run(&mut self) -> Result<(Pod, Events), PodError> {
         let began = Instant::now();
         let image = tokio::task::spawn_blocking(machine::image);
-        let share = Share::create(self.directory.shared())?;
-        self.share = Some(share.clone());
-        let file_system =
-            daemons::start_virtiofsd(&self.parts, &self.directory, share.directory())?;
+        let file_system = self.start_files()?;
         let (vsock, ends) = daemons::start_vsock(&self.parts, &self.directory)?;
         let disks = self.start_disks()?;
         let accelerator = tokio::task::spawn_blocking(Accelerator::detect)
@@ -211,7 +246,8 @@ impl Start {
             .await
             .map_err(|panic| PodError::Ended(panic.to_string()))??;
         let networks = self.start_network()?;
-        let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
+        let mut sockets: Vec<&Path> = vec![&vsock.socket];
+        sockets.extend(file_system.iter().map(|it| it.socket.as_path()));
         sockets.extend(disks.iter().map(|it| it.socket.as_path()));
         sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
         daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
@@ -229,7 +265,10 @@ impl Start {
         let pod = Pod {
             directory: self.directory.clone(),
             parts: Arc::clone(&self.parts),
-            share,
+            share: self
+                .share
+                .clone()
+                .unwrap_or_else(|| Share::abandoned(self.directory.shared())),
             agent,
             vsock: ends,
             streams: AtomicU64::new(0),
@@ -238,20 +277,41 @@ impl Start {
         Ok((pod, unbounded_channel()))
     }
 
+    fn start_files(&mut self) -> Result<Option<FileSystem>, PodError> {
+        let (shared, tag) = match &self.config.files {
+            Files::Nothing => return Ok(None),
+            Files::Directory(directory) => (directory.clone(), ROOT_TAG),
+            Files::Bound => {
+                let share = self.share.insert(Share::create(self.directory.shared())?);
+                (share.directory().to_owned(), TAG)
+            }
+        };
+        let metrics = self.config.metrics.as_deref();
+        daemons::start_virtiofsd(&self.parts, &self.directory, &shared, tag, metrics).map(Some)
+    }
+
     fn start_disks(&self) -> Result<Vec<DiskDevice>, PodError> {
         let disks = self.config.disks.iter();
         disks
-            .map(|disk| disk.start(&self.parts, &self.directory, self.config.cpus))
+            .map(|disk| {
+                let metrics = self.config.metrics.as_deref();
+                disk.start(&self.parts, &self.directory, self.config.cpus, metrics)
+            })
             .collect()
     }
 
     fn start_network(&mut self) -> Result<Vec<NetworkDevice>, PodError> {
-        let Some(namespace) = &self.config.network_namespace else {
-            return Ok(Vec::new());
-        };
-        let mut network = PodNetwork::start(&self.parts, &self.directory, namespace)?;
-        let devices = std::mem::take(&mut network.devices);
-        self.network = Some(network);
+        let mut devices = Vec::new();
+        if let Some(namespace) = &self.config.network_namespace {
+            let mut network = PodNetwork::start(&self.parts, &self.directory, namespace)?;
+            devices = std::mem::take(&mut network.devices);
+            self.network = Some(network);
+        }
+        if let Some(tap) = self.config.tap.take() {
+            let metrics = self.config.metrics.as_deref();
+            self.tap = Some(tap.config());
+            devices.push(tap.start(&self.parts, &self.directory, metrics)?);
+        }
         Ok(devices)
     }
 
@@ -274,7 +334,7 @@ impl Start {
         let deadline = Instant::now() + BOOT;
         while Instant::now() < deadline {
             tokio::select! {
-                Some(end) = self.ends.recv() => return Err(self.obituary(&end)),
+                Some(end) = self.ends.recv() => return Err(event::cause(&self.parts, end, &mut self.ends).await),
                 found = Agent::try_connect(vsock) => match found {
                     Ok((agent, hello)) => {
                         tracing::debug!(version = hello.version, kernel = hello.kernel, "the agent answers");
@@ -291,24 +351,31 @@ impl Start {
         })
     }
 
-    /// A hypervisor that ended by itself did so because its guest did: the console tells why.
-    fn obituary(&self, end: &PartEnd) -> PodError {
-        if end.role == Role::Hypervisor && end.status.success() {
-            let console = log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES);
-            return PodError::Ended(format!(
-                "its guest switched itself off; its console: {console}"
-            ));
-        }
-        self.parts.obituary(end)
+    /// All interfaces: those of the namespace, and the owner's.
+    fn network_config(&self) -> Option<NetworkConfig> {
+        let Some(tap) = self.tap.clone() else {
+            return self.network.as_ref().map(PodNetwork::config);
+        };
+        let mut all = self
+            .network
+            .as_ref()
+            .map(PodNetwork::config)
+            .unwrap_or_default();
+        all.interfaces.extend(tap.interfaces);
+        all.routes.extend(tap.routes);
+        Some(all)
     }
 
     fn sandbox(&self) -> StartSandboxRequest {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let mut storages = vec![shared_directory(), shared_memory()];
+        let mut storages = vec![shared_memory()];
+        if self.share.is_some() {
+            storages.insert(0, shared_directory());
+        }
         storages.extend(self.config.storages.iter().cloned());
         StartSandboxRequest {
             hostname: self.config.hostname.clone(),
-            network: self.network.as_ref().map(PodNetwork::config).into(),
+            network: self.network_config().into(),
             storages,
             sysctls: self.config.sysctls.clone().into_iter().collect(),
             shared_pid_namespace: true,
