@@ -84,7 +84,6 @@ pub(crate) fn machine(
         initramfs: image.initramfs.clone(),
         command_line: format!("{COMMAND_LINE}{extra}"),
         console: console(&path).map_err(PodError::file("write", &path))?,
-        ports: Vec::new(),
         file_systems: devices.file_system.into_iter().collect(),
         disks: devices.disks,
         networks: devices.networks,

@@ -7,12 +7,8 @@ use lab::process::binary;
 
 use super::support::{LIMIT, TestResult};
 
-/// The ingress queue's static key is switched on once, early: the lab's translator may hang when it is
-/// while another processor runs.
 const SCRIPT: &str = r#"
 set -eu
-ip link add hold0 type veth peer name hold1
-tc qdisc add dev hold0 ingress
 cd "$(mktemp -d)"
 mkdir -p root/bin root/tmp root/www xdg
 cp "$BUSYBOX" root/bin/busybox

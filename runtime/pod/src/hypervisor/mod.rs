@@ -30,8 +30,6 @@ pub struct Machine {
     pub command_line: String,
     /// Takes what the kernel's console prints. It is inherited under its number here.
     pub console: OwnedFd,
-    /// virtio-serial ports.
-    pub ports: Vec<SerialPort>,
     /// vhost-user file systems.
     pub file_systems: Vec<FileSystem>,
     /// vhost-user disks, in the guest's order.
@@ -40,15 +38,6 @@ pub struct Machine {
     pub networks: Vec<NetworkDevice>,
     /// The vhost-user vsock device.
     pub vsock: Option<VsockDevice>,
-}
-
-/// A virtio-serial port on one end of a socket pair.
-#[derive(Debug)]
-pub struct SerialPort {
-    /// The port's name in the guest.
-    pub name: &'static str,
-    /// The hypervisor's end. It is inherited under its number here.
-    pub socket: OwnedFd,
 }
 
 /// A vhost-user file system.
@@ -120,12 +109,7 @@ impl Machine {
             };
             queues
         });
-        self.ports
-            .iter()
-            .map(|port| &port.socket)
-            .chain(taps)
-            .chain([&self.console])
-            .map(AsFd::as_fd)
+        taps.chain([&self.console]).map(AsFd::as_fd)
     }
 }
 

@@ -29,7 +29,7 @@ impl Hypervisor for Qemu {
     fn command(&self, machine: &Machine) -> Command {
         let mut arguments = Arguments::default();
         self.add_board(&mut arguments, machine);
-        add_console_and_ports(&mut arguments, machine);
+        add_console(&mut arguments, machine);
         add_file_systems_and_disks(&mut arguments, machine);
         for (index, network) in machine.networks.iter().enumerate() {
             self.add_network(&mut arguments, index, network);
@@ -111,19 +111,10 @@ impl Qemu {
     }
 }
 
-fn add_console_and_ports(arguments: &mut Arguments, machine: &Machine) {
+fn add_console(arguments: &mut Arguments, machine: &Machine) {
     let console = machine.console.as_raw_fd();
     arguments.option("-chardev", format!("socket,id=console,fd={console}"));
     arguments.option("-serial", "chardev:console");
-    arguments.option("-device", "virtio-serial-pci,id=ports");
-    for port in &machine.ports {
-        let (name, fd) = (port.name, port.socket.as_raw_fd());
-        arguments.option("-chardev", format!("socket,id={name},fd={fd}"));
-        arguments.option(
-            "-device",
-            format!("virtserialport,bus=ports.0,chardev={name},name={name}"),
-        );
-    }
 }
 
 fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
@@ -206,7 +197,6 @@ mod tests {
             initramfs: "/i".into(),
             command_line: "quiet".into(),
             console: File::open("/dev/null").unwrap().into(),
-            ports: Vec::new(),
             file_systems: vec![FileSystem {
                 socket: "/fs,1".into(),
                 tag: "root".into(),

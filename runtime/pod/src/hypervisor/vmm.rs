@@ -82,7 +82,6 @@ mod tests {
             initramfs: "/i".into(),
             command_line: "quiet".into(),
             console: File::open("/dev/null").unwrap().into(),
-            ports: Vec::new(),
             file_systems: vec![FileSystem {
                 socket: "/fs".into(),
                 tag: "shared".into(),
