@@ -40,6 +40,11 @@ pub enum PodError {
     /// No kernel or initramfs.
     #[error("cannot get the guest's kernel and initramfs")]
     Image(#[from] guest_image::Error),
+    /// A configured kernel without an initramfs, whose modules cannot be found.
+    #[error(
+        "machine.kernel is {0}, which is not called ROOT/boot/vmlinuz-VERSION, so its modules cannot be found: set machine.initramfs, too"
+    )]
+    Kernel(PathBuf),
     /// A part that cannot be started.
     #[error("cannot start {part}")]
     Start {

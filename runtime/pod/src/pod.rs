@@ -6,29 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ringside_config::Config;
 use ringside_protocol::agent::{StartSandboxRequest, Storage, storage};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
 
 use crate::agent::Agent;
+use crate::daemons::Daemons;
 use crate::directory::PodDirectory;
-use crate::hypervisor::{Accelerator, NetworkDevice};
-use crate::machine::{self, CONSOLE, Devices};
+use crate::hypervisor::Accelerator;
+use crate::machine::{self, CONSOLE, Chosen, Devices};
 use crate::network::PodNetwork;
 use crate::parts::{PartEnd, Parts, Role};
 use crate::share::{GUEST_DIRECTORY, Share, TAG};
 use crate::spec::GUEST_SHM;
 use crate::{PodError, PodEvent, daemons, event, log, stream};
 
-/// How long a guest may take until its agent answers. A translated one on a busy host takes seconds.
-const BOOT: Duration = Duration::from_secs(120);
-
 /// How often the agent is looked for.
 const LOOK: Duration = Duration::from_millis(25);
-
-/// How long the guest may take to write back and switch itself off.
-const SWITCH_OFF: Duration = Duration::from_secs(5);
 
 /// Lines of the guest's console that go into an error: a kernel panic with its registers fits.
 const CONSOLE_LINES: usize = 50;
@@ -64,6 +60,8 @@ pub struct PodConfig {
     pub network_namespace: Option<PathBuf>,
     /// Of the guest as a whole, name and value.
     pub sysctls: BTreeMap<String, String>,
+    /// How its parts are run. What is said above counts, whatever this says of it.
+    pub configuration: Config,
 }
 
 /// A machine that runs, with an agent that answers.
@@ -75,6 +73,8 @@ pub struct Pod {
     agent: Agent,
     vsock: PathBuf,
     streams: AtomicU64,
+    /// How long the guest may take to write back and switch itself off.
+    patience: Duration,
     /// Held for as long as the daemons that use it.
     network: Mutex<Option<PodNetwork>>,
 }
@@ -86,7 +86,9 @@ impl Pod {
     /// # Errors
     /// When a part cannot be started or ends, or the guest's agent does not answer.
     pub async fn start(config: PodConfig) -> Result<(Self, UnboundedReceiver<PodEvent>), PodError> {
-        let directory = PodDirectory::create(&config.root, &config.name)?;
+        let logs = config.configuration.log.directory.as_deref();
+        let directory = PodDirectory::at(&config.root, &config.name)?;
+        let directory = directory.with_logs_in(logs)?.make(&config.root)?;
         let (sender, ends) = unbounded_channel();
         let parts = Arc::new(Parts::new(directory.clone(), sender));
         let mut start = Start {
@@ -154,8 +156,8 @@ impl Pod {
     /// Ends everything and removes the pod's directory.
     pub async fn stop(&self) {
         // The answer may be lost; what counts is that the machine ends.
-        self.agent.shutdown(SWITCH_OFF).await;
-        self.parts.wait_for_hypervisor(SWITCH_OFF).await;
+        self.agent.shutdown(self.patience).await;
+        self.parts.wait_for_hypervisor(self.patience).await;
         self.kill().await;
     }
 
@@ -191,19 +193,29 @@ struct Start {
 impl Start {
     async fn run(&mut self) -> Result<(Pod, Events), PodError> {
         let began = Instant::now();
-        let image = tokio::task::spawn_blocking(machine::image);
+        let configuration = self.config.configuration.clone();
+        let image = tokio::task::spawn_blocking(move || machine::image(&configuration));
         let share = Share::create(self.directory.shared())?;
         self.share = Some(share.clone());
-        let file_system =
-            daemons::start_virtiofsd(&self.parts, &self.directory, share.directory())?;
-        let (vsock, ends) = daemons::start_vsock(&self.parts, &self.directory)?;
-        let accelerator = tokio::task::spawn_blocking(Accelerator::detect)
-            .await
-            .unwrap_or(Accelerator::Tcg);
+        let chosen = self.choose().await?;
+        let daemons = Daemons {
+            parts: &self.parts,
+            directory: &self.directory,
+            config: &self.config.configuration,
+            reconnects: chosen.reconnects(),
+        };
+        let file_system = daemons.start_virtiofsd(share.directory())?;
+        let (vsock, ends) = daemons.start_vsock()?;
         let image = image
             .await
             .map_err(|panic| PodError::Ended(panic.to_string()))??;
-        let networks = self.start_network()?;
+        let networks = match &self.config.network_namespace {
+            Some(namespace) => {
+                let network = self.network.insert(PodNetwork::start(daemons, namespace)?);
+                std::mem::take(&mut network.devices)
+            }
+            None => Vec::new(),
+        };
         let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
         sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
         daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
@@ -212,7 +224,7 @@ impl Start {
             vsock,
             networks,
         };
-        self.start_machine(&image, accelerator, devices)?;
+        self.start_machine(&image, &chosen, devices)?;
         let agent = self.find_agent(&ends).await?;
         agent.start_sandbox(&self.sandbox()).await?;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -224,28 +236,34 @@ impl Start {
             agent,
             vsock: ends,
             streams: AtomicU64::new(0),
+            patience: self.config.configuration.timeouts.stop,
             network: Mutex::new(self.network.take()),
         };
         Ok((pod, unbounded_channel()))
     }
 
-    fn start_network(&mut self) -> Result<Vec<NetworkDevice>, PodError> {
-        let Some(namespace) = &self.config.network_namespace else {
-            return Ok(Vec::new());
-        };
-        let mut network = PodNetwork::start(&self.parts, &self.directory, namespace)?;
-        let devices = std::mem::take(&mut network.devices);
-        self.network = Some(network);
-        Ok(devices)
+    /// Who runs the machine. To measure KVM takes a moment.
+    async fn choose(&self) -> Result<Chosen, PodError> {
+        let accelerator = tokio::task::spawn_blocking(Accelerator::detect)
+            .await
+            .unwrap_or(Accelerator::Tcg);
+        let (config, directory) = (&self.config, &self.directory);
+        machine::choose(
+            config.hypervisor,
+            accelerator,
+            &config.configuration,
+            directory,
+        )
     }
 
     fn start_machine(
         &self,
         image: &guest_image::GuestImage,
-        accelerator: Accelerator,
+        chosen: &Chosen,
         devices: Devices,
     ) -> Result<(), PodError> {
-        let hypervisor = machine::choose(self.config.hypervisor, accelerator)?;
+        let hypervisor = chosen.hypervisor();
+        let accelerator = chosen.accelerator();
         let machine = machine::machine(&self.config, &self.directory, image, accelerator, devices)?;
         let inherited: Vec<_> = machine.inherited().collect();
         let command = hypervisor.command(&machine).into();
@@ -255,7 +273,8 @@ impl Start {
 
     /// Waits until the agent answers, a part ends, or patience does.
     async fn find_agent(&mut self, vsock: &Path) -> Result<Agent, PodError> {
-        let deadline = Instant::now() + BOOT;
+        let patience = self.config.configuration.timeouts.boot;
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             tokio::select! {
                 Some(end) = self.ends.recv() => return Err(self.obituary(&end)),
@@ -270,7 +289,7 @@ impl Start {
             sleep(LOOK).await;
         }
         Err(PodError::NoAgent {
-            seconds: BOOT.as_secs(),
+            seconds: patience.as_secs(),
             console: log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES),
         })
     }

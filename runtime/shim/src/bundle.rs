@@ -86,6 +86,7 @@ pub(crate) fn pod_config(
         },
         network_namespace: spec::network_namespace(spec),
         sysctls: BTreeMap::new(),
+        configuration: config,
     })
 }
 

@@ -143,6 +143,7 @@ impl<'a> Launcher<'a> {
         devices.file_systems.push(FileSystem {
             socket,
             tag: ROOT.to_owned(),
+            queues: 1,
         });
         devices.root = Some(protocol::Root::Virtiofs {
             tag: ROOT.to_owned(),

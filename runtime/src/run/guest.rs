@@ -54,6 +54,7 @@ impl Builder<'_> {
             name: format!("ringside-{}", self.directory.id()),
             cpus: self.config.cpus,
             memory: self.config.memory.0,
+            huge_pages: false,
             kernel: self.image.vmlinux.clone(),
             initramfs: self.initramfs(&guest)?,
             command_line: format!("{COMMAND_LINE}{extra}"),

@@ -22,6 +22,8 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory in bytes. It is shared with the daemons.
     pub memory: u64,
+    /// Whether it comes from the host's reserved 2 MiB pages.
+    pub huge_pages: bool,
     /// The ELF kernel.
     pub kernel: PathBuf,
     /// The initramfs.
@@ -58,6 +60,8 @@ pub struct FileSystem {
     pub socket: PathBuf,
     /// The tag the guest mounts.
     pub tag: String,
+    /// Its request queues.
+    pub queues: u16,
 }
 
 /// A vhost-user disk.

@@ -12,6 +12,10 @@ use super::{Accelerator, Hypervisor, Machine, NetworkBackend, NetworkDevice};
 /// processor's clock against: on a busy host a translated guest then hangs while it starts.
 const BOARD: &str = "q35,memory-backend=memory,smbus=off,sata=off,vmport=off";
 
+/// Looks for a lost daemon every second. Of QEMU's vhost-user devices, disks and interfaces can go on
+/// with the next one; file systems and sockets cannot.
+const RECONNECT: &str = "reconnect=1,";
+
 /// QEMU and how it runs guest code.
 #[derive(Debug)]
 pub struct Qemu {
@@ -63,9 +67,14 @@ impl Qemu {
         arguments.option("-smp", machine.cpus);
         arguments.option("-m", format!("{}B", machine.memory));
         let size = machine.memory;
+        let huge = if machine.huge_pages {
+            ",hugetlb=on,hugetlbsize=2M"
+        } else {
+            ""
+        };
         arguments.option(
             "-object",
-            format!("memory-backend-memfd,id=memory,size={size}B,share=on"),
+            format!("memory-backend-memfd,id=memory,size={size}B,share=on{huge}"),
         );
         arguments.path_option("-kernel", &machine.kernel);
         arguments.path_option("-initrd", &machine.initramfs);
@@ -76,7 +85,7 @@ impl Qemu {
         let pairs = network.queue_pairs;
         match &network.backend {
             NetworkBackend::VhostUser(socket) => {
-                let chardev = format!("socket,id=nets{index},path=");
+                let chardev = format!("socket,id=nets{index},{RECONNECT}path=");
                 arguments.prefixed("-chardev", &chardev, &escaped(socket));
                 let back_end =
                     format!("vhost-user,id=net{index},chardev=nets{index},queues={pairs}");
@@ -130,6 +139,10 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
     for (index, file_system) in machine.file_systems.iter().enumerate() {
         let id = format!("fs{index}");
         let tag = &file_system.tag;
+        let queues = match file_system.queues {
+            1 => String::new(),
+            several => format!(",num-request-queues={several}"),
+        };
         arguments.prefixed(
             "-chardev",
             &format!("socket,id={id},path="),
@@ -138,7 +151,7 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
         arguments.option(
             "-device",
             // A longer queue lets a request carry a megabyte.
-            format!("vhost-user-fs-pci,chardev={id},tag={tag},queue-size=1024"),
+            format!("vhost-user-fs-pci,chardev={id},tag={tag},queue-size=1024{queues}"),
         );
     }
     for (index, disk) in machine.disks.iter().enumerate() {
@@ -146,7 +159,7 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
         let queues = disk.queues;
         arguments.prefixed(
             "-chardev",
-            &format!("socket,id={id},path="),
+            &format!("socket,id={id},{RECONNECT}path="),
             &escaped(&disk.socket),
         );
         arguments.option(
@@ -202,6 +215,7 @@ mod tests {
             name: "ringside-test".into(),
             cpus: 3,
             memory: 1 << 28,
+            huge_pages: true,
             kernel: "/k".into(),
             initramfs: "/i".into(),
             command_line: "quiet".into(),
@@ -210,6 +224,7 @@ mod tests {
             file_systems: vec![FileSystem {
                 socket: "/fs,1".into(),
                 tag: "root".into(),
+                queues: 2,
             }],
             disks: vec![DiskDevice {
                 socket: "/d".into(),
@@ -242,8 +257,10 @@ mod tests {
         for part in [
             "-smp 3 -m 268435456B",
             "-chardev socket,id=console,fd=",
+            "size=268435456B,share=on,hugetlb=on",
             "socket,id=fs0,path=/fs,,1 -device vhost-user-fs-pci,chardev=fs0,tag=root,",
-            "socket,id=disk0,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
+            "num-request-queues=2",
+            "socket,id=disk0,reconnect=1,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
             "vhost-user,id=net0,chardev=nets0,queues=2",
             "socket,id=vsock,path=/v -device vhost-user-vsock-pci,chardev=vsock",
             "mq=on,vectors=0",
