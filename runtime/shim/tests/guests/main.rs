@@ -7,3 +7,4 @@ mod image;
 mod life;
 mod programs;
 mod single;
+mod together;
