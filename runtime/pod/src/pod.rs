@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::Agent;
 use crate::directory::PodDirectory;
-use crate::hypervisor::{Accelerator, NetworkDevice};
+use crate::disk::PodDisk;
+use crate::hypervisor::{Accelerator, DiskDevice, NetworkDevice};
 use crate::machine::{self, CONSOLE, Devices};
 use crate::network::PodNetwork;
 use crate::parts::{PartEnd, Parts, Role};
@@ -62,6 +63,11 @@ pub struct PodConfig {
     pub hypervisor: HypervisorChoice,
     /// The network namespace whose interfaces the guest gets.
     pub network_namespace: Option<PathBuf>,
+    /// Disks that the machine starts with, in the guest's order.
+    pub disks: Vec<PodDisk>,
+    /// Mounted in the guest for the whole pod, in this order, after its shared directories: what is on
+    /// the disks, for instance.
+    pub storages: Vec<Storage>,
     /// Of the guest as a whole, name and value.
     pub sysctls: BTreeMap<String, String>,
 }
@@ -197,6 +203,7 @@ impl Start {
         let file_system =
             daemons::start_virtiofsd(&self.parts, &self.directory, share.directory())?;
         let (vsock, ends) = daemons::start_vsock(&self.parts, &self.directory)?;
+        let disks = self.start_disks()?;
         let accelerator = tokio::task::spawn_blocking(Accelerator::detect)
             .await
             .unwrap_or(Accelerator::Tcg);
@@ -205,11 +212,13 @@ impl Start {
             .map_err(|panic| PodError::Ended(panic.to_string()))??;
         let networks = self.start_network()?;
         let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
+        sockets.extend(disks.iter().map(|it| it.socket.as_path()));
         sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
         daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
         let devices = Devices {
             file_system,
             vsock,
+            disks,
             networks,
         };
         self.start_machine(&image, accelerator, devices)?;
@@ -227,6 +236,13 @@ impl Start {
             network: Mutex::new(self.network.take()),
         };
         Ok((pod, unbounded_channel()))
+    }
+
+    fn start_disks(&self) -> Result<Vec<DiskDevice>, PodError> {
+        let disks = self.config.disks.iter();
+        disks
+            .map(|disk| disk.start(&self.parts, &self.directory, self.config.cpus))
+            .collect()
     }
 
     fn start_network(&mut self) -> Result<Vec<NetworkDevice>, PodError> {
@@ -288,10 +304,12 @@ impl Start {
 
     fn sandbox(&self) -> StartSandboxRequest {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut storages = vec![shared_directory(), shared_memory()];
+        storages.extend(self.config.storages.iter().cloned());
         StartSandboxRequest {
             hostname: self.config.hostname.clone(),
             network: self.network.as_ref().map(PodNetwork::config).into(),
-            storages: vec![shared_directory(), shared_memory()],
+            storages,
             sysctls: self.config.sysctls.clone().into_iter().collect(),
             shared_pid_namespace: true,
             realtime_ns: now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(0)),
