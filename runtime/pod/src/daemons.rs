@@ -110,7 +110,7 @@ impl Daemons<'_> {
     }
 
     /// A daemon's command with what all have, and the socket `NAME.sock` that it will serve.
-    fn daemon(
+    pub(crate) fn daemon(
         &self,
         program: Program,
         configured: Option<&Path>,
@@ -137,7 +137,8 @@ pub(crate) fn confinement(config: &Config) -> &'static [&'static str] {
     }
 }
 
-fn role(reconnects: bool) -> Role {
+/// What a daemon is whose device is connected again, or not.
+pub(crate) fn role(reconnects: bool) -> Role {
     if reconnects {
         Role::Restarted
     } else {

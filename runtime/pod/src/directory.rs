@@ -112,6 +112,20 @@ impl PodDirectory {
         Ok(path)
     }
 
+    /// Removes what [`state`](Self::state) made, if it did.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove_state(&self, part: &str) -> Result<(), PodError> {
+        let path = self.file(&format!("{part}.{STATE}"));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(PodError::file("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Path for a socket, short enough to be one.
     ///
     /// # Errors

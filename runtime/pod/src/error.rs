@@ -24,6 +24,9 @@ pub enum PodError {
     /// A name that cannot be a file's.
     #[error("{0:?} names no pod or container: letters, digits, '.', '_' and '-', not '.' first")]
     Name(String),
+    /// A serial that no disk can have.
+    #[error("{0:?} is no disk's serial: 1 to 20 letters, digits, '-' and '_'")]
+    Serial(String),
     /// A path that no unix socket can have.
     #[error(
         "{path} is {length} bytes long, a socket's path has at most 107; use a shorter directory"

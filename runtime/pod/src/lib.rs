@@ -14,6 +14,7 @@ pub mod agent;
 pub mod cleanup;
 mod daemons;
 pub mod directory;
+mod disk;
 mod error;
 mod event;
 pub mod hook;
@@ -31,6 +32,7 @@ pub mod spec;
 pub mod stream;
 mod sys;
 
+pub use disk::PodDisk;
 pub use error::{PodError, chain};
 pub use event::PodEvent;
 pub use pod::{HypervisorChoice, Pod, PodConfig};

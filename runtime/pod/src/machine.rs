@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use crate::daemons::{Reconnects, confinement};
 use crate::directory::PodDirectory;
 use crate::hypervisor::{
-    Accelerator, FileSystem, Hypervisor, Machine, NetworkDevice, Qemu, RingsideVmm, VsockDevice,
+    Accelerator, DiskDevice, FileSystem, Hypervisor, Machine, NetworkDevice, Qemu, RingsideVmm,
+    VsockDevice,
 };
 use crate::pod::{HypervisorChoice, PodConfig};
 use crate::{PodError, log, programs};
@@ -35,6 +36,7 @@ pub(crate) const CONSOLE: &str = "console";
 pub(crate) struct Devices {
     pub(crate) file_system: FileSystem,
     pub(crate) vsock: VsockDevice,
+    pub(crate) disks: Vec<DiskDevice>,
     pub(crate) networks: Vec<NetworkDevice>,
 }
 
@@ -158,7 +160,7 @@ pub(crate) fn machine(
         console: console(&path).map_err(PodError::file("write", &path))?,
         ports: Vec::new(),
         file_systems: vec![devices.file_system],
-        disks: Vec::new(),
+        disks: devices.disks,
         networks: devices.networks,
         vsock: Some(devices.vsock),
     })

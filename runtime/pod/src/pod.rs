@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::agent::Agent;
 use crate::daemons::Daemons;
 use crate::directory::PodDirectory;
+use crate::disk::PodDisk;
 use crate::hypervisor::Accelerator;
 use crate::machine::{self, CONSOLE, Chosen, Devices};
 use crate::network::PodNetwork;
@@ -58,6 +59,11 @@ pub struct PodConfig {
     pub hypervisor: HypervisorChoice,
     /// The network namespace whose interfaces the guest gets.
     pub network_namespace: Option<PathBuf>,
+    /// Disks that the machine starts with, in the guest's order.
+    pub disks: Vec<PodDisk>,
+    /// Mounted in the guest for the whole pod, in this order, after its shared directories: what is on
+    /// the disks, for instance.
+    pub storages: Vec<Storage>,
     /// Of the guest as a whole, name and value.
     pub sysctls: BTreeMap<String, String>,
     /// How its parts are run. What is said above counts, whatever this says of it.
@@ -206,6 +212,10 @@ impl Start {
         };
         let file_system = daemons.start_virtiofsd(share.directory())?;
         let (vsock, ends) = daemons.start_vsock()?;
+        let disks = self.config.disks.iter();
+        let disks = disks
+            .map(|disk| disk.start(daemons))
+            .collect::<Result<Vec<_>, _>>()?;
         let image = image
             .await
             .map_err(|panic| PodError::Ended(panic.to_string()))??;
@@ -217,11 +227,13 @@ impl Start {
             None => Vec::new(),
         };
         let mut sockets: Vec<&Path> = vec![&file_system.socket, &vsock.socket];
+        sockets.extend(disks.iter().map(|it| it.socket.as_path()));
         sockets.extend(networks.iter().filter_map(|it| it.backend.socket()));
         daemons::wait_until_served(&sockets, &self.parts, &mut self.ends).await?;
         let devices = Devices {
             file_system,
             vsock,
+            disks,
             networks,
         };
         self.start_machine(&image, &chosen, devices)?;
@@ -307,10 +319,12 @@ impl Start {
 
     fn sandbox(&self) -> StartSandboxRequest {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let mut storages = vec![shared_directory(), shared_memory()];
+        storages.extend(self.config.storages.iter().cloned());
         StartSandboxRequest {
             hostname: self.config.hostname.clone(),
             network: self.network.as_ref().map(PodNetwork::config).into(),
-            storages: vec![shared_directory(), shared_memory()],
+            storages,
             sysctls: self.config.sysctls.clone().into_iter().collect(),
             shared_pid_namespace: true,
             realtime_ns: now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or(0)),

@@ -85,6 +85,8 @@ pub(crate) fn pod_config(
             Hypervisor::Qemu => HypervisorChoice::Qemu,
         },
         network_namespace: spec::network_namespace(spec),
+        disks: Vec::new(),
+        storages: Vec::new(),
         sysctls: BTreeMap::new(),
         configuration: config,
     })
