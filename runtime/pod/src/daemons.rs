@@ -146,6 +146,21 @@ pub(crate) fn role(reconnects: bool) -> Role {
     }
 }
 
+/// Returns when this daemon's socket is listened on.
+pub(crate) async fn wait_until_serves(socket: &Path) -> Result<(), PodError> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !is_served(socket) {
+        if tokio::time::Instant::now() > deadline {
+            return Err(PodError::NotServed {
+                path: socket.to_owned(),
+                seconds: PATIENCE.as_secs(),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
 /// Returns when every socket is listened on.
 pub(crate) async fn wait_until_served(
     sockets: &[&Path],

@@ -48,6 +48,17 @@ pub enum PodError {
         "machine.kernel is {0}, which is not called ROOT/boot/vmlinuz-VERSION, so its modules cannot be found: set machine.initramfs, too"
     )]
     Kernel(PathBuf),
+    /// A disk that does not come or go.
+    #[error("{what} failed: {reason}")]
+    Plug {
+        /// What was tried.
+        what: &'static str,
+        /// The hypervisor's words.
+        reason: String,
+    },
+    /// More disks than a machine has room for.
+    #[error("a pod has at most {0} disks of its containers at once")]
+    Disks(usize),
     /// A part that cannot be started.
     #[error("cannot start {part}")]
     Start {

@@ -82,6 +82,9 @@ async fn restart(
     end: &PartEnd,
     restarts: &mut Vec<(String, Instant)>,
 ) -> Result<(), String> {
+    if parts.was_dismissed(end) {
+        return Ok(());
+    }
     restarts.retain(|(_, at)| at.elapsed() < MEMORY);
     let before = restarts
         .iter()

@@ -13,6 +13,7 @@ use crate::hypervisor::{
     Accelerator, DiskDevice, FileSystem, Hypervisor, Machine, NetworkDevice, Qemu, RingsideVmm,
     VsockDevice,
 };
+use crate::plug::Orders;
 use crate::pod::{HypervisorChoice, PodConfig};
 use crate::{PodError, log, programs};
 
@@ -27,6 +28,9 @@ const TRANSLATED: &str = " mitigations=off nokaslr";
 
 /// Our VMM's socket for orders, which serves its metrics, too.
 const VMM_API: &str = "vmm.api";
+
+/// QEMU's.
+const QEMU_API: &str = "qmp.sock";
 
 /// The log of the guest's console.
 pub(crate) const CONSOLE: &str = "console";
@@ -95,6 +99,7 @@ pub(crate) fn choose(
     Ok(Chosen::Qemu(Qemu {
         program,
         accelerator,
+        api_socket: Some(directory.socket(QEMU_API)?),
     }))
 }
 
@@ -118,6 +123,14 @@ impl Chosen {
         match self {
             Self::Ringside(_) => Accelerator::Kvm,
             Self::Qemu(qemu) => qemu.accelerator,
+        }
+    }
+
+    /// Whom to ask for devices that come later.
+    pub(crate) fn orders(&self) -> Option<Orders> {
+        match self {
+            Self::Ringside(vmm) => vmm.api_socket.clone().map(Orders::Ringside),
+            Self::Qemu(qemu) => qemu.api_socket.clone().map(Orders::Qemu),
         }
     }
 

@@ -47,6 +47,8 @@ pub struct PartEnd {
     pub part: String,
     /// What it was.
     pub role: Role,
+    /// Its process.
+    pub pid: u32,
     /// How it ended.
     pub status: ExitStatus,
 }
@@ -119,7 +121,12 @@ impl Parts {
             if let Ok(status) = child.wait().await {
                 // The pod may be over and gone; then nobody needs to know.
                 let _ = sender.send(Some(status));
-                let _ = ends.send(PartEnd { part, role, status });
+                let _ = ends.send(PartEnd {
+                    part,
+                    role,
+                    pid,
+                    status,
+                });
             }
         });
         self.parts().push(Part {
@@ -150,6 +157,18 @@ impl Parts {
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]);
         self.start(&end.part, command, &[], Role::Restarted)
+    }
+
+    /// Ends a daemon whose device is gone.
+    pub(crate) async fn dismiss(&self, name: &str) {
+        let (dismissed, kept) = self.parts().drain(..).partition(|part| part.name == name);
+        *self.parts() = kept;
+        end(&dismissed, Signal::TERM).await;
+    }
+
+    /// Whether this end is of a part that was [dismissed](Self::dismiss).
+    pub(crate) fn was_dismissed(&self, end: &PartEnd) -> bool {
+        !self.is_stopping() && !self.parts().iter().any(|part| part.pid == end.pid)
     }
 
     /// Whether all are being ended on purpose.

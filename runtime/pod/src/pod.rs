@@ -13,13 +13,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
 
 use crate::agent::Agent;
-use crate::daemons::Daemons;
+use crate::daemons::{Daemons, Reconnects};
 use crate::directory::PodDirectory;
 use crate::disk::PodDisk;
 use crate::hypervisor::Accelerator;
 use crate::machine::{self, CONSOLE, Chosen, Devices};
 use crate::network::PodNetwork;
 use crate::parts::{PartEnd, Parts, Role};
+use crate::plug::{MOST_DISKS, Orders};
 use crate::share::{GUEST_DIRECTORY, Share, TAG};
 use crate::spec::GUEST_SHM;
 use crate::{PodError, PodEvent, daemons, event, log, stream};
@@ -79,6 +80,12 @@ pub struct Pod {
     agent: Agent,
     vsock: PathBuf,
     streams: AtomicU64,
+    configuration: Config,
+    reconnects: Reconnects,
+    /// Whom to ask for disks that come later, and the places that those have which are there.
+    orders: Option<Orders>,
+    places: Mutex<BTreeMap<String, usize>>,
+    disks: AtomicU64,
     /// How long the guest may take to write back and switch itself off.
     patience: Duration,
     /// Held for as long as the daemons that use it.
@@ -157,6 +164,84 @@ impl Pod {
         let name = format!("s{number}");
         let stream = stream::open(&self.vsock, &name).await;
         Ok((name, stream.map_err(PodError::Stream)?))
+    }
+
+    /// How its parts are run.
+    #[must_use]
+    pub fn configuration(&self) -> &Config {
+        &self.configuration
+    }
+
+    /// Plugs a raw image or block device in as a disk; returns the serial by which the guest finds it.
+    ///
+    /// # Errors
+    /// When there is no room for it, its daemon cannot be started, or the hypervisor refuses.
+    pub async fn add_disk(&self, image: &Path, read_only: bool) -> Result<String, PodError> {
+        let orders = self.orders.as_ref().ok_or(PodError::Disks(0))?;
+        let number = self.disks.fetch_add(1, Ordering::Relaxed);
+        let serial = format!("d{number}");
+        let place = self.take_place(&serial)?;
+        let disk = PodDisk {
+            serial: serial.clone(),
+            image: image.to_owned(),
+            read_only,
+        };
+        let added = async {
+            let device = disk.start(self.daemons())?;
+            daemons::wait_until_serves(&device.socket).await?;
+            orders.add(&serial, &device, place).await
+        };
+        if let Err(error) = added.await {
+            self.forget_disk(&serial).await;
+            return Err(error);
+        }
+        Ok(serial)
+    }
+
+    /// Unplugs a disk of [`add_disk`](Self::add_disk), which nothing in the guest may use any more.
+    ///
+    /// # Errors
+    /// When the guest does not let go of it; its daemon goes all the same.
+    pub async fn remove_disk(&self, serial: &str) -> Result<(), PodError> {
+        let removed = match &self.orders {
+            Some(orders) => orders.remove(serial).await,
+            None => Ok(()),
+        };
+        self.forget_disk(serial).await;
+        removed
+    }
+
+    fn take_place(&self, serial: &str) -> Result<usize, PodError> {
+        let mut places = self.places();
+        let free = (0..MOST_DISKS).find(|place| !places.values().any(|it| it == place));
+        let free = free.ok_or(PodError::Disks(MOST_DISKS))?;
+        places.insert(serial.to_owned(), free);
+        Ok(free)
+    }
+
+    async fn forget_disk(&self, serial: &str) {
+        self.parts
+            .dismiss(&format!("vhost-user-blk-{serial}"))
+            .await;
+        if let Err(error) = self.directory.remove_state(&format!("blk-{serial}")) {
+            tracing::warn!("{}", crate::chain(&error));
+        }
+        self.places().remove(serial);
+    }
+
+    fn places(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
+        self.places
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn daemons(&self) -> Daemons<'_> {
+        Daemons {
+            parts: &self.parts,
+            directory: &self.directory,
+            config: &self.configuration,
+            reconnects: self.reconnects,
+        }
     }
 
     /// Ends everything and removes the pod's directory.
@@ -248,6 +333,11 @@ impl Start {
             agent,
             vsock: ends,
             streams: AtomicU64::new(0),
+            configuration: self.config.configuration.clone(),
+            reconnects: chosen.reconnects(),
+            orders: chosen.orders(),
+            places: Mutex::default(),
+            disks: AtomicU64::new(0),
             patience: self.config.configuration.timeouts.stop,
             network: Mutex::new(self.network.take()),
         };

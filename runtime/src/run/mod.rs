@@ -149,6 +149,7 @@ pub fn run(config: Config) -> Result<u8> {
         HypervisorChoice::Auto | HypervisorChoice::Qemu => Qemu {
             program: programs::QEMU.find()?,
             accelerator,
+            api_socket: None,
         },
     };
     let inherited: Vec<_> = machine.inherited().collect();

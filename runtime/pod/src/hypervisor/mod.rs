@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub use accelerator::Accelerator;
-pub use qemu::Qemu;
+pub use qemu::{Qemu, ROOT_PORTS};
 pub use vmm::RingsideVmm;
 
 /// Everything a hypervisor needs to know about a machine. Devices are sockets: whoever serves

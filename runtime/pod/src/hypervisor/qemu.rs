@@ -16,6 +16,9 @@ const BOARD: &str = "q35,memory-backend=memory,smbus=off,sata=off,vmport=off";
 /// with the next one; file systems and sockets cannot.
 const RECONNECT: &str = "reconnect=1,";
 
+/// Ports for devices that come later, `port0` and so on: q35's own bus takes none.
+pub const ROOT_PORTS: usize = 8;
+
 /// QEMU and how it runs guest code.
 #[derive(Debug)]
 pub struct Qemu {
@@ -23,6 +26,8 @@ pub struct Qemu {
     pub program: PathBuf,
     /// How guest code runs.
     pub accelerator: Accelerator,
+    /// Where it takes orders (QMP). Without, it has no ports for disks that come later.
+    pub api_socket: Option<PathBuf>,
 }
 
 impl Hypervisor for Qemu {
@@ -42,6 +47,19 @@ impl Hypervisor for Qemu {
             let path = escaped(&vsock.socket);
             arguments.prefixed("-chardev", "socket,id=vsock,path=", &path);
             arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+        }
+        if let Some(path) = &self.api_socket {
+            let path = escaped(path);
+            arguments.prefixed(
+                "-chardev",
+                "socket,id=orders,server=on,wait=off,path=",
+                &path,
+            );
+            arguments.option("-mon", "chardev=orders,mode=control");
+            for port in 0..ROOT_PORTS {
+                let port = format!("pcie-root-port,id=port{port},chassis={}", port + 1);
+                arguments.option("-device", port);
+            }
         }
         let mut command = Command::new(&self.program);
         command.args(arguments.0);
@@ -247,6 +265,7 @@ mod tests {
         let qemu = Qemu {
             program: "qemu".into(),
             accelerator: Accelerator::Tcg,
+            api_socket: Some("/q".into()),
         };
         let command = qemu.command(&machine());
         let line: Vec<_> = command
@@ -264,6 +283,7 @@ mod tests {
             "vhost-user,id=net0,chardev=nets0,queues=2",
             "socket,id=vsock,path=/v -device vhost-user-vsock-pci,chardev=vsock",
             "mq=on,vectors=0",
+            "path=/q -mon chardev=orders,mode=control -device pcie-root-port,id=port0,chassis=1",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");
         }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use rustix::process::Signal;
 
 use crate::containerd::{Containerd, eventually, kill};
+use crate::volumes;
 
 /// Bytes through standard output.
 const FLOOD: usize = 100 << 20;
@@ -32,10 +33,13 @@ fn a_pod_lives() {
     let net = Net::new();
     let seen = containerd.scratch.join("events");
     let mut events = containerd.background(&["events"], &seen);
+    let fast = volumes::Memory::new(&containerd);
     start(&containerd, &net);
     files(&containerd);
     network(&containerd);
     a_killed_daemon(&containerd);
+    volumes::all(&containerd, &fast);
+    drop(fast);
     streams(&containerd);
     limits(&containerd);
     storm(&containerd);
@@ -93,6 +97,8 @@ fn start(containerd: &Containerd, net: &Net) {
             "io.kubernetes.cri.container-type=sandbox",
             "--annotation",
             sandbox,
+            "--annotation",
+            "io.ringside.rootfs=block",
             "--with-ns",
             &netns,
             "--mount",

@@ -8,3 +8,4 @@ mod life;
 mod programs;
 mod single;
 mod together;
+mod volumes;
