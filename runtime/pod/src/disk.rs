@@ -1,18 +1,11 @@
 //! Disks that a pod's machine has from its start.
 
-use std::path::{Path, PathBuf};
-
-use tokio::process::Command;
+use std::path::PathBuf;
 
 use crate::PodError;
-use crate::daemons::add_metrics;
-use crate::directory::PodDirectory;
+use crate::daemons::{Daemons, role};
 use crate::hypervisor::DiskDevice;
-use crate::parts::{Parts, Role};
 use crate::programs;
-
-/// Queues of a disk: one for each processor up to this many.
-const MOST_QUEUES: u8 = 4;
 
 /// Longest serial, in bytes (virtio 1.2, section 5.2.6).
 const LONGEST_SERIAL: usize = 20;
@@ -30,30 +23,41 @@ pub struct PodDisk {
 
 impl PodDisk {
     /// Starts its daemon, `vhost-user-blk-SERIAL`.
-    pub(crate) fn start(
-        &self,
-        parts: &Parts,
-        directory: &PodDirectory,
-        cpus: u8,
-        metrics: Option<&Path>,
-    ) -> Result<DiskDevice, PodError> {
+    pub(crate) fn start(&self, daemons: Daemons<'_>) -> Result<DiskDevice, PodError> {
         let serial = &self.serial;
         if !is_serial(serial) {
             return Err(PodError::Serial(serial.clone()));
         }
-        let queues = cpus.clamp(1, MOST_QUEUES);
-        let socket = directory.socket(&format!("blk-{serial}.sock"))?;
-        let mut command = Command::new(programs::BLOCK.find()?);
-        command.arg("--socket-path").arg(&socket);
+        let block = &daemons.config.block;
+        let name = format!("blk-{serial}");
+        let program = daemons.config.programs.vhost_user_blk.as_deref();
+        let (mut command, socket) = daemons.daemon(programs::BLOCK, program, &name, serial)?;
         command.arg("--blk-file").arg(&self.image);
-        command.args(["--serial", serial, "--queues", &queues.to_string()]);
+        // A disk's bytes are whatever the guest writes: they must not decide what they are read as.
+        command.args(["--format", "raw", "--serial", serial]);
+        let queues = block.queues.get();
+        command.args(["--queues", &queues.to_string()]);
+        command.args(["--discard", if block.discard { "on" } else { "off" }]);
+        if block.direct {
+            command.arg("--direct");
+        }
         if self.read_only {
             command.arg("--read-only");
         }
-        add_metrics(&mut command, metrics, serial)?;
-        let name = format!("vhost-user-blk-{serial}");
-        parts.start(&name, command, &[], Role::Daemon)?;
-        Ok(DiskDevice { socket, queues })
+        // Made anew for a disk that comes a second time.
+        daemons.directory.remove_state(&name)?;
+        command
+            .arg("--state-dir")
+            .arg(daemons.directory.state(&name)?);
+        command.args(&block.options);
+        let role = role(daemons.reconnects.disks);
+        let part = format!("vhost-user-blk-{serial}");
+        daemons.parts.start(&part, command, &[], role)?;
+        Ok(DiskDevice {
+            socket,
+            // The configuration allows 64.
+            queues: u8::try_from(queues).unwrap_or(1),
+        })
     }
 }
 

@@ -43,6 +43,22 @@ pub enum PodError {
     /// No kernel or initramfs.
     #[error("cannot get the guest's kernel and initramfs")]
     Image(#[from] guest_image::Error),
+    /// A configured kernel without an initramfs, whose modules cannot be found.
+    #[error(
+        "machine.kernel is {0}, which is not called ROOT/boot/vmlinuz-VERSION, so its modules cannot be found: set machine.initramfs, too"
+    )]
+    Kernel(PathBuf),
+    /// A disk that does not come or go.
+    #[error("{what} failed: {reason}")]
+    Plug {
+        /// What was tried.
+        what: &'static str,
+        /// The hypervisor's words.
+        reason: String,
+    },
+    /// More disks than a machine has room for.
+    #[error("a pod has at most {0} disks of its containers at once")]
+    Disks(usize),
     /// A part that cannot be started.
     #[error("cannot start {part}")]
     Start {

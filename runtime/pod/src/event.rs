@@ -41,25 +41,68 @@ pub enum PodEvent {
     },
 }
 
-/// Tells `owner` what the agent and the parts tell, until the pod has ended. A machine without one
-/// of its daemons has ended: its guest would wait for ever.
+/// A daemon that ends more often than so within [`MEMORY`] cannot be helped by starting it again.
+const MOST_RESTARTS: usize = 5;
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Waited before a daemon is started again that ended a moment ago, for each time: the kernel may
+/// need as long to take back what the last one had.
+const BREATH: Duration = Duration::from_millis(200);
+
+/// Tells `owner` what the agent and the parts tell, until the pod has ended. A daemon whose device
+/// the machine connects again is started again; without any other the machine has ended, for its
+/// guest would wait for ever.
 pub(crate) async fn tell(
     agent: Agent,
     parts: Arc<Parts>,
     mut ends: UnboundedReceiver<PartEnd>,
     owner: UnboundedSender<PodEvent>,
 ) {
-    let reason = tokio::select! {
-        Some(end) = ends.recv() => cause(&parts, end, &mut ends).await.to_string(),
-        lost = pass_on(&agent, &owner) => {
-            match tokio::time::timeout(CAUSE, ends.recv()).await {
-                Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
-                _ => format!("the guest's agent is gone: {lost}"),
+    let mut restarts = Vec::new();
+    let reason = {
+        let mut agent = std::pin::pin!(pass_on(&agent, &owner));
+        loop {
+            tokio::select! {
+                Some(end) = ends.recv() => {
+                    if let Err(reason) = restart(&parts, end, &mut ends, &mut restarts).await {
+                        break reason;
+                    }
+                }
+                lost = &mut agent => {
+                    break match tokio::time::timeout(CAUSE, ends.recv()).await {
+                        Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
+                        _ => format!("the guest's agent is gone: {lost}"),
+                    };
+                }
             }
         }
     };
     // Nobody may want to know any more.
     let _ = owner.send(PodEvent::Ended { reason });
+}
+
+/// Starts a part again, if that helps; otherwise says why the pod has ended.
+async fn restart(
+    parts: &Parts,
+    end: PartEnd,
+    ends: &mut UnboundedReceiver<PartEnd>,
+    restarts: &mut Vec<(String, Instant)>,
+) -> Result<(), String> {
+    if parts.was_dismissed(&end) {
+        return Ok(());
+    }
+    restarts.retain(|(_, at)| at.elapsed() < MEMORY);
+    let before = restarts
+        .iter()
+        .filter(|(part, _)| *part == end.part)
+        .count();
+    if end.role != Role::Restarted || parts.is_stopping() || before >= MOST_RESTARTS {
+        return Err(cause(parts, end, ends).await.to_string());
+    }
+    tracing::warn!("{}; it is started again", parts.obituary(&end));
+    restarts.push((end.part.clone(), Instant::now()));
+    tokio::time::sleep(BREATH * u32::try_from(before).unwrap_or_default()).await;
+    parts.restart(&end).map_err(|error| crate::chain(&error))
 }
 
 /// One part's end soon ends others. The first that did not end with 0 is the cause, else the

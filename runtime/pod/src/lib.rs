@@ -24,6 +24,7 @@ mod log;
 mod machine;
 mod network;
 pub mod parts;
+mod plug;
 mod pod;
 mod proc;
 pub mod programs;

@@ -1,17 +1,14 @@
 //! A guest's interface on a tap that the pod's owner made.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use ringside_protocol::agent::{Interface, NetworkConfig, Route};
-use tokio::process::Command;
 
 use crate::PodError;
-use crate::daemons::add_metrics;
-use crate::directory::PodDirectory;
+use crate::daemons::Daemons;
 use crate::hypervisor::{NetworkBackend, NetworkDevice};
-use crate::parts::{Parts, Role};
+use crate::parts::Role;
 use crate::programs;
 
 /// One interface, `eth0` in the guest.
@@ -54,12 +51,7 @@ impl TapNetwork {
     }
 
     /// Starts its daemon.
-    pub(crate) fn start(
-        self,
-        parts: &Parts,
-        directory: &PodDirectory,
-        metrics: Option<&Path>,
-    ) -> Result<NetworkDevice, PodError> {
+    pub(crate) fn start(self, daemons: Daemons<'_>) -> Result<NetworkDevice, PodError> {
         let queue_pairs = u8::try_from(self.queues.len()).unwrap_or(u8::MAX);
         let backend = if self.by_hypervisor {
             let queues: std::io::Result<_> = self.queues.iter().map(OwnedFd::try_clone).collect();
@@ -68,20 +60,21 @@ impl TapNetwork {
                 source,
             })?)
         } else {
-            let socket = directory.socket("net.sock")?;
             let fds: Vec<_> = self
                 .queues
                 .iter()
                 .map(|it| it.as_raw_fd().to_string())
                 .collect();
-            let mut command = Command::new(programs::NETWORK.find()?);
-            command.arg("--socket-path").arg(&socket);
+            let program = daemons.config.programs.vhost_user_net.as_deref();
+            let (mut command, socket) = daemons.daemon(programs::NETWORK, program, "net", "net")?;
             command.args(["--tap-fd", &fds.join(",")]);
             command.args(["--queue-pairs", &queue_pairs.to_string()]);
             command.args(["--mac", &self.mac, "--mtu", &self.mtu.to_string()]);
-            add_metrics(&mut command, metrics, "net")?;
             let inherited: Vec<_> = self.queues.iter().map(AsFd::as_fd).collect();
-            parts.start("vhost-user-net", command, &inherited, Role::Daemon)?;
+            // Not started again: the tap's descriptors go with the owner's.
+            daemons
+                .parts
+                .start("vhost-user-net", command, &inherited, Role::Daemon)?;
             NetworkBackend::VhostUser(socket)
         };
         Ok(NetworkDevice {

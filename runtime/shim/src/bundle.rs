@@ -92,6 +92,8 @@ pub(crate) fn pod_config(
         sysctls: BTreeMap::new(),
         logs: None,
         metrics: None,
+        restart: true,
+        configuration: config,
     })
 }
 

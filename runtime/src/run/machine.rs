@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use ringside_config::{Config as Configuration, Count};
 use ringside_pod::{Files, HypervisorChoice as PodHypervisor, PodConfig, PodDisk, TapNetwork};
 
 use super::Config;
@@ -17,6 +18,9 @@ use crate::options::HypervisorChoice;
 
 /// With the value `qemu` this variable lets QEMU serve the tap itself, to compare with the daemon.
 const NETWORK_BY: &str = "RINGSIDE_NET_BY";
+
+/// Queues of a disk: one for each processor up to this many.
+const MOST_QUEUES: u8 = 4;
 
 /// The pod's directory in the run's.
 const POD: &str = "pod";
@@ -59,6 +63,8 @@ pub(super) fn pod_config(
             read_only: disk.read_only,
         });
     let metrics = config.metrics_directory.as_deref();
+    let mut configuration = Configuration::default();
+    configuration.block.queues = Count::new(config.cpus.min(MOST_QUEUES).into());
     Ok(PodConfig {
         name: POD.to_owned(),
         root: directory.path().to_owned(),
@@ -76,6 +82,9 @@ pub(super) fn pod_config(
         tap,
         disks: root_disk.into_iter().chain(data_disks).collect(),
         sysctls: BTreeMap::new(),
+        // What a run's daemons did is told at once.
+        restart: false,
+        configuration,
         logs: Some(directory.logs().to_owned()),
         metrics: metrics.map(prepare_metrics).transpose()?,
     })

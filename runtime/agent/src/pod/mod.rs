@@ -8,6 +8,7 @@ mod children;
 mod containers;
 mod control;
 mod copy;
+mod devices;
 mod error;
 mod events;
 pub(crate) mod helper;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub use accelerator::Accelerator;
-pub use qemu::Qemu;
+pub use qemu::{Qemu, ROOT_PORTS};
 pub use vmm::RingsideVmm;
 
 /// Everything a hypervisor needs to know about a machine. Devices are sockets: whoever serves
@@ -22,6 +22,8 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory in bytes. It is shared with the daemons.
     pub memory: u64,
+    /// Whether it comes from the host's reserved 2 MiB pages.
+    pub huge_pages: bool,
     /// The ELF kernel.
     pub kernel: PathBuf,
     /// The initramfs.
@@ -47,6 +49,8 @@ pub struct FileSystem {
     pub socket: PathBuf,
     /// The tag the guest mounts.
     pub tag: String,
+    /// Its request queues.
+    pub queues: u16,
 }
 
 /// A vhost-user disk.
