@@ -6,6 +6,7 @@ use std::path::Path;
 use guest_image::{Cache, GuestImage, Kernel, MODULES};
 use ringside_config::Config;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
 use crate::daemons::{Reconnects, confinement};
 use crate::directory::PodDirectory;
@@ -149,6 +150,7 @@ pub(crate) fn machine(
     config: &PodConfig,
     directory: &PodDirectory,
     image: &GuestImage,
+    hypervisor: &dyn Hypervisor,
     accelerator: Accelerator,
     devices: Devices,
 ) -> Result<Machine, PodError> {
@@ -170,7 +172,8 @@ pub(crate) fn machine(
         kernel: image.vmlinux.clone(),
         initramfs: image.initramfs.clone(),
         command_line,
-        console: console(&path).map_err(PodError::file("write", &path))?,
+        console: console(&path, hypervisor.opens_console())
+            .map_err(PodError::file("write", &path))?,
         file_systems: devices.file_system.into_iter().collect(),
         disks: devices.disks,
         networks: devices.networks,
@@ -178,7 +181,13 @@ pub(crate) fn machine(
     })
 }
 
-fn console(path: &Path) -> std::io::Result<std::os::fd::OwnedFd> {
+/// A pipe or a socket, whose other end is kept in the log at `path`.
+fn console(path: &Path, pipe: bool) -> std::io::Result<std::os::fd::OwnedFd> {
+    if pipe {
+        let (ours, theirs) = std::io::pipe()?;
+        log::record(path, pipe::Receiver::from_owned_fd(ours.into())?)?;
+        return Ok(theirs.into());
+    }
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     log::record(path, UnixStream::from_std(ours)?)?;

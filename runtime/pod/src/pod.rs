@@ -446,7 +446,14 @@ impl Start {
     ) -> Result<(), PodError> {
         let hypervisor = chosen.hypervisor();
         let accelerator = chosen.accelerator();
-        let machine = machine::machine(&self.config, &self.directory, image, accelerator, devices)?;
+        let machine = machine::machine(
+            &self.config,
+            &self.directory,
+            image,
+            hypervisor,
+            accelerator,
+            devices,
+        )?;
         let inherited: Vec<_> = machine.inherited().collect();
         let command = hypervisor.command(&machine).into();
         self.parts

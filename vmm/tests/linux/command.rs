@@ -24,7 +24,7 @@ ringside --rootfs root --net --publish 18000:80 -- sh -c '
 run=$!
 until [ -e root/tmp/file ] || ! kill -0 $run; do sleep 0.1; done
 pgrep -x ringside-vmm >/dev/null && echo "our VMM runs it"
-curl -sS --max-time 60 --retry 9 --retry-all-errors http://127.0.0.1:18000/page >page || true
+curl -sS --max-time 60 --retry 5 --retry-delay 1 --retry-all-errors http://127.0.0.1:18000/page >page || true
 touch root/tmp/fetched
 code=0; wait $run || code=$?
 echo "virtiofs root: exit code $code"

@@ -30,7 +30,8 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
-    /// Takes what the kernel's console prints. It is inherited under its number here.
+    /// Takes what the kernel's console prints: a pipe or a socket, see [`Hypervisor::opens_console`]. It is
+    /// inherited under its number here.
     pub console: OwnedFd,
     /// vhost-user file systems.
     pub file_systems: Vec<FileSystem>,
@@ -121,6 +122,12 @@ impl Machine {
 pub trait Hypervisor {
     /// Its name in messages and of its log.
     fn name(&self) -> &'static str;
+
+    /// Whether it opens the console by its descriptor's path, as only a pipe allows, instead of using the
+    /// descriptor, which QEMU takes for a socket.
+    fn opens_console(&self) -> bool {
+        false
+    }
 
     /// The command that runs `machine` until the guest switches itself off.
     fn command(&self, machine: &Machine) -> Command;

@@ -23,6 +23,10 @@ impl Hypervisor for RingsideVmm {
         "ringside-vmm"
     }
 
+    fn opens_console(&self) -> bool {
+        true
+    }
+
     fn command(&self, machine: &Machine) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--kernel").arg(&machine.kernel);
