@@ -1,6 +1,5 @@
 //! Linux boots in `ringside-vmm`, on disks and files that our daemons serve, in the lab.
 
-mod command;
 mod control;
 mod exits;
 mod matrix;

@@ -19,7 +19,7 @@ use lab::scratch::Scratch;
 pub(crate) type TestResult = Result<(), Box<dyn Error>>;
 
 /// The lab takes seconds, a guest in it ten, and on a busy host many times as long.
-pub(crate) const LIMIT: Duration = Duration::from_secs(520);
+const LIMIT: Duration = Duration::from_secs(520);
 
 /// What a guest's script can `load`; the bus is there from the start.
 const MODULES: [&str; 9] = [
