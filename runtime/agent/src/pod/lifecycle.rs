@@ -14,7 +14,7 @@ use super::containers::State;
 use super::error::{Error, Result};
 use super::helper::{self, Job, Stdio3};
 use super::spec::{self, Glance, ProcessGlance};
-use super::{Pod, cgroup, devices, layout, stdio, storage};
+use super::{Pod, cgroup, device_rules, devices, layout, stdio, storage};
 use crate::sys;
 
 /// How long what was killed may take to be gone.
@@ -76,6 +76,7 @@ impl Pod {
                 storage::disk_numbers(&volume.serial)?,
             );
         }
+        device_rules::apply(name, &spec)?;
         let bundle = layout::bundle(name);
         fs::create_dir(&bundle).context("cannot make the container's directory")?;
         fs::write(bundle.join("config.json"), spec.to_string())
@@ -256,6 +257,8 @@ impl Pod {
         }
         cgroup::kill(name);
         let _ = fs::remove_dir_all(layout::bundle(name));
+        // It is there still if the container was never made.
+        let _ = fs::remove_dir(layout::cgroup_directory(name));
     }
 
     /// Forgets an ended process. The init process's goes with its container.

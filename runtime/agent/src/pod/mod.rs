@@ -8,6 +8,7 @@ mod children;
 mod containers;
 mod control;
 mod copy;
+mod device_rules;
 mod devices;
 mod error;
 mod events;
