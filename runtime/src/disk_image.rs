@@ -6,14 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
 
 use guest_image::Cache;
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::options::{ByteSize, ImageOptions};
-use crate::run::event::watch_signals;
 use crate::run::prepare::unless_interrupted;
+use crate::run::signals;
 use crate::sys::spawn::spawn_bound;
 
 /// Room for ext4's own tables and its journal.
@@ -63,11 +62,10 @@ pub enum ImageError {
 /// # Errors
 /// As [`build`], or [`Interrupted`](crate::run::Interrupted) by a signal.
 pub fn command(options: &ImageOptions) -> anyhow::Result<u8> {
-    let (sender, events) = channel();
-    watch_signals(sender)?;
+    let mut signals = signals::watch()?;
     let draft = Draft::beside(&options.out)?;
     let filling = draft.filling(&options.from, options.size)?;
-    let size = unless_interrupted(&events, || filling.run())??;
+    let size = unless_interrupted(&mut signals, || filling.run())??;
     draft.replace(&options.out)?;
     let (out, from) = (options.out.display(), options.from.display());
     // The image is there, whether somebody reads this or not.

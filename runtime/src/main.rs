@@ -14,7 +14,8 @@ const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("RINGSIDE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("RINGSIDE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,ringside_pod=warn,ttrpc=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

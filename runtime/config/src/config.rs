@@ -155,7 +155,7 @@ impl Default for Config {
                 directory: None,
             },
             timeouts: Timeouts {
-                boot: Duration::from_secs(60),
+                boot: Duration::from_secs(120),
                 stop: Duration::from_secs(10),
             },
         }

@@ -78,7 +78,7 @@ macro_rules! keys {
 /// All keys, those without a table first. `pod`: an annotation may change it; `host`: only a file.
 pub const KEYS: &[Key] = keys! {
     pod hypervisor: "What runs a pod's machine: `auto` is `ringside-vmm` where KVM is native (`ringside check`), else QEMU.",
-    pod rootfs: "How a container's root file system reaches the guest: its directory is shared, or it is a disk. `block` needs a snapshotter that makes block devices.",
+    pod rootfs: "How a container's root file system reaches the guest: its directory is shared, or it is a disk where the snapshotter makes block devices (others are shared all the same).",
     host sandbox: "Whether VMM and daemons close themselves in ([security](security.md)). `false` is for debugging only.",
     host metrics: "Whether VMM and daemons serve metrics in the pod's directory, for `ringside metrics`.",
     host pod_overrides: "Which keys a pod may change by annotations, of those that say so below. `[]`: none.",

@@ -13,10 +13,15 @@ pub const ROOT: &str = "/run/ringside/pods";
 /// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
 
+/// Ending of directories with what daemons must not forget.
+const STATE: &str = "state";
+
 /// A directory that only this user can enter.
 #[derive(Debug, Clone)]
 pub struct PodDirectory {
     path: PathBuf,
+    /// Where logs are kept, if not in it.
+    logs: Option<PathBuf>,
 }
 
 impl PodDirectory {
@@ -25,15 +30,17 @@ impl PodDirectory {
     /// # Errors
     /// When the pod's name is no file name, or the directory exists or cannot be made.
     pub fn create(root: &Path, name: &str) -> Result<Self, PodError> {
-        let directory = Self::at(root, name)?;
-        let private = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o700));
+        Self::at(root, name)?.make(root)
+    }
+
+    pub(crate) fn make(self, root: &Path) -> Result<Self, PodError> {
         fs::create_dir_all(root)
             .and_then(|()| private(root))
             .map_err(PodError::file("make", root))?;
-        fs::create_dir(&directory.path)
-            .and_then(|()| private(&directory.path))
-            .map_err(PodError::file("make", &directory.path))?;
-        Ok(directory)
+        fs::create_dir(&self.path)
+            .and_then(|()| private(&self.path))
+            .map_err(PodError::file("make", &self.path))?;
+        Ok(self)
     }
 
     /// The directory of a pod, whether it exists or not.
@@ -46,7 +53,17 @@ impl PodDirectory {
         }
         Ok(Self {
             path: root.join(name),
+            logs: None,
         })
+    }
+
+    /// The same with its logs in another directory, where they stay.
+    #[must_use]
+    pub fn with_logs(self, logs: PathBuf) -> Self {
+        Self {
+            logs: Some(logs),
+            ..self
+        }
     }
 
     /// Its path.
@@ -67,10 +84,55 @@ impl PodDirectory {
         self.file("shared")
     }
 
+    /// Keeps the logs in a directory of the pod's name in `folder`, if there is one, from where nothing is
+    /// removed.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn with_logs_in(mut self, folder: Option<&Path>) -> Result<Self, PodError> {
+        let Some(folder) = folder else {
+            return Ok(self);
+        };
+        let name = self.path.file_name().unwrap_or_default();
+        let logs = folder.join(name);
+        fs::create_dir_all(&logs)
+            .and_then(|()| private(&logs))
+            .map_err(PodError::file("make", &logs))?;
+        self.logs = Some(logs);
+        Ok(self)
+    }
+
     /// Where the log of a part is.
     #[must_use]
     pub fn log(&self, part: &str) -> PathBuf {
-        self.file(&format!("{part}.log"))
+        let logs = self.logs.as_ref().unwrap_or(&self.path);
+        logs.join(format!("{part}.log"))
+    }
+
+    /// Makes a directory for what a daemon must not forget.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn state(&self, part: &str) -> Result<PathBuf, PodError> {
+        let path = self.file(&format!("{part}.{STATE}"));
+        fs::create_dir(&path)
+            .and_then(|()| private(&path))
+            .map_err(PodError::file("make", &path))?;
+        Ok(path)
+    }
+
+    /// Removes what [`state`](Self::state) made, if it did.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove_state(&self, part: &str) -> Result<(), PodError> {
+        let path = self.file(&format!("{part}.{STATE}"));
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(PodError::file("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Path for a socket, short enough to be one.
@@ -78,12 +140,7 @@ impl PodDirectory {
     /// # Errors
     /// When it is too long.
     pub fn socket(&self, name: &str) -> Result<PathBuf, PodError> {
-        let path = self.file(name);
-        let length = path.as_os_str().len();
-        if length > LONGEST_SOCKET_PATH {
-            return Err(PodError::LongSocket { path, length });
-        }
-        Ok(path)
+        checked_socket(self.file(name))
     }
 
     /// Removes it. The shared directory must be empty: what is mounted there is not ours to remove.
@@ -98,7 +155,9 @@ impl PodDirectory {
         for entry in entries.flatten() {
             let path = entry.path();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_directory {
+            let removed = if is_directory && path.extension().is_some_and(|it| it == STATE) {
+                fs::remove_dir_all(&path)
+            } else if is_directory {
                 fs::remove_dir(&path)
             } else {
                 fs::remove_file(&path)
@@ -107,6 +166,19 @@ impl PodDirectory {
         }
         fs::remove_dir(&self.path).map_err(PodError::file("remove", &self.path))
     }
+}
+
+/// Refuses a path that no unix socket can have.
+pub(crate) fn checked_socket(path: PathBuf) -> Result<PathBuf, PodError> {
+    let length = path.as_os_str().len();
+    if length > LONGEST_SOCKET_PATH {
+        return Err(PodError::LongSocket { path, length });
+    }
+    Ok(path)
+}
+
+fn private(path: &Path) -> std::io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
 /// Whether a pod or a container can be called this: it becomes a file name.

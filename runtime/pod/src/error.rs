@@ -24,6 +24,9 @@ pub enum PodError {
     /// A name that cannot be a file's.
     #[error("{0:?} names no pod or container: letters, digits, '.', '_' and '-', not '.' first")]
     Name(String),
+    /// A serial that no disk can have.
+    #[error("{0:?} is no disk's serial: 1 to 20 letters, digits, '-' and '_'")]
+    Serial(String),
     /// A path that no unix socket can have.
     #[error(
         "{path} is {length} bytes long, a socket's path has at most 107; use a shorter directory"
@@ -40,6 +43,22 @@ pub enum PodError {
     /// No kernel or initramfs.
     #[error("cannot get the guest's kernel and initramfs")]
     Image(#[from] guest_image::Error),
+    /// A configured kernel without an initramfs, whose modules cannot be found.
+    #[error(
+        "machine.kernel is {0}, which is not called ROOT/boot/vmlinuz-VERSION, so its modules cannot be found: set machine.initramfs, too"
+    )]
+    Kernel(PathBuf),
+    /// A disk that does not come or go.
+    #[error("{what} failed: {reason}")]
+    Plug {
+        /// What was tried.
+        what: &'static str,
+        /// The hypervisor's words.
+        reason: String,
+    },
+    /// More disks than a machine has room for.
+    #[error("a pod has at most {0} disks of its containers at once")]
+    Disks(usize),
     /// A part that cannot be started.
     #[error("cannot start {part}")]
     Start {
@@ -57,6 +76,20 @@ pub enum PodError {
         status: ExitStatus,
         /// The last lines of its log.
         log: String,
+    },
+    /// A machine that ended before the pod did.
+    #[error(
+        "the guest died: {part} ended ({status}); the last it said: {log}\nthe last lines of the guest's console: {console}"
+    )]
+    GuestDied {
+        /// The hypervisor.
+        part: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its log.
+        log: String,
+        /// The last lines of the guest's console.
+        console: String,
     },
     /// A part that does not listen.
     #[error("nothing serves {path} after {seconds} seconds")]

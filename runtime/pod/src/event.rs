@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use ringside_protocol::agent::event::What;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, timeout_at};
 
+use crate::PodError;
 use crate::agent::Agent;
 use crate::parts::{PartEnd, Parts, Role};
 
 /// How long to look for a cause when the agent is gone: a part's end soon shows.
 const CAUSE: Duration = Duration::from_millis(300);
+
+/// How long to look for the cause when a part ends.
+const ENDS_TOGETHER: Duration = Duration::from_millis(150);
 
 /// Something that the pod's owner is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,20 +41,39 @@ pub enum PodEvent {
     },
 }
 
-/// Tells `owner` what the agent and the parts tell, until the pod has ended. A machine without one
-/// of its daemons has ended: its guest would wait for ever.
+/// A daemon that ends more often than so within [`MEMORY`] cannot be helped by starting it again.
+const MOST_RESTARTS: usize = 5;
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Waited before a daemon is started again that ended a moment ago, for each time: the kernel may
+/// need as long to take back what the last one had.
+const BREATH: Duration = Duration::from_millis(200);
+
+/// Tells `owner` what the agent and the parts tell, until the pod has ended. A daemon whose device
+/// the machine connects again is started again; without any other the machine has ended, for its
+/// guest would wait for ever.
 pub(crate) async fn tell(
     agent: Agent,
     parts: Arc<Parts>,
     mut ends: UnboundedReceiver<PartEnd>,
     owner: UnboundedSender<PodEvent>,
 ) {
-    let reason = tokio::select! {
-        Some(end) = ends.recv() => cause(&parts, &end),
-        lost = pass_on(&agent, &owner) => {
-            match tokio::time::timeout(CAUSE, ends.recv()).await {
-                Ok(Some(end)) => cause(&parts, &end),
-                _ => format!("the guest's agent is gone: {lost}"),
+    let mut restarts = Vec::new();
+    let reason = {
+        let mut agent = std::pin::pin!(pass_on(&agent, &owner));
+        loop {
+            tokio::select! {
+                Some(end) = ends.recv() => {
+                    if let Err(reason) = restart(&parts, end, &mut ends, &mut restarts).await {
+                        break reason;
+                    }
+                }
+                lost = &mut agent => {
+                    break match tokio::time::timeout(CAUSE, ends.recv()).await {
+                        Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
+                        _ => format!("the guest's agent is gone: {lost}"),
+                    };
+                }
             }
         }
     };
@@ -57,11 +81,46 @@ pub(crate) async fn tell(
     let _ = owner.send(PodEvent::Ended { reason });
 }
 
-fn cause(parts: &Parts, end: &PartEnd) -> String {
-    if end.role == Role::Hypervisor && end.status.success() {
-        return "its guest switched itself off".to_owned();
+/// Starts a part again, if that helps; otherwise says why the pod has ended.
+async fn restart(
+    parts: &Parts,
+    end: PartEnd,
+    ends: &mut UnboundedReceiver<PartEnd>,
+    restarts: &mut Vec<(String, Instant)>,
+) -> Result<(), String> {
+    if parts.was_dismissed(&end) {
+        return Ok(());
     }
-    parts.obituary(end).to_string()
+    restarts.retain(|(_, at)| at.elapsed() < MEMORY);
+    let before = restarts
+        .iter()
+        .filter(|(part, _)| *part == end.part)
+        .count();
+    if end.role != Role::Restarted || parts.is_stopping() || before >= MOST_RESTARTS {
+        return Err(cause(parts, end, ends).await.to_string());
+    }
+    tracing::warn!("{}; it is started again", parts.obituary(&end));
+    restarts.push((end.part.clone(), Instant::now()));
+    tokio::time::sleep(BREATH * u32::try_from(before).unwrap_or_default()).await;
+    parts.restart(&end).map_err(|error| crate::chain(&error))
+}
+
+/// One part's end soon ends others. The first that did not end with 0 is the cause, else the
+/// hypervisor: a daemon may end without complaint because its machine did.
+pub(crate) async fn cause(
+    parts: &Parts,
+    first: PartEnd,
+    ends: &mut UnboundedReceiver<PartEnd>,
+) -> PodError {
+    let mut all = vec![first];
+    let deadline = Instant::now() + ENDS_TOGETHER;
+    while let Ok(Some(end)) = timeout_at(deadline, ends.recv()).await {
+        all.push(end);
+    }
+    let failed = all.iter().position(|end| !end.status.success());
+    let hypervisor = || all.iter().position(|end| end.role == Role::Hypervisor);
+    let cause = failed.or_else(hypervisor).unwrap_or_default();
+    parts.obituary(&all[cause])
 }
 
 /// Passes the agent's events on until it is lost; returns why it is.

@@ -13,17 +13,21 @@ const KEPT: usize = 256 << 10;
 /// Bytes of a log that are looked at for its last lines.
 const LONGEST_TAIL: u64 = 64 << 10;
 
-/// Writes what comes `from` there to `path`, and of too much only the end, until it ends.
+/// Lines of the guest's console that go into an error: a kernel panic with its registers fits.
+pub(crate) const CONSOLE_LINES: usize = 50;
+
+/// Writes what comes `from` there to `path`, behind what is there, and of too much only the end, until it ends.
 ///
 /// # Errors
 /// When the file cannot be made.
 pub(crate) fn record(path: &Path, from: impl AsyncRead + Unpin + Send + 'static) -> io::Result<()> {
-    let file = File::options()
+    let mut file = File::options()
         .read(true)
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .open(path)?;
+    file.seek(SeekFrom::End(0))?;
     tokio::spawn(copy(from, file));
     Ok(())
 }

@@ -3,18 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use ringside_podnet::{PodNamespace, Wired, Wiring};
+use ringside_podnet::{PodNamespace, Wiring};
 use ringside_protocol::agent::{Interface, Neighbour, NetworkConfig, Route};
-use tokio::process::Command;
 
 use crate::PodError;
+use crate::daemons::Daemons;
 use crate::directory::PodDirectory;
 use crate::hypervisor::{NetworkBackend, NetworkDevice};
-use crate::parts::{Parts, Role};
-use crate::programs;
-
-/// Pairs of queues of an interface.
-const QUEUE_PAIRS: u8 = 1;
 
 /// File of the pod's directory that names the namespace, for who cleans up.
 const NAMESPACE_FILE: &str = "netns";
@@ -28,19 +23,23 @@ pub(crate) struct PodNetwork {
 
 impl PodNetwork {
     /// Makes taps for the interfaces of the namespace at `path` and starts a daemon for each.
-    pub(crate) fn start(
-        parts: &Parts,
-        directory: &PodDirectory,
-        path: &Path,
-    ) -> Result<Self, PodError> {
+    pub(crate) fn start(daemons: Daemons<'_>, path: &Path) -> Result<Self, PodError> {
         let namespace = PodNamespace::open(path)?;
-        let file = directory.file(NAMESPACE_FILE);
+        let file = daemons.directory.file(NAMESPACE_FILE);
         fs::write(&file, path.as_os_str().as_encoded_bytes())
             .map_err(PodError::file("write", &file))?;
-        let wiring = namespace.wire(QUEUE_PAIRS.into())?;
+        let pairs = daemons.config.network.queue_pairs.get();
+        let wiring = namespace.wire(pairs)?;
         let mut devices = Vec::new();
         for (index, wired) in wiring.wired().iter().enumerate() {
-            devices.push(start_daemon(parts, directory, path, index, wired)?);
+            let (mac, mtu) = (wired.interface.mac.to_string(), wired.interface.mtu);
+            let socket = daemons.start_network(index, path, &wired.tap, &mac, mtu)?;
+            devices.push(NetworkDevice {
+                backend: NetworkBackend::VhostUser(socket),
+                mac,
+                // The configuration allows 31.
+                queue_pairs: u8::try_from(pairs).unwrap_or(1),
+            });
         }
         Ok(Self { wiring, devices })
     }
@@ -88,34 +87,6 @@ fn route(route: &ringside_podnet::Route) -> Route {
         on_link: route.on_link,
         ..Route::default()
     }
-}
-
-fn start_daemon(
-    parts: &Parts,
-    directory: &PodDirectory,
-    namespace: &Path,
-    index: usize,
-    wired: &Wired,
-) -> Result<NetworkDevice, PodError> {
-    let socket = directory.socket(&format!("net{index}.sock"))?;
-    let mac = wired.interface.mac.to_string();
-    let mut command = Command::new(programs::NETWORK.find()?);
-    command.arg("--socket-path").arg(&socket);
-    command.arg("--tap").arg(&wired.tap);
-    command.arg("--netns").arg(namespace);
-    command.args(["--mac", &mac]);
-    command.args(["--mtu", &wired.interface.mtu.to_string()]);
-    parts.start(
-        &format!("vhost-user-net{index}"),
-        command,
-        &[],
-        Role::Daemon,
-    )?;
-    Ok(NetworkDevice {
-        backend: NetworkBackend::VhostUser(socket),
-        mac,
-        queue_pairs: QUEUE_PAIRS,
-    })
 }
 
 /// Takes away what a killed owner of this pod left in its namespace.

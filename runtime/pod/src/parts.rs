@@ -1,9 +1,11 @@
 //! The processes a pod is made of: started, watched, stopped.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -14,7 +16,8 @@ use tokio::time::timeout;
 
 use crate::PodError;
 use crate::directory::PodDirectory;
-use crate::log;
+use crate::log::{self, CONSOLE_LINES};
+use crate::machine::CONSOLE;
 use crate::proc::start_time;
 use crate::sys::spawn::spawn_bound;
 
@@ -30,8 +33,10 @@ pub(crate) const PID_FILE: &str = "pid";
 /// What a part is to the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Serves a device.
+    /// Serves a device that is lost with it: its end is the machine's.
     Daemon,
+    /// Serves a device that the machine connects again: it is started again.
+    Restarted,
     /// Runs the machine.
     Hypervisor,
 }
@@ -43,6 +48,8 @@ pub struct PartEnd {
     pub part: String,
     /// What it was.
     pub role: Role,
+    /// Its process.
+    pub pid: u32,
     /// How it ended.
     pub status: ExitStatus,
 }
@@ -54,6 +61,8 @@ struct Part {
     pid: u32,
     process: OwnedFd,
     ended: watch::Receiver<Option<ExitStatus>>,
+    /// Program and arguments.
+    line: Vec<OsString>,
 }
 
 /// All processes of a pod.
@@ -62,6 +71,8 @@ pub struct Parts {
     directory: PodDirectory,
     parts: Mutex<Vec<Part>>,
     ends: mpsc::UnboundedSender<PartEnd>,
+    /// Once all are ended on purpose, none is started again.
+    stopping: AtomicBool,
 }
 
 impl Parts {
@@ -72,6 +83,7 @@ impl Parts {
             directory,
             parts: Mutex::new(Vec::new()),
             ends,
+            stopping: AtomicBool::new(false),
         }
     }
 
@@ -96,6 +108,9 @@ impl Parts {
         let reader = pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
         let path = self.directory.log(name);
         log::record(&path, reader).map_err(PodError::file("write", &path))?;
+        let line = command.as_std();
+        let line = std::iter::once(line.get_program()).chain(line.get_args());
+        let line = line.map(OsString::from).collect();
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
         let mut child = spawn_bound(command, inherited).map_err(failed)?;
         let pid = child.id().unwrap_or_default();
@@ -107,7 +122,12 @@ impl Parts {
             if let Ok(status) = child.wait().await {
                 // The pod may be over and gone; then nobody needs to know.
                 let _ = sender.send(Some(status));
-                let _ = ends.send(PartEnd { part, role, status });
+                let _ = ends.send(PartEnd {
+                    part,
+                    role,
+                    pid,
+                    status,
+                });
             }
         });
         self.parts().push(Part {
@@ -116,8 +136,45 @@ impl Parts {
             pid,
             process,
             ended,
+            line,
         });
         Ok(())
+    }
+
+    /// Starts a [`Role::Restarted`] part again that has ended, with the same options.
+    ///
+    /// # Errors
+    /// When it is not of that kind, or all are being ended, or it cannot be started.
+    pub(crate) fn restart(&self, end: &PartEnd) -> Result<(), PodError> {
+        let mut parts = self.parts();
+        let index = parts.iter().position(|part| part.name == end.part);
+        let index = index.filter(|_| end.role == Role::Restarted && !self.is_stopping());
+        let Some(index) = index else {
+            drop(parts);
+            return Err(self.obituary(end));
+        };
+        let line = parts.remove(index).line;
+        drop(parts);
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]);
+        self.start(&end.part, command, &[], Role::Restarted)
+    }
+
+    /// Ends a daemon whose device is gone.
+    pub(crate) async fn dismiss(&self, name: &str) {
+        let (dismissed, kept) = self.parts().drain(..).partition(|part| part.name == name);
+        *self.parts() = kept;
+        end(&dismissed, Signal::TERM).await;
+    }
+
+    /// Whether this end is of a part that was [dismissed](Self::dismiss).
+    pub(crate) fn was_dismissed(&self, end: &PartEnd) -> bool {
+        !self.is_stopping() && !self.parts().iter().any(|part| part.pid == end.pid)
+    }
+
+    /// Whether all are being ended on purpose.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// The hypervisor's process id; 0 before it was started.
@@ -131,10 +188,16 @@ impl Parts {
     /// Why the pod ended, when this part did.
     #[must_use]
     pub fn obituary(&self, end: &PartEnd) -> PodError {
-        PodError::PartEnded {
-            part: end.part.clone(),
-            status: end.status,
-            log: log::last_lines(&self.directory.log(&end.part), LOG_LINES),
+        let (part, status) = (end.part.clone(), end.status);
+        let log = log::last_lines(&self.directory.log(&end.part), LOG_LINES);
+        match end.role {
+            Role::Daemon | Role::Restarted => PodError::PartEnded { part, status, log },
+            Role::Hypervisor => PodError::GuestDied {
+                part,
+                status,
+                log,
+                console: log::last_lines(&self.directory.log(CONSOLE), CONSOLE_LINES),
+            },
         }
     }
 
@@ -154,6 +217,7 @@ impl Parts {
     /// Ends all: the hypervisor first, so that no daemon loses its machine's connection while the
     /// machine still wants something. By process, never by name.
     pub async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         let (hypervisors, daemons): (Vec<_>, Vec<_>) = self
             .parts()
             .drain(..)
@@ -172,6 +236,15 @@ impl Parts {
         let path = self.directory.file(&format!("{name}.{PID_FILE}"));
         let started = start_time(pid).unwrap_or_default();
         fs::write(&path, format!("{pid} {started}\n")).map_err(PodError::file("write", &path))
+    }
+}
+
+/// Nothing that a pod was made of outlives it, also where nobody stopped it.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        for part in self.parts().drain(..) {
+            let _ = pidfd_send_signal(&part.process, Signal::KILL);
+        }
     }
 }
 
@@ -232,6 +305,26 @@ mod tests {
             words.contains("so long") && words.contains("one"),
             "{words}"
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_started_again_has_the_same_options_and_log() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let parts = Parts::new(directory.clone(), sender);
+        let script = shell("echo once more; exit 3");
+        parts.start("one", script, &[], Role::Restarted).unwrap();
+        let end = ends.recv().await.unwrap();
+        parts.restart(&end).unwrap();
+        let end = ends.recv().await.unwrap();
+        assert_eq!((end.part.as_str(), end.status.code()), ("one", Some(3)));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let log = fs::read_to_string(directory.log("one")).unwrap();
+        assert_eq!(log, "once more\nonce more\n");
+        parts.stop().await;
+        let refused = parts.restart(&end).unwrap_err().to_string();
+        assert!(refused.contains("one ended"), "{refused}");
     }
 
     #[tokio::test]

@@ -79,6 +79,14 @@ pub enum ProgramError {
         /// Its value.
         path: PathBuf,
     },
+    /// The configuration points nowhere.
+    #[error("the configuration says that {name} is {path}: there is no such file")]
+    Configured {
+        /// The program.
+        name: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// It is nowhere.
     #[error(
         "cannot find {name}{kind}: it is neither beside ringside ({beside}) nor in PATH; set {variable} to its path"
@@ -96,6 +104,21 @@ pub enum ProgramError {
 }
 
 impl Program {
+    /// Where the configuration says it is; where that says nothing, [`find`](Self::find).
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn find_or(self, configured: Option<&Path>) -> Result<PathBuf, ProgramError> {
+        match configured {
+            Some(path) if path.is_file() => Ok(path.to_owned()),
+            Some(path) => Err(ProgramError::Configured {
+                name: self.name,
+                path: path.to_owned(),
+            }),
+            None => self.find(),
+        }
+    }
+
     /// Looks in the program's variable, beside this executable, then in `PATH`.
     ///
     /// # Errors

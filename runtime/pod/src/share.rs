@@ -69,13 +69,18 @@ impl Share {
         &self.directory
     }
 
-    /// Mounts a container's root file system and the sources of its bind mounts, in order.
+    /// Mounts a container's root file system, if it is the host's, and the sources of its bind mounts, in order.
     /// [`rootfs`] and [`mount_point`] say where the guest has them. When something fails, nothing
     /// stays.
     ///
     /// # Errors
     /// When something cannot be mounted, naming its source.
-    pub fn add(&self, container: &str, root: &Bind, binds: &[Bind]) -> Result<(), PodError> {
+    pub fn add(
+        &self,
+        container: &str,
+        root: Option<&Bind>,
+        binds: &[Bind],
+    ) -> Result<(), PodError> {
         if !is_name(container) {
             return Err(PodError::Name(container.to_owned()));
         }
@@ -84,7 +89,8 @@ impl Share {
         fs::create_dir(&folder)
             .and_then(|()| fs::create_dir(&mounts))
             .map_err(PodError::file("make", &folder))?;
-        let mounted = bind(root, &folder.join(ROOTFS)).and_then(|()| {
+        let root = root.map_or(Ok(()), |root| bind(root, &folder.join(ROOTFS)));
+        let mounted = root.and_then(|()| {
             let mut numbered = binds.iter().enumerate();
             numbered.try_for_each(|(index, it)| bind(it, &mounts.join(index.to_string())))
         });
@@ -297,7 +303,7 @@ mod tests {
             read_only: true,
         };
         assert!(matches!(
-            share.add("../x", &root, &[]),
+            share.add("../x", Some(&root), &[]),
             Err(PodError::Name(_))
         ));
         assert!(matches!(share.remove(".."), Err(PodError::Name(_))));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use ringside_config::{Hypervisor, Machine, Settings};
-use ringside_pod::{HypervisorChoice, PodConfig, PodError, directory, spec};
+use ringside_pod::{Files, HypervisorChoice, PodConfig, PodError, directory, spec};
 use sha2::{Digest, Sha256};
 
 /// Memory that the guest's kernel, the agent and page tables take of a machine.
@@ -84,8 +84,16 @@ pub(crate) fn pod_config(
             Hypervisor::Vmm => HypervisorChoice::Ringside,
             Hypervisor::Qemu => HypervisorChoice::Qemu,
         },
+        files: Files::Bound,
         network_namespace: spec::network_namespace(spec),
+        tap: None,
+        disks: Vec::new(),
+        storages: Vec::new(),
         sysctls: BTreeMap::new(),
+        logs: None,
+        metrics: None,
+        restart: true,
+        configuration: config,
     })
 }
 

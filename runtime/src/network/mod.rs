@@ -14,7 +14,6 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use ringside_netdev::Interface;
-use ringside_protocol as protocol;
 
 use crate::sys::{namespace, tap};
 
@@ -98,17 +97,5 @@ impl RunNetwork {
             namespace: namespace.into(),
             tap_queues,
         })
-    }
-}
-
-/// What the guest has to know to use the network.
-#[must_use]
-pub fn guest_network() -> protocol::Network {
-    protocol::Network {
-        mac: GUEST_MAC.to_owned(),
-        address: GUEST_ADDRESS,
-        prefix: PREFIX,
-        gateway: HOST_ADDRESS,
-        mtu: MTU,
     }
 }

@@ -38,9 +38,11 @@ pub enum RootKind {
 /// Which program runs the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HypervisorChoice {
-    /// The best one here: today QEMU, with KVM where it is native
+    /// Our VMM where KVM is native, else QEMU
     Auto,
-    /// QEMU
+    /// ringside-vmm, which needs native KVM
+    Vmm,
+    /// QEMU, with KVM or without
     Qemu,
 }
 

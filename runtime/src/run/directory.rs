@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,22 +11,6 @@ use tempfile::TempDir;
 
 /// Name of the file that a living run keeps locked.
 const LOCK: &str = "lock";
-
-/// Lines of a daemon's log that go into an error.
-const LOG_LINES: usize = 15;
-
-/// Lines of the guest's console that go into an error: a kernel panic with its registers and
-/// stack fits.
-const CONSOLE_LINES: usize = 50;
-
-/// Bytes of a log that are looked at for its last lines.
-const LONGEST_TAIL: u64 = 64 << 10;
-
-/// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
-const LONGEST_SOCKET_PATH: usize = 107;
-
-/// The guest console's log.
-const CONSOLE: &str = "console.log";
 
 /// A directory that only this user can enter, removed at the end of the run.
 #[derive(Debug)]
@@ -64,77 +48,13 @@ impl RunDirectory {
         })
     }
 
-    /// The run's name.
-    pub(super) fn id(&self) -> String {
-        self.path
-            .path()
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+    pub(super) fn path(&self) -> &Path {
+        self.path.path()
     }
 
     pub(super) fn logs(&self) -> &Path {
         &self.logs
     }
-
-    pub(super) fn console_log(&self) -> PathBuf {
-        self.logs.join(CONSOLE)
-    }
-
-    pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.path.path().join(name)
-    }
-
-    /// Path for a socket, short enough to be one.
-    pub(super) fn socket(&self, name: &str) -> Result<PathBuf> {
-        checked_socket_path(self.file(&format!("{name}.sock")))
-    }
-
-    /// The end of the guest's console, as a part of a message.
-    pub(super) fn console_tail(&self) -> String {
-        last_lines(&self.console_log(), CONSOLE_LINES, "the guest's console")
-    }
-}
-
-/// Refuses a path that no unix socket can have.
-pub(super) fn checked_socket_path(path: PathBuf) -> Result<PathBuf> {
-    let length = path.as_os_str().len();
-    ensure!(
-        length <= LONGEST_SOCKET_PATH,
-        "{} is {length} bytes long, a socket's path has at most {LONGEST_SOCKET_PATH}; use a shorter directory",
-        path.display()
-    );
-    Ok(path)
-}
-
-/// The last lines of a log, introduced by what it is; says so when there is nothing.
-pub(super) fn tail(path: &Path, what: &str) -> String {
-    last_lines(path, LOG_LINES, what)
-}
-
-fn last_lines(path: &Path, count: usize, what: &str) -> String {
-    let bytes = end_of(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    if lines.is_empty() {
-        return format!("\n({what} said nothing)");
-    }
-    let last = &lines[lines.len().saturating_sub(count)..];
-    format!("\nthe last lines of {what}:\n  {}", last.join("\n  "))
-}
-
-/// A guest may print as much as it likes: only the end is read.
-fn end_of(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let start = file.metadata()?.len().saturating_sub(LONGEST_TAIL);
-    file.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST_TAIL).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn base() -> Result<PathBuf> {
@@ -188,15 +108,5 @@ mod tests {
         remove_abandoned(base.path());
         assert!(!base.path().join("dead").exists());
         assert!(base.path().join("alive").exists());
-    }
-
-    #[test]
-    fn a_tail_is_the_end() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let text: Vec<_> = (0..100).map(|n| format!("line {n}")).collect();
-        fs::write(file.path(), text.join("\n")).unwrap();
-        let tail = tail(file.path(), "it");
-        assert!(tail.contains("line 99") && tail.contains("line 85") && !tail.contains("line 84"));
-        assert!(super::tail("/nowhere".as_ref(), "it").contains("it said nothing"));
     }
 }

@@ -1,38 +1,38 @@
 //! One run: from a configuration to the command's exit code, leaving nothing behind.
 
-mod console;
-mod daemons;
+mod command;
 mod directory;
-pub(crate) mod event;
-mod guest;
-mod part;
+mod machine;
 pub(crate) mod prepare;
 mod root;
 mod session;
-mod socket;
+pub(crate) mod signals;
 mod streams;
 mod terminal;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ringside_pod::{Pod, PodConfig};
 
-use crate::hypervisor::{Accelerator, Hypervisor, Qemu};
 use crate::network::{Forwarder, RunNetwork};
 use crate::options::{ByteSize, HypervisorChoice};
-use crate::programs;
+use command::Command;
 use directory::RunDirectory;
-use part::Parts;
 pub use prepare::Interrupted;
 use root::Root;
-use session::Session;
+use session::{Failure, Session};
+use signals::Signals;
 use terminal::RawTerminal;
 
 /// Pairs of queues of the network interface. One forwards more than a translated guest can send.
 const QUEUE_PAIRS: u8 = 1;
+
+/// How long the guest may take to write back what it holds of its disks.
+const WRITE_BACK: Duration = Duration::from_secs(100);
 
 /// A validated run.
 #[derive(Debug, PartialEq, Eq)]
@@ -96,34 +96,35 @@ pub struct Disk {
 /// When a part cannot be started or ends before the command does, naming the part and the end of
 /// its log; [`Interrupted`] when a signal came before the first part was started.
 pub fn run(config: Config) -> Result<u8> {
-    let (sender, events) = channel();
-    event::watch_signals(sender.clone())?;
+    let mut signals = signals::watch()?;
     let terminal = config.terminal.then(RawTerminal::check).transpose()?;
+    let command = Command::of(&config)?;
     let directory = RunDirectory::create(config.keep_logs.as_deref())?;
-    let image = prepare::unless_interrupted(&events, guest::image)??;
-    let root = Root::obtain(&config.root, &events)?;
-    // Parts end before the directory they use is removed: later values drop first.
-    let mut parts = Parts::new(sender.clone(), directory.logs().to_owned());
-    let network = config
-        .network
-        .then(|| RunNetwork::create(QUEUE_PAIRS))
-        .transpose()?;
-    let mut devices = daemons::Devices::default();
-    let launcher = daemons::Launcher::new(&config, &directory)?;
-    launcher.start_root(&mut parts, &mut devices, root)?;
-    launcher.start_disks(&mut parts, &mut devices)?;
-    let forwarder = match network {
+    let root = Root::obtain(&config.root, &mut signals)?;
+    let network = config.network.then(|| RunNetwork::create(QUEUE_PAIRS));
+    let (tap, _forwarder) = match network.transpose()? {
         Some(network) => {
-            let RunNetwork {
-                namespace,
-                tap_queues,
-            } = network;
-            launcher.start_network(&mut parts, &mut devices, tap_queues)?;
-            Some(Forwarder::start(&config.publish, namespace)?)
+            let tap = machine::tap(network.tap_queues);
+            let forwarder = Forwarder::start(&config.publish, network.namespace)?;
+            announce(&forwarder);
+            (Some(tap), Some(forwarder))
         }
-        None => None,
+        None => (None, None),
     };
-    for published in forwarder.iter().flat_map(|forwarder| &forwarder.published) {
+    let pod = machine::pod_config(&config, &directory, &root, tap)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start waiting for events")?;
+    // Parts live as long as the thread that starts them, which is this one.
+    let ended = runtime.block_on(live(pod, root, &mut signals, &command, terminal));
+    // Work that a signal interrupted, as a download, ends with this process.
+    runtime.shutdown_background();
+    settle(ended)
+}
+
+fn announce(forwarder: &Forwarder) {
+    for published in &forwarder.published {
         // Nobody may read it any more; that is no reason to end.
         let _ = writeln!(
             std::io::stderr(),
@@ -132,79 +133,53 @@ pub fn run(config: Config) -> Result<u8> {
             published.guest
         );
     }
-    if let Err(failure) = socket::wait_until_served(&devices.sockets, &events) {
-        return settle(failure, &parts, &directory);
-    }
-    let (streams, ports) = streams::Streams::pairs()?;
-    let size = terminal.as_ref().map(RawTerminal::size);
-    let accelerator = Accelerator::detect();
-    let machine = guest::Builder {
-        config: &config,
-        directory: &directory,
-        image,
-        accelerator,
-    }
-    .machine(devices, ports, size)?;
-    let qemu = match config.hypervisor {
-        HypervisorChoice::Auto | HypervisorChoice::Qemu => Qemu {
-            program: programs::QEMU.find()?,
-            accelerator,
-        },
+}
+
+/// The machine's whole life.
+async fn live(
+    config: PodConfig,
+    root: Root,
+    signals: &mut Signals,
+    command: &Command,
+    terminal: Option<RawTerminal>,
+) -> Result<u8, Failure> {
+    let (pod, events) = tokio::select! {
+        started = Pod::start(config) => started?,
+        signal = signals::next_ending(signals) => return Err(Failure::Interrupted(signal)),
     };
-    let inherited: Vec<_> = machine.inherited().collect();
-    parts.start(
-        qemu.name(),
-        qemu.command(&machine),
-        &inherited,
-        part::Role::Hypervisor,
-    )?;
-    drop(inherited);
-    drop(machine);
-    let raw = terminal.map(RawTerminal::enter).transpose()?;
-    let streams = streams.start(sender)?;
+    // The daemon has a temporary image open; its name is no longer needed.
+    drop(root);
     let session = Session {
+        pod: &pod,
         events,
-        streams,
-        terminal: config.terminal,
+        signals,
     };
-    let ended = session.serve();
-    // What is said from here on is for a terminal as it was.
-    drop(raw);
-    match ended {
-        Ok(code) => {
-            parts.wait_for_hypervisor();
-            Ok(code)
+    let ended = session.serve(command, terminal).await;
+    if ended.is_ok() {
+        tokio::select! {
+            () = pod.stop_within(WRITE_BACK) => {}
+            signal = signals::next_ending(signals) => {
+                pod.kill().await;
+                return Err(Failure::Interrupted(signal));
+            }
         }
-        Err(failure) => settle(failure, &parts, &directory),
+    } else {
+        pod.kill().await;
     }
+    ended
 }
 
 /// Turns the reason why a run ended early into an exit code or a message that names the part.
-fn settle(failure: event::Failure, parts: &Parts, directory: &RunDirectory) -> Result<u8> {
-    match failure {
-        event::Failure::Interrupted(signal) => Ok(Interrupted(signal).exit_code()),
-        event::Failure::Guest { message, code: 125 } => {
-            bail!("the guest failed: {message}{}", directory.console_tail())
-        }
-        event::Failure::Guest { message, code } => {
+fn settle(ended: Result<u8, Failure>) -> Result<u8> {
+    match ended {
+        Ok(code) => Ok(code),
+        Err(Failure::Interrupted(signal)) => Ok(Interrupted(signal).exit_code()),
+        Err(Failure::NotRun { message, code }) => {
             let _ = writeln!(std::io::stderr(), "ringside: {message}");
             Ok(code)
         }
-        event::Failure::Ended(first) => Err(parts.obituary(first, directory)),
-        event::Failure::NotServed(path) => {
-            bail!(
-                "nothing serves {} after {} seconds",
-                path.display(),
-                socket::PATIENCE.as_secs()
-            )
-        }
-        event::Failure::NotBooted => bail!(
-            "the guest did not start its command in {} seconds{}",
-            session::BOOT_PATIENCE.as_secs(),
-            directory.console_tail()
-        ),
-        event::Failure::Control(error) => {
-            Err(error).context("the guest's agent sent something that is no message")
-        }
+        Err(Failure::Pod(error)) => Err(error.into()),
+        Err(Failure::Ended(reason)) => bail!("the command did not end, its machine did: {reason}"),
+        Err(Failure::Terminal(error)) => Err(error),
     }
 }

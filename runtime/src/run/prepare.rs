@@ -1,11 +1,10 @@
 //! Long work before the machine starts: a download, an image of a large directory.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::event::Event;
-use super::socket::ends_a_run;
+use super::signals::{Signals, ends_a_run};
 
 /// How soon a signal ends the work.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -26,7 +25,7 @@ impl Interrupted {
 /// Does `work` on a thread of its own, so that a signal can end the run in the middle of it. The
 /// programs that the work started end with its thread, which ends with this process.
 pub(crate) fn unless_interrupted<T: Send + 'static>(
-    events: &Receiver<Event>,
+    signals: &mut Signals,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Interrupted> {
     let (sender, done) = channel();
@@ -36,10 +35,8 @@ pub(crate) fn unless_interrupted<T: Send + 'static>(
     });
     loop {
         let outcome = done.recv_timeout(PAUSE);
-        while let Ok(event) = events.try_recv() {
-            if let Event::Signal(signal) = event
-                && ends_a_run(signal)
-            {
+        while let Ok(signal) = signals.try_recv() {
+            if ends_a_run(signal) {
                 return Err(Interrupted(signal));
             }
         }
@@ -60,18 +57,19 @@ mod tests {
     use std::time::Instant;
 
     use signal_hook::consts::{SIGINT, SIGWINCH};
+    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
 
     #[test]
     fn a_signal_ends_the_wait_and_a_new_window_size_does_not() {
-        let (sender, events) = channel();
-        sender.send(Event::Signal(SIGWINCH)).unwrap();
-        assert_eq!(unless_interrupted(&events, || 7).unwrap(), 7);
-        sender.send(Event::Signal(SIGINT)).unwrap();
+        let (sender, mut signals) = unbounded_channel();
+        sender.send(SIGWINCH).unwrap();
+        assert_eq!(unless_interrupted(&mut signals, || 7).unwrap(), 7);
+        sender.send(SIGINT).unwrap();
         let start = Instant::now();
         let long = || thread::sleep(Duration::from_secs(5));
-        let interrupted = unless_interrupted(&events, long).unwrap_err();
+        let interrupted = unless_interrupted(&mut signals, long).unwrap_err();
         assert_eq!(interrupted.exit_code(), 130);
         assert!(start.elapsed() < Duration::from_secs(2));
     }

@@ -1,14 +1,13 @@
 //! What the guest's root file system is served from.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
 use tempfile::TempPath;
 
 use super::RootSource;
-use super::event::Event;
 use super::prepare::unless_interrupted;
+use super::signals::Signals;
 use crate::disk_image::Draft;
 
 /// The root, ready to be served.
@@ -25,17 +24,17 @@ pub(super) enum Root {
 
 impl Root {
     /// Makes the image where there is none; a signal ends that.
-    pub(super) fn obtain(source: &RootSource, events: &Receiver<Event>) -> Result<Self> {
+    pub(super) fn obtain(source: &RootSource, signals: &mut Signals) -> Result<Self> {
         Ok(match source {
             RootSource::Directory(directory) => Self::Directory(directory.clone()),
             RootSource::Image(image) => Self::Image(image.clone()),
             RootSource::ImageOf { directory, keep } => match keep {
                 Some(image) => {
-                    filled(Draft::beside(image)?, directory, events)?.keep_older(image)?;
+                    filled(Draft::beside(image)?, directory, signals)?.keep_older(image)?;
                     Self::Image(image.clone())
                 }
                 None => {
-                    let draft = filled(Draft::in_cache()?, directory, events)?;
+                    let draft = filled(Draft::in_cache()?, directory, signals)?;
                     Self::Temporary(draft.into_temporary())
                 }
             },
@@ -43,8 +42,8 @@ impl Root {
     }
 }
 
-fn filled(draft: Draft, directory: &Path, events: &Receiver<Event>) -> Result<Draft> {
+fn filled(draft: Draft, directory: &Path, signals: &mut Signals) -> Result<Draft> {
     let filling = draft.filling(directory, None)?;
-    unless_interrupted(events, || filling.run())??;
+    unless_interrupted(signals, || filling.run())??;
     Ok(draft)
 }

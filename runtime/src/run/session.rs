@@ -1,158 +1,196 @@
-//! The loop that follows a machine from its start to the command's end.
+//! The command, from its start to its end.
 
-use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ringside_protocol::{Notice, Order};
-use signal_hook::consts::{SIGPIPE, SIGWINCH};
+use anyhow::{Context, Result};
+use ringside_pod::agent::{Agent, ProcessName};
+use ringside_pod::{Pod, PodError, PodEvent};
+use signal_hook::consts::{SIGKILL, SIGPIPE, SIGWINCH};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
 
-use super::event::{Ended, Event, Failure};
-use super::streams::Running;
-use super::terminal::window_size;
+use super::command::{CONTAINER, Command};
+use super::signals::{Signals, next_ending};
+use super::streams::{Moved, Streams};
+use super::terminal::{RawTerminal, window_size};
 
 /// How long the command may take to end after a signal before the machine is ended.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long to look for the cause when a part ends: one part's end soon ends another.
-const ENDS_TOGETHER: Duration = Duration::from_millis(150);
+const PROCESS: ProcessName<'static> = ProcessName {
+    container: CONTAINER,
+    exec: "",
+};
 
-/// How long a guest may take until its command runs. A translated one on a busy host takes seconds.
-pub(super) const BOOT_PATIENCE: Duration = Duration::from_secs(120);
+/// Why a run ended before its command did.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// By this signal to ringside.
+    Interrupted(i32),
+    /// The guest could not run the command.
+    NotRun {
+        /// What to say.
+        message: String,
+        /// The exit code that fits.
+        code: u8,
+    },
+    /// A part of the pod, or the agent.
+    Pod(PodError),
+    /// The machine ended, for this reason.
+    Ended(String),
+    /// The host's terminal or streams.
+    Terminal(anyhow::Error),
+}
 
-/// No deadline: long enough to never matter, short enough to add to an instant.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+impl From<PodError> for Failure {
+    fn from(error: PodError) -> Self {
+        Self::Pod(error)
+    }
+}
 
-/// A machine that runs.
-pub(super) struct Session {
-    pub(super) events: Receiver<Event>,
-    pub(super) streams: Running,
-    pub(super) terminal: bool,
+/// A machine that runs, and what is heard meanwhile.
+pub(super) struct Session<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) events: UnboundedReceiver<PodEvent>,
+    pub(super) signals: &'a mut Signals,
 }
 
 /// How far the command is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Booting,
-    Runs,
-    /// It ended with this code; its output is still on the way.
-    Ended(u8),
+#[derive(Debug, Default)]
+struct Progress {
+    /// Its exit code, once it ended.
+    code: Option<u8>,
+    /// Outputs that have not come to their end.
+    open: usize,
+    /// A signal that was passed on to it, and when patience ends.
+    passed_on: Option<(i32, Instant)>,
 }
 
-/// A signal that was passed on to the command.
-struct PassedOn {
-    signal: i32,
-    deadline: Instant,
-}
-
-impl Session {
+impl Session<'_> {
     /// Serves until the command has ended and all its output is delivered.
-    pub(super) fn serve(self) -> Result<u8, Failure> {
-        let mut stage = Stage::Booting;
-        let mut passed_on: Option<PassedOn> = None;
-        let booted_by = Instant::now() + BOOT_PATIENCE;
+    pub(super) async fn serve(
+        mut self,
+        command: &Command,
+        terminal: Option<RawTerminal>,
+    ) -> Result<u8, Failure> {
+        let (streams, names) = Streams::open(self.pod, terminal.is_some()).await?;
+        let request = command.request(names, terminal.as_ref().map(RawTerminal::size));
+        let created = tokio::select! {
+            created = self.pod.agent().create(&request) => created,
+            reason = machine_end(&mut self.events) => return Err(Failure::Ended(reason)),
+            signal = next_ending(self.signals) => return Err(Failure::Interrupted(signal)),
+        };
+        created.map_err(|error| command.refused(error))?;
+        let has_terminal = terminal.is_some();
+        // It is as it was again when this ends, whatever is said then.
+        let _raw = terminal
+            .map(RawTerminal::enter)
+            .transpose()
+            .map_err(Failure::Terminal)?;
+        let open = streams.outputs();
+        let moved = streams.start().context("cannot duplicate a stream");
+        let moved = moved.map_err(Failure::Terminal)?;
+        self.pod.agent().start(CONTAINER).await?;
+        tracing::debug!("the command runs");
+        let progress = Progress {
+            open,
+            ..Progress::default()
+        };
+        self.follow(progress, moved, has_terminal).await
+    }
+
+    async fn follow(
+        mut self,
+        mut progress: Progress,
+        mut moved: UnboundedReceiver<Moved>,
+        terminal: bool,
+    ) -> Result<u8, Failure> {
+        let agent = self.pod.agent().clone();
         loop {
-            match self.next_event(stage, passed_on.as_ref(), booted_by)? {
-                Event::Signal(SIGWINCH) => self.resize(),
-                Event::Signal(signal) => self.pass_on(signal, stage, &mut passed_on)?,
-                Event::Notice(notice) => stage = self.note(notice)?,
-                Event::BadNotice(error) => return Err(Failure::Control(error)),
-                Event::PartEnded(end) => return Err(collect_ends(end, &self.events)),
-                Event::OutputBroken => self.streams.order(Order::Signal { number: SIGPIPE }),
-                Event::OutputComplete => {}
-            }
-            if let Stage::Ended(code) = stage
-                && self.streams.are_complete()
-            {
-                self.streams.order(Order::PowerOff);
+            if let (Some(code), 0) = (progress.code, progress.open) {
                 return Ok(code);
             }
-        }
-    }
-
-    /// Waits for the next event, or for the time when waiting ends the run.
-    fn next_event(
-        &self,
-        stage: Stage,
-        passed_on: Option<&PassedOn>,
-        booted_by: Instant,
-    ) -> Result<Event, Failure> {
-        let (deadline, failure) = match (stage, passed_on) {
-            (Stage::Runs, Some(passed_on)) => {
-                (passed_on.deadline, Failure::Interrupted(passed_on.signal))
+            let passed_on = progress.passed_on.filter(|_| progress.code.is_none());
+            tokio::select! {
+                Some(signal) = self.signals.recv() => match signal {
+                    SIGWINCH if terminal => resize(&agent),
+                    SIGWINCH => {}
+                    signal => progress.pass_on(signal, &agent)?,
+                },
+                event = self.events.recv() => match event {
+                    Some(PodEvent::Exit { exec, code, .. }) if exec.is_empty() => {
+                        progress.code = Some(u8::try_from(code).unwrap_or(u8::MAX));
+                        // What it left running holds its streams.
+                        order_signal(&agent, SIGKILL, true);
+                    }
+                    Some(PodEvent::Exit { .. }) => {}
+                    Some(PodEvent::OutOfMemory { .. }) => {
+                        tracing::warn!("the guest ran out of memory and killed a process");
+                    }
+                    Some(PodEvent::Ended { reason }) => return Err(Failure::Ended(reason)),
+                    None => return Err(Failure::Ended("for no known reason".to_owned())),
+                },
+                Some(moved) = moved.recv() => match moved {
+                    Moved::Ended => progress.open = progress.open.saturating_sub(1),
+                    Moved::Unread if progress.code.is_none() => order_signal(&agent, SIGPIPE, false),
+                    Moved::Unread => {}
+                },
+                signal = too_late(passed_on) => return Err(Failure::Interrupted(signal)),
             }
-            (Stage::Booting, _) => (booted_by, Failure::NotBooted),
-            // Who reads the rest of the output may take any time.
-            (Stage::Runs, None) | (Stage::Ended(_), _) => {
-                (Instant::now() + FOREVER, Failure::NotBooted)
-            }
-        };
-        let wait = deadline.saturating_duration_since(Instant::now());
-        self.events.recv_timeout(wait).map_err(|_| failure)
-    }
-
-    fn note(&self, notice: Notice) -> Result<Stage, Failure> {
-        match notice {
-            Notice::Started { uptime_ms } => {
-                tracing::debug!(uptime_ms, "the command runs");
-                Ok(Stage::Runs)
-            }
-            Notice::Exited {
-                code,
-                stdout,
-                stderr,
-            } => {
-                self.streams.expect(stdout, stderr);
-                Ok(Stage::Ended(code))
-            }
-            Notice::Failed { message, code } => {
-                self.streams.order(Order::PowerOff);
-                Err(Failure::Guest { message, code })
-            }
-        }
-    }
-
-    /// The first signal goes to the command, which may want to tidy up. A second one, or one
-    /// that no command can get, ends the machine.
-    fn pass_on(
-        &self,
-        signal: i32,
-        stage: Stage,
-        passed_on: &mut Option<PassedOn>,
-    ) -> Result<(), Failure> {
-        if stage != Stage::Runs || passed_on.is_some() {
-            return Err(Failure::Interrupted(signal));
-        }
-        self.streams.order(Order::Signal { number: signal });
-        *passed_on = Some(PassedOn {
-            signal,
-            deadline: Instant::now() + GRACE,
-        });
-        Ok(())
-    }
-
-    fn resize(&self) {
-        if self.terminal {
-            let size = window_size();
-            self.streams.order(Order::Resize {
-                rows: size.rows,
-                columns: size.columns,
-            });
         }
     }
 }
 
-/// The first end and those that follow at once.
-pub(super) fn collect_ends(first: Ended, events: &Receiver<Event>) -> Failure {
-    let mut ends = vec![first];
-    let deadline = Instant::now() + ENDS_TOGETHER;
-    while let Ok(event) = events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        match event {
-            Event::PartEnded(end) => ends.push(end),
-            Event::Notice(Notice::Failed { message, code }) => {
-                return Failure::Guest { message, code };
-            }
-            _ => {}
+impl Progress {
+    /// The first signal goes to the command, which may want to tidy up. A second one, or one that
+    /// no command can get, ends the machine.
+    fn pass_on(&mut self, signal: i32, agent: &Agent) -> Result<(), Failure> {
+        if self.code.is_some() || self.passed_on.is_some() {
+            return Err(Failure::Interrupted(signal));
+        }
+        order_signal(agent, signal, false);
+        self.passed_on = Some((signal, Instant::now() + GRACE));
+        Ok(())
+    }
+}
+
+async fn machine_end(events: &mut UnboundedReceiver<PodEvent>) -> String {
+    loop {
+        match events.recv().await {
+            Some(PodEvent::Ended { reason }) => return reason,
+            Some(_) => {}
+            None => return "for no known reason".to_owned(),
         }
     }
-    Failure::Ended(ends)
+}
+
+/// Returns the signal when the command's time to obey it is over.
+async fn too_late(passed_on: Option<(i32, Instant)>) -> i32 {
+    match passed_on {
+        Some((signal, deadline)) => {
+            sleep_until(deadline).await;
+            signal
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends without waiting for the answer: a guest that does not answer must not hold up the rest.
+fn order_signal(agent: &Agent, signal: i32, all: bool) {
+    let agent = agent.clone();
+    tokio::spawn(async move {
+        let number = signal.unsigned_abs();
+        if let Err(error) = agent.signal(PROCESS, number, all).await {
+            tracing::debug!(signal, %error, "the command does not get it");
+        }
+    });
+}
+
+fn resize(agent: &Agent) {
+    let (agent, size) = (agent.clone(), window_size());
+    tokio::spawn(async move {
+        if let Err(error) = agent.resize(PROCESS, size).await {
+            tracing::debug!(%error, "the command's terminal keeps its size");
+        }
+    });
 }

@@ -1,130 +1,80 @@
-//! The host's ends of the guest's ports.
+//! The command's standard streams: between this process's own and connections to the guest.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use ringside_protocol::{Notice, Order, port, read_line, write_line};
+use ringside_pod::{Pod, PodError};
+use ringside_protocol::agent::Streams as Names;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::stdio;
-
-use super::event::Event;
-use crate::hypervisor::SerialPort;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 const CHUNK: usize = 64 * 1024;
 
-/// A guest that takes no orders must not keep the run from ending.
-const LISTENS_WITHIN: Duration = Duration::from_secs(1);
+/// What becomes of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// All of it is delivered.
+    Ended,
+    /// Nobody reads it any more.
+    Unread,
+}
 
-/// The ports before anything flows.
+/// Connections before anything flows.
 pub(super) struct Streams {
     stdin: UnixStream,
     stdout: UnixStream,
-    stderr: UnixStream,
-    control: UnixStream,
-}
-
-/// The ports while the machine runs.
-pub(super) struct Running {
-    orders: Orders,
-    stdout: Arc<Progress>,
-    stderr: Arc<Progress>,
-}
-
-/// The way to the guest's agent, shared by those who have something to say.
-#[derive(Clone)]
-struct Orders(Arc<Mutex<UnixStream>>);
-
-impl Orders {
-    /// A guest that has ended hears nothing, and its end is an event of its own.
-    fn send(&self, order: Order) {
-        let mut control = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = write_line(&mut *control, &order) {
-            tracing::debug!(?order, %error, "the guest does not listen");
-        }
-    }
+    /// None on a terminal.
+    stderr: Option<UnixStream>,
 }
 
 impl Streams {
-    /// Makes a socket pair for each port: ours, and the hypervisor's.
-    pub(super) fn pairs() -> Result<(Self, Vec<SerialPort>)> {
-        let mut ports = Vec::new();
-        let mut pair = |name| -> Result<UnixStream> {
-            let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
-            ports.push(SerialPort {
-                name,
-                socket: OwnedFd::from(theirs),
-            });
-            Ok(ours)
-        };
+    /// Connects, and says under which names the agent has the connections.
+    pub(super) async fn open(pod: &Pod, terminal: bool) -> Result<(Self, Names), PodError> {
+        let mut names = Names::default();
+        let mut stderr = None;
+        let stdin = connect(pod, &mut names.stdin).await?;
+        let stdout = connect(pod, &mut names.stdout).await?;
+        if !terminal {
+            stderr = Some(connect(pod, &mut names.stderr).await?);
+        }
         let streams = Self {
-            stdin: pair(port::STDIN)?,
-            stdout: pair(port::STDOUT)?,
-            stderr: pair(port::STDERR)?,
-            control: pair(port::CONTROL)?,
+            stdin,
+            stdout,
+            stderr,
         };
-        Ok((streams, ports))
+        Ok((streams, names))
+    }
+
+    /// How many outputs will end.
+    pub(super) fn outputs(&self) -> usize {
+        1 + usize::from(self.stderr.is_some())
     }
 
     /// Starts the threads that move bytes.
-    pub(super) fn start(self, events: Sender<Event>) -> Result<Running> {
-        let duplicate = "cannot duplicate a stream";
-        let control = self.control.try_clone().context(duplicate)?;
-        control
-            .set_write_timeout(Some(LISTENS_WITHIN))
-            .context("cannot limit the time of an order")?;
-        let orders = Orders(Arc::new(Mutex::new(control)));
-        let input = own(stdio::stdin()).context(duplicate)?;
-        relay_input(input, self.stdin, orders.clone());
-        let output = own(stdio::stdout()).context(duplicate)?;
-        let stdout = relay_output(self.stdout, output, events.clone());
-        let errors = own(stdio::stderr()).context(duplicate)?;
-        let stderr = relay_output(self.stderr, errors, events.clone());
-        read_notices(self.control, events);
-        Ok(Running {
-            orders,
-            stdout,
-            stderr,
-        })
+    pub(super) fn start(self) -> io::Result<UnboundedReceiver<Moved>> {
+        let (sender, moved) = unbounded_channel();
+        relay_input(own(stdio::stdin())?, self.stdin);
+        relay_output(self.stdout, own(stdio::stdout())?, sender.clone());
+        if let Some(stderr) = self.stderr {
+            relay_output(stderr, own(stdio::stderr())?, sender);
+        }
+        Ok(moved)
     }
 }
 
-impl Running {
-    pub(super) fn order(&self, order: Order) {
-        self.orders.send(order);
-    }
-
-    /// From now on `Event::OutputComplete` says when a stream has delivered all its bytes.
-    pub(super) fn expect(&self, stdout: u64, stderr: u64) {
-        self.stdout.expected.store(stdout, Ordering::SeqCst);
-        self.stderr.expected.store(stderr, Ordering::SeqCst);
-    }
-
-    /// Whether everything expected has been delivered.
-    pub(super) fn are_complete(&self) -> bool {
-        self.stdout.is_complete() && self.stderr.is_complete()
-    }
-}
-
-/// How far an output stream is.
-#[derive(Debug)]
-struct Progress {
-    delivered: AtomicU64,
-    expected: AtomicU64,
-}
-
-impl Progress {
-    fn is_complete(&self) -> bool {
-        self.delivered.load(Ordering::SeqCst) >= self.expected.load(Ordering::SeqCst)
-    }
+async fn connect(pod: &Pod, name: &mut String) -> Result<UnixStream, PodError> {
+    let (given, stream) = pod.open_stream().await?;
+    *name = given;
+    let blocking = stream.into_std().and_then(|stream| {
+        stream.set_nonblocking(false)?;
+        Ok(stream)
+    });
+    blocking.map_err(PodError::Stream)
 }
 
 /// An unbuffered duplicate of one of this process's standard streams.
@@ -132,20 +82,20 @@ fn own(stream: BorrowedFd<'_>) -> io::Result<File> {
     Ok(rustix::io::fcntl_dupfd_cloexec(stream, 3)?.into())
 }
 
-/// Sends standard input to the guest, then how long it was.
-fn relay_input(from: File, mut to: UnixStream, orders: Orders) {
+/// Sends standard input to the guest, and then its end.
+fn relay_input(from: File, mut to: UnixStream) {
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];
-        let mut bytes = 0;
         loop {
             match patiently(&from, PollFlags::IN, || (&from).read(&mut buffer)) {
                 Ok(0) | Err(_) => break,
-                Ok(length) if to.write_all(&buffer[..length]).is_ok() => bytes += length as u64,
+                Ok(length) if to.write_all(&buffer[..length]).is_ok() => {}
                 Ok(_) => break,
             }
         }
-        orders.send(Order::StdinEnd { bytes });
-        // The port stays open: closing it could drop what the hypervisor still holds.
+        // A command that has ended reads no end.
+        let _ = to.shutdown(Shutdown::Write);
+        // The rest of the connection stays: what is under way must arrive.
         std::mem::forget(to);
     });
 }
@@ -179,52 +129,23 @@ fn patiently(
     }
 }
 
-fn relay_output(mut from: UnixStream, to: File, events: Sender<Event>) -> Arc<Progress> {
-    let progress = Arc::new(Progress {
-        delivered: AtomicU64::new(0),
-        expected: AtomicU64::new(u64::MAX),
-    });
-    let shared = Arc::clone(&progress);
+fn relay_output(mut from: UnixStream, to: File, moved: UnboundedSender<Moved>) {
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];
-        let mut broken = false;
+        let mut unread = false;
         loop {
             let length = match from.read(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => break,
                 Ok(length) => length,
             };
             // When nobody reads any more the bytes are dropped, so that the guest can go on and end.
-            if !broken && write_all(&to, &buffer[..length]).is_err() {
-                broken = true;
-                let _ = events.send(Event::OutputBroken);
-            }
-            shared.delivered.fetch_add(length as u64, Ordering::SeqCst);
-            if shared.is_complete() {
-                let _ = events.send(Event::OutputComplete);
+            if !unread && write_all(&to, &buffer[..length]).is_err() {
+                unread = true;
+                let _ = moved.send(Moved::Unread);
             }
         }
-    });
-    progress
-}
-
-fn read_notices(control: UnixStream, events: Sender<Event>) {
-    thread::spawn(move || {
-        let mut reader = BufReader::new(control);
-        loop {
-            let event = match read_line::<Notice>(&mut reader) {
-                Ok(Some(notice)) => Event::Notice(notice),
-                // The hypervisor's end is reported by who watches the process.
-                Ok(None) => return,
-                Err(error) => {
-                    let _ = reader.get_ref().shutdown(Shutdown::Read);
-                    Event::BadNotice(error)
-                }
-            };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
+        let _ = moved.send(Moved::Ended);
     });
 }
 

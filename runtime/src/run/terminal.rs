@@ -1,7 +1,7 @@
 //! The host's terminal in raw mode, and back.
 
 use anyhow::{Context, Result, ensure};
-use ringside_protocol::WindowSize;
+use ringside_protocol::agent::WindowSize;
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
@@ -48,10 +48,12 @@ pub(super) fn window_size() -> WindowSize {
         WindowSize {
             rows: 24,
             columns: 80,
+            ..WindowSize::default()
         },
         |size| WindowSize {
-            rows: size.ws_row,
-            columns: size.ws_col,
+            rows: size.ws_row.into(),
+            columns: size.ws_col.into(),
+            ..WindowSize::default()
         },
     )
 }

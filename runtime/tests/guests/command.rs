@@ -55,10 +55,22 @@ fn arguments_environment_and_folder_are_exact() {
         "name",
     ]);
     command.args(["two words", "", "new\nline", "'quote\""]);
-    command.arg(OsStr::from_bytes(b"\xff\xfe"));
+    command.arg("\u{17e}");
     let output = command.output().unwrap();
-    let expected = b"/tmp\n1 =2\n<two words><><new\nline><'quote\"><\xff\xfe>";
-    assert_eq!(output.stdout, expected, "{}", text(&output.stdout));
+    let expected = "/tmp\n1 =2\n<two words><><new\nline><'quote\"><\u{17e}>";
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+    // Nothing starts for what no specification can hold.
+    let mut command = bench.ringside(&[]);
+    command
+        .args(["--", "echo"])
+        .arg(OsStr::from_bytes(b"\xff\xfe"));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(
+        text(&output.stderr).contains("is not UTF-8"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]

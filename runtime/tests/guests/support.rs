@@ -190,6 +190,8 @@ fn build_programs() {
                 "vhost-user-blk",
                 "-p",
                 "vhost-user-net",
+                "-p",
+                "vhost-user-vsock",
             ],
         );
         let target = "x86_64-unknown-linux-gnu";

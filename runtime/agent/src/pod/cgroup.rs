@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use ringside_protocol::agent::{BlockStats, StatsResponse};
+use ringside_protocol::agent::{BlockStats, NetworkStats, StatsResponse};
 
 use super::error::{Error, Result};
 use super::layout::{CGROUPS, cgroup_directory};
@@ -156,6 +156,8 @@ pub(super) fn stats(container: &str) -> Result<StatsResponse> {
     stats.pids_current = number("pids.current");
     stats.pids_limit = number("pids.max");
     stats.block = read("io.stat").lines().filter_map(block).collect();
+    let network = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    stats.network = network.lines().filter_map(interface).collect();
     Ok(stats)
 }
 
@@ -187,9 +189,48 @@ fn block(line: &str) -> Option<BlockStats> {
     Some(stats)
 }
 
+/// A line of /proc/net/dev (proc_pid_net(5)): `eth0: BYTES PACKETS ERRORS DROPPED ...`, eight numbers of what was
+/// received, then as many of what was sent.
+fn interface(line: &str) -> Option<NetworkStats> {
+    let (name, numbers) = line.split_once(':')?;
+    let numbers: Vec<u64> = numbers
+        .split_whitespace()
+        .map_while(|number| number.parse().ok())
+        .collect();
+    let name = name.trim();
+    if name == "lo" || numbers.len() < 12 {
+        return None;
+    }
+    let mut stats = NetworkStats::new();
+    stats.name = name.to_owned();
+    stats.received_bytes = numbers[0];
+    stats.received_packets = numbers[1];
+    stats.received_errors = numbers[2];
+    stats.received_dropped = numbers[3];
+    stats.sent_bytes = numbers[8];
+    stats.sent_packets = numbers[9];
+    stats.sent_errors = numbers[10];
+    stats.sent_dropped = numbers[11];
+    Some(stats)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interfaces_are_read() {
+        let stats = interface("  eth0: 10 2 3 4 0 0 0 0 50 6 7 8 0 0 0 0").unwrap();
+        assert_eq!((stats.name.as_str(), stats.received_bytes), ("eth0", 10));
+        assert_eq!((stats.sent_bytes, stats.sent_dropped), (50, 8));
+        for other in [
+            "    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16",
+            "Inter-|   Receive",
+            "eth0: 1 2",
+        ] {
+            assert!(interface(other).is_none(), "{other}");
+        }
+    }
 
     #[test]
     fn keyed_lines_are_read() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ringside_protocol::agent::{CreateContainerRequest, ExecRequest, Exit};
+use ringside_protocol::agent::{BlockVolume, CreateContainerRequest, ExecRequest, Exit};
 use rustix::process::{Pid, WaitStatus};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use super::containers::State;
 use super::error::{Error, Result};
 use super::helper::{self, Job, Stdio3};
 use super::spec::{self, Glance, ProcessGlance};
-use super::{Pod, cgroup, layout, stdio, storage};
+use super::{Pod, cgroup, device_rules, devices, layout, stdio, storage};
 use crate::sys;
 
 /// How long what was killed may take to be gone.
@@ -35,8 +35,12 @@ impl Pod {
 
     fn create_reserved(&self, request: &CreateContainerRequest) -> Result<u32> {
         let name = &request.container;
-        let glance = self.write_spec(name, &request.spec)?;
+        let glance = self.write_spec(name, &request.spec, &request.volumes)?;
         for storage in &request.storages {
+            if storage.of_pod {
+                storage::mount_for_pod(storage)?;
+                continue;
+            }
             let point = storage::mount_storage(storage)?;
             self.containers().container(name)?.mounts.push(point);
         }
@@ -59,12 +63,20 @@ impl Pod {
     }
 
     /// Puts the container's config.json where libcontainer looks for it.
-    fn write_spec(&self, name: &str, bytes: &[u8]) -> Result<Glance> {
+    fn write_spec(&self, name: &str, bytes: &[u8], volumes: &[BlockVolume]) -> Result<Glance> {
         let glance =
             serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
         let mut spec: Value =
             serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
         spec::adapt(&mut spec, name, &self.share());
+        for volume in volumes {
+            devices::set_numbers(
+                &mut spec,
+                &volume.path,
+                storage::disk_numbers(&volume.serial)?,
+            );
+        }
+        device_rules::apply(name, &spec)?;
         let bundle = layout::bundle(name);
         fs::create_dir(&bundle).context("cannot make the container's directory")?;
         fs::write(bundle.join("config.json"), spec.to_string())
@@ -245,6 +257,8 @@ impl Pod {
         }
         cgroup::kill(name);
         let _ = fs::remove_dir_all(layout::bundle(name));
+        // It is there still if the container was never made.
+        let _ = fs::remove_dir(layout::cgroup_directory(name));
     }
 
     /// Forgets an ended process. The init process's goes with its container.

@@ -8,6 +8,8 @@ mod children;
 mod containers;
 mod control;
 mod copy;
+mod device_rules;
+mod devices;
 mod error;
 mod events;
 pub(crate) mod helper;

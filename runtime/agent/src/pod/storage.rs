@@ -48,6 +48,27 @@ pub(super) fn mount_storage(storage: &Storage) -> Result<String> {
     Ok(point)
 }
 
+/// Mounts one that is the whole pod's, unless it is there.
+pub(super) fn mount_for_pod(storage: &Storage) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    // Names that the host chooses have no blanks, which would be written otherwise there.
+    let is_there = |line: &str| line.split(' ').nth(4) == Some(&storage.mount_point);
+    if table.lines().any(is_there) {
+        return Ok(());
+    }
+    mount_storage(storage).map(drop)
+}
+
+/// Major and minor number of the disk with this serial.
+pub(super) fn disk_numbers(serial: &str) -> Result<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let device = init::find_disk(serial)?;
+    let number = fs::metadata(&device)
+        .with_context(|| format!("cannot find {}", device.display()))?
+        .rdev();
+    Ok((rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
 /// Takes one away; whoever still uses it keeps it until then.
 pub(super) fn unmount(point: &str) {
     if let Err(error) = detach(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)

@@ -2,9 +2,10 @@
 
 #![allow(
     unsafe_code,
-    reason = "pre_exec hooks, kill(2) to every process, and what the modules say"
+    reason = "pre_exec hooks, bpf(2), kill(2) to every process, and what the modules say"
 )]
 
+pub(crate) mod bpf;
 pub(crate) mod clock;
 pub(crate) mod heap;
 pub(crate) mod helper;

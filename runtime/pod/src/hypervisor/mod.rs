@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub use accelerator::Accelerator;
-pub use qemu::Qemu;
+pub use qemu::{Qemu, ROOT_PORTS};
 pub use vmm::RingsideVmm;
 
 /// Everything a hypervisor needs to know about a machine. Devices are sockets: whoever serves
@@ -22,16 +22,17 @@ pub struct Machine {
     pub cpus: u8,
     /// Memory in bytes. It is shared with the daemons.
     pub memory: u64,
+    /// Whether it comes from the host's reserved 2 MiB pages.
+    pub huge_pages: bool,
     /// The ELF kernel.
     pub kernel: PathBuf,
     /// The initramfs.
     pub initramfs: PathBuf,
     /// The kernel's command line.
     pub command_line: String,
-    /// Takes what the kernel's console prints. It is inherited under its number here.
+    /// Takes what the kernel's console prints: a pipe or a socket, see [`Hypervisor::opens_console`]. It is
+    /// inherited under its number here.
     pub console: OwnedFd,
-    /// virtio-serial ports.
-    pub ports: Vec<SerialPort>,
     /// vhost-user file systems.
     pub file_systems: Vec<FileSystem>,
     /// vhost-user disks, in the guest's order.
@@ -42,15 +43,6 @@ pub struct Machine {
     pub vsock: Option<VsockDevice>,
 }
 
-/// A virtio-serial port on one end of a socket pair.
-#[derive(Debug)]
-pub struct SerialPort {
-    /// The port's name in the guest.
-    pub name: &'static str,
-    /// The hypervisor's end. It is inherited under its number here.
-    pub socket: OwnedFd,
-}
-
 /// A vhost-user file system.
 #[derive(Debug)]
 pub struct FileSystem {
@@ -58,6 +50,8 @@ pub struct FileSystem {
     pub socket: PathBuf,
     /// The tag the guest mounts.
     pub tag: String,
+    /// Its request queues.
+    pub queues: u16,
 }
 
 /// A vhost-user disk.
@@ -120,12 +114,7 @@ impl Machine {
             };
             queues
         });
-        self.ports
-            .iter()
-            .map(|port| &port.socket)
-            .chain(taps)
-            .chain([&self.console])
-            .map(AsFd::as_fd)
+        taps.chain([&self.console]).map(AsFd::as_fd)
     }
 }
 
@@ -133,6 +122,12 @@ impl Machine {
 pub trait Hypervisor {
     /// Its name in messages and of its log.
     fn name(&self) -> &'static str;
+
+    /// Whether it opens the console by its descriptor's path, as only a pipe allows, instead of using the
+    /// descriptor, which QEMU takes for a socket.
+    fn opens_console(&self) -> bool {
+        false
+    }
 
     /// The command that runs `machine` until the guest switches itself off.
     fn command(&self, machine: &Machine) -> Command;

@@ -12,6 +12,13 @@ use super::{Accelerator, Hypervisor, Machine, NetworkBackend, NetworkDevice};
 /// processor's clock against: on a busy host a translated guest then hangs while it starts.
 const BOARD: &str = "q35,memory-backend=memory,smbus=off,sata=off,vmport=off";
 
+/// Looks for a lost daemon every second. Of QEMU's vhost-user devices, disks and interfaces can go on
+/// with the next one; file systems and sockets cannot.
+const RECONNECT: &str = "reconnect=1,";
+
+/// Ports for devices that come later, `port0` and so on: q35's own bus takes none.
+pub const ROOT_PORTS: usize = 8;
+
 /// QEMU and how it runs guest code.
 #[derive(Debug)]
 pub struct Qemu {
@@ -19,6 +26,8 @@ pub struct Qemu {
     pub program: PathBuf,
     /// How guest code runs.
     pub accelerator: Accelerator,
+    /// Where it takes orders (QMP). Without, it has no ports for disks that come later.
+    pub api_socket: Option<PathBuf>,
 }
 
 impl Hypervisor for Qemu {
@@ -29,7 +38,7 @@ impl Hypervisor for Qemu {
     fn command(&self, machine: &Machine) -> Command {
         let mut arguments = Arguments::default();
         self.add_board(&mut arguments, machine);
-        add_console_and_ports(&mut arguments, machine);
+        add_console(&mut arguments, machine);
         add_file_systems_and_disks(&mut arguments, machine);
         for (index, network) in machine.networks.iter().enumerate() {
             self.add_network(&mut arguments, index, network);
@@ -38,6 +47,19 @@ impl Hypervisor for Qemu {
             let path = escaped(&vsock.socket);
             arguments.prefixed("-chardev", "socket,id=vsock,path=", &path);
             arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+        }
+        if let Some(path) = &self.api_socket {
+            let path = escaped(path);
+            arguments.prefixed(
+                "-chardev",
+                "socket,id=orders,server=on,wait=off,path=",
+                &path,
+            );
+            arguments.option("-mon", "chardev=orders,mode=control");
+            for port in 0..ROOT_PORTS {
+                let port = format!("pcie-root-port,id=port{port},chassis={}", port + 1);
+                arguments.option("-device", port);
+            }
         }
         let mut command = Command::new(&self.program);
         command.args(arguments.0);
@@ -63,9 +85,14 @@ impl Qemu {
         arguments.option("-smp", machine.cpus);
         arguments.option("-m", format!("{}B", machine.memory));
         let size = machine.memory;
+        let huge = if machine.huge_pages {
+            ",hugetlb=on,hugetlbsize=2M"
+        } else {
+            ""
+        };
         arguments.option(
             "-object",
-            format!("memory-backend-memfd,id=memory,size={size}B,share=on"),
+            format!("memory-backend-memfd,id=memory,size={size}B,share=on{huge}"),
         );
         arguments.path_option("-kernel", &machine.kernel);
         arguments.path_option("-initrd", &machine.initramfs);
@@ -76,7 +103,7 @@ impl Qemu {
         let pairs = network.queue_pairs;
         match &network.backend {
             NetworkBackend::VhostUser(socket) => {
-                let chardev = format!("socket,id=nets{index},path=");
+                let chardev = format!("socket,id=nets{index},{RECONNECT}path=");
                 arguments.prefixed("-chardev", &chardev, &escaped(socket));
                 let back_end =
                     format!("vhost-user,id=net{index},chardev=nets{index},queues={pairs}");
@@ -111,25 +138,20 @@ impl Qemu {
     }
 }
 
-fn add_console_and_ports(arguments: &mut Arguments, machine: &Machine) {
+fn add_console(arguments: &mut Arguments, machine: &Machine) {
     let console = machine.console.as_raw_fd();
     arguments.option("-chardev", format!("socket,id=console,fd={console}"));
     arguments.option("-serial", "chardev:console");
-    arguments.option("-device", "virtio-serial-pci,id=ports");
-    for port in &machine.ports {
-        let (name, fd) = (port.name, port.socket.as_raw_fd());
-        arguments.option("-chardev", format!("socket,id={name},fd={fd}"));
-        arguments.option(
-            "-device",
-            format!("virtserialport,bus=ports.0,chardev={name},name={name}"),
-        );
-    }
 }
 
 fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
     for (index, file_system) in machine.file_systems.iter().enumerate() {
         let id = format!("fs{index}");
         let tag = &file_system.tag;
+        let queues = match file_system.queues {
+            1 => String::new(),
+            several => format!(",num-request-queues={several}"),
+        };
         arguments.prefixed(
             "-chardev",
             &format!("socket,id={id},path="),
@@ -138,7 +160,7 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
         arguments.option(
             "-device",
             // A longer queue lets a request carry a megabyte.
-            format!("vhost-user-fs-pci,chardev={id},tag={tag},queue-size=1024"),
+            format!("vhost-user-fs-pci,chardev={id},tag={tag},queue-size=1024{queues}"),
         );
     }
     for (index, disk) in machine.disks.iter().enumerate() {
@@ -146,7 +168,7 @@ fn add_file_systems_and_disks(arguments: &mut Arguments, machine: &Machine) {
         let queues = disk.queues;
         arguments.prefixed(
             "-chardev",
-            &format!("socket,id={id},path="),
+            &format!("socket,id={id},{RECONNECT}path="),
             &escaped(&disk.socket),
         );
         arguments.option(
@@ -202,14 +224,15 @@ mod tests {
             name: "ringside-test".into(),
             cpus: 3,
             memory: 1 << 28,
+            huge_pages: true,
             kernel: "/k".into(),
             initramfs: "/i".into(),
             command_line: "quiet".into(),
             console: File::open("/dev/null").unwrap().into(),
-            ports: Vec::new(),
             file_systems: vec![FileSystem {
                 socket: "/fs,1".into(),
                 tag: "root".into(),
+                queues: 2,
             }],
             disks: vec![DiskDevice {
                 socket: "/d".into(),
@@ -232,6 +255,7 @@ mod tests {
         let qemu = Qemu {
             program: "qemu".into(),
             accelerator: Accelerator::Tcg,
+            api_socket: Some("/q".into()),
         };
         let command = qemu.command(&machine());
         let line: Vec<_> = command
@@ -242,11 +266,14 @@ mod tests {
         for part in [
             "-smp 3 -m 268435456B",
             "-chardev socket,id=console,fd=",
+            "size=268435456B,share=on,hugetlb=on",
             "socket,id=fs0,path=/fs,,1 -device vhost-user-fs-pci,chardev=fs0,tag=root,",
-            "socket,id=disk0,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
+            "num-request-queues=2",
+            "socket,id=disk0,reconnect=1,path=/d -device vhost-user-blk-pci,chardev=disk0,num-queues=2",
             "vhost-user,id=net0,chardev=nets0,queues=2",
             "socket,id=vsock,path=/v -device vhost-user-vsock-pci,chardev=vsock",
             "mq=on,vectors=0",
+            "path=/q -mon chardev=orders,mode=control -device pcie-root-port,id=port0,chassis=1",
         ] {
             assert!(line.contains(part), "{part} is not in {line}");
         }

@@ -12,11 +12,19 @@ use super::{Hypervisor, Machine, NetworkBackend};
 pub struct RingsideVmm {
     /// The program.
     pub program: PathBuf,
+    /// Where it takes orders.
+    pub api_socket: Option<PathBuf>,
+    /// More options.
+    pub options: Vec<OsString>,
 }
 
 impl Hypervisor for RingsideVmm {
     fn name(&self) -> &'static str {
         "ringside-vmm"
+    }
+
+    fn opens_console(&self) -> bool {
+        true
     }
 
     fn command(&self, machine: &Machine) -> Command {
@@ -30,13 +38,20 @@ impl Hypervisor for RingsideVmm {
             .arg("--memory")
             .arg(format!("{}M", machine.memory >> 20));
         command.args(["--no-reboot", "--no-probe", "--rng"]);
+        if machine.huge_pages {
+            command.arg("--hugepages");
+        }
+        if let Some(path) = &self.api_socket {
+            command.arg("--api-socket").arg(path);
+        }
+        command.args(&self.options);
         // The descriptor is inherited under its number.
         let console = machine.console.as_raw_fd();
         command
             .arg("--serial")
             .arg(format!("file=/dev/fd/{console}"));
         for file_system in &machine.file_systems {
-            let tag = format!(",tag={}", file_system.tag);
+            let tag = format!(",tag={},queues={}", file_system.tag, file_system.queues);
             command.arg("--fs").arg(device(&file_system.socket, &tag));
         }
         for disk in &machine.disks {
@@ -78,14 +93,15 @@ mod tests {
             name: "test".into(),
             cpus: 2,
             memory: 256 << 20,
+            huge_pages: true,
             kernel: "/k".into(),
             initramfs: "/i".into(),
             command_line: "quiet".into(),
             console: File::open("/dev/null").unwrap().into(),
-            ports: Vec::new(),
             file_systems: vec![FileSystem {
                 socket: "/fs".into(),
                 tag: "shared".into(),
+                queues: 1,
             }],
             disks: vec![DiskDevice {
                 socket: "/d".into(),
@@ -103,6 +119,8 @@ mod tests {
         };
         let vmm = RingsideVmm {
             program: "vmm".into(),
+            api_socket: Some("/api".into()),
+            options: vec!["--log-level=debug".into()],
         };
         let command = vmm.command(&machine);
         let line: Vec<_> = command
@@ -112,7 +130,8 @@ mod tests {
         let line = line.join(" ");
         for part in [
             "--memory 256M",
-            "--fs socket=/fs,tag=shared",
+            "--hugepages --api-socket /api --log-level=debug",
+            "--fs socket=/fs,tag=shared,queues=1",
             "--disk socket=/d,queues=2",
             "--net socket=/n,mac=52:54:00:00:02:02,queues=1",
             "--vsock socket=/v,cid=3",

@@ -11,22 +11,33 @@
 //! | a network name space | the guest's own, which is the pod's; none at all (the host's) is refused |
 //! | a name space with a path: `pid` | the pod's; `ipc`, `uts`, `cgroup`: the guest's own |
 //! | `user` or `mnt` with a path | refused |
-//! | `linux.devices` | the same, but block devices of the host are refused |
+//! | a bind mount of an `emptyDir` in memory (a tmpfs that is empty) | of a tmpfs of that size in the guest, the pod's |
+//! | `linux.devices` | the same; block devices of the host that a rule names are [disks](BlockVolume), others are left out |
 //! | `cgroupsPath` | `/CONTAINER` |
 //! | hooks `prestart`, `createRuntime`, `poststart`, `poststop` | run on the host |
 //! | hooks `createContainer`, `startContainer` | the same, run in the guest |
 
+mod devices;
 mod mounts;
 mod namespaces;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, Hooks, LinuxDeviceType, Spec};
+use oci_spec::runtime::{Hook, Hooks, Spec};
+use ringside_protocol::agent::{Storage, storage};
+
+pub use devices::BlockVolume;
 
 use crate::share::{self, Bind};
 
 /// Where the guest has what its containers share as /dev/shm.
 pub const GUEST_SHM: &str = "/run/ringside/shm";
+
+/// Where the guest mounts disks that are roots.
+const GUEST_DISKS: &str = "/run/ringside/disks";
+
+/// Where the guest has volumes that are in its memory.
+const GUEST_MEMORY: &str = "/run/ringside/memory";
 
 /// Why a specification cannot be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +87,9 @@ pub enum SpecError {
     /// A bind mount of nothing.
     #[error("the bind mount on {0} has no source")]
     NoSource(PathBuf),
-    /// A disk of the host.
-    #[error(
-        "{0} is a block device of the host: it cannot be given to a guest as a device yet; mount it and bind-mount the directory"
-    )]
-    BlockDevice(PathBuf),
+    /// A disk that the host does not have.
+    #[error("{0} is to be the host's block device {1}:{2}, which has no node in /dev")]
+    BlockDevice(PathBuf, i64, i64),
 }
 
 /// What is done on the host for a container, and what the guest is told.
@@ -92,6 +101,10 @@ pub struct Plan {
     pub root: Bind,
     /// The bind mounts.
     pub binds: Vec<Bind>,
+    /// What is mounted in the guest before the container is made.
+    pub storages: Vec<Storage>,
+    /// Disks that become devices.
+    pub volumes: Vec<BlockVolume>,
     /// What runs on the host.
     pub hooks: HostHooks,
 }
@@ -135,22 +148,37 @@ pub fn plan(mut spec: Spec, container: &str, bundle: &Path) -> Result<Plan, Spec
         return Err(SpecError::NoProcess);
     }
     let root = root(&mut spec, container, bundle)?;
-    let binds = mounts::translate(&mut spec, container, bundle)?;
+    let (binds, storages) = mounts::translate(&mut spec, container, bundle)?;
+    let volumes = devices::volumes(&mut spec)?;
     namespaces::translate(&mut spec)?;
     let linux = spec.linux_mut().as_mut().ok_or(SpecError::NoLinux)?;
     linux.set_cgroups_path(Some(Path::new("/").join(container)));
-    let devices = linux.devices().as_deref().unwrap_or_default();
-    let block = devices.iter().find(|it| it.typ() == LinuxDeviceType::B);
-    if let Some(device) = block {
-        return Err(SpecError::BlockDevice(device.path().clone()));
-    }
     let hooks = take_host_hooks(&mut spec);
     Ok(Plan {
         spec,
         root,
         binds,
+        storages,
+        volumes,
         hooks,
     })
+}
+
+impl Plan {
+    /// The root is on a disk with this serial: it is mounted in the guest, from where the container has it.
+    pub fn root_on_disk(&mut self, serial: &str, filesystem: &str, options: Vec<String>) {
+        let point = format!("{GUEST_DISKS}/{serial}");
+        if let Some(root) = self.spec.root_mut() {
+            root.set_path(PathBuf::from(&point));
+        }
+        self.storages.push(Storage {
+            source: Some(storage::Source::BlockSerial(serial.to_owned())),
+            filesystem: filesystem.to_owned(),
+            options,
+            mount_point: point,
+            ..Storage::default()
+        });
+    }
 }
 
 fn root(spec: &mut Spec, container: &str, bundle: &Path) -> Result<Bind, SpecError> {

@@ -110,9 +110,12 @@ fn what_cannot_be_is_refused_by_name() {
         (
             |spec| {
                 spec["linux"]["devices"] =
-                    json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}])
+                    json!([{"path": "/dev/x", "type": "b", "major": 8, "minor": 60000}]);
+                spec["linux"]["resources"] = json!({"devices": [
+                    {"allow": true, "type": "b", "major": 8, "minor": 60000, "access": "rwm"}
+                ]});
             },
-            "/dev/sda is a block device",
+            "/dev/x is to be the host's block device 8:60000",
         ),
         (|spec| spec["root"] = Value::Null, "no root.path"),
         (|spec| spec["process"] = Value::Null, "no process"),
@@ -121,6 +124,30 @@ fn what_cannot_be_is_refused_by_name() {
         let error = planned(change).unwrap_err();
         assert!(error.contains(words), "{words:?} is not in {error:?}");
     }
+}
+
+#[test]
+fn block_devices_that_nobody_named_are_left_out() {
+    let (spec, plan) = planned(|spec| {
+        spec["linux"]["devices"] = json!([
+            {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0},
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}
+        ]);
+        spec["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    })
+    .unwrap();
+    assert!(plan.volumes.is_empty());
+    let left = spec["linux"]["devices"].as_array().unwrap();
+    assert_eq!((left.len(), &left[0]["path"]), (1, &json!("/dev/fuse")));
+}
+
+#[test]
+fn a_root_on_a_disk_is_mounted_in_the_guest() {
+    let (_, mut plan) = planned(|_| ()).unwrap();
+    plan.root_on_disk("d3", "ext4", vec!["ro".into()]);
+    let spec = serde_json::to_value(&plan.spec).unwrap();
+    assert_eq!(spec["root"]["path"], plan.storages[0].mount_point);
+    assert_eq!(plan.storages[0].block_serial(), "d3");
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Container {
     /// What stands for its processes on the host.
     pub(super) pid: u32,
     pub(super) hooks: HostHooks,
+    /// Serials of the disks that it has.
+    pub(super) disks: Vec<String>,
     /// The specification's version and annotations, for hooks.
     state: State,
     paused: AtomicBool,
@@ -31,7 +33,7 @@ impl Container {
         bundle: PathBuf,
         pid: u32,
         spec: &Spec,
-        hooks: HostHooks,
+        (hooks, disks): (HostHooks, Vec<String>),
         first: Arc<Process>,
     ) -> Self {
         Self {
@@ -40,6 +42,7 @@ impl Container {
             bundle,
             pid,
             hooks,
+            disks,
             paused: AtomicBool::new(false),
             processes: Mutex::new(BTreeMap::from([(String::new(), first)])),
         }

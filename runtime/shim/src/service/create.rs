@@ -7,7 +7,6 @@ use containerd_shim::api::CreateTaskRequest;
 use containerd_shim::protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::ttrpc::{Code, Error};
-use containerd_shim::util::mount_rootfs;
 use oci_spec::runtime::{ContainerState, Spec};
 use ringside_config::Settings;
 use ringside_pod::spec::{self, Plan};
@@ -17,13 +16,11 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::answer::{failure, status};
 use super::container::{self, Container};
+use super::disks::{self, Disks, ROOTFS};
 use super::process::{Process, Stdio, output};
 use super::{PodState, Shared};
 use crate::bundle;
 use crate::grouping::{Membership, membership};
-
-/// Where a bundle's root file system is mounted.
-const ROOTFS: &str = "rootfs";
 
 impl Shared {
     /// Makes a container; returns what stands for its first process on the host.
@@ -58,34 +55,43 @@ impl Shared {
         host_spec: &Spec,
         plan: Plan,
     ) -> Result<u32, Error> {
-        let rootfs = bundle.join(ROOTFS);
-        for mount in &request.rootfs {
-            let mounted = mount_rootfs(mount, &rootfs).await;
-            mounted.map_err(|error| {
-                let message = format!("cannot mount {} for the root: {error}", mount.source);
-                status(Code::UNKNOWN, message)
-            })?;
-        }
         let pod = self.obtain_pod(&request.id, host_spec).await?;
-        let added = pod.share().add(&request.id, &plan.root, &plan.binds);
-        added.map_err(failure)?;
-        let made = self.create_in(&pod, request, bundle, host_spec, plan).await;
-        if made.is_err()
-            && let Err(error) = pod.share().remove(&request.id)
-        {
-            tracing::warn!("{}", ringside_pod::chain(&error));
+        let mut disks = Disks::default();
+        let planned = Planned {
+            pod: &pod,
+            request,
+            bundle,
+            host_spec,
+        };
+        let made = async {
+            let plan = disks.plug_in(&planned, plan).await?;
+            let root = disks.root.is_none().then_some(&plan.root);
+            let added = pod.share().add(&request.id, root, &plan.binds);
+            added.map_err(failure)?;
+            self.create_in(&planned, plan, &disks).await
+        };
+        let made = made.await;
+        if made.is_err() {
+            if let Err(error) = pod.share().remove(&request.id) {
+                tracing::warn!("{}", chain(&error));
+            }
+            disks::unplug(&pod, &disks.serials()).await;
         }
         made
     }
 
     async fn create_in(
         self: &Arc<Self>,
-        pod: &Pod,
-        request: &CreateTaskRequest,
-        bundle: &Path,
-        host_spec: &Spec,
+        planned: &Planned<'_>,
         plan: Plan,
+        disks: &Disks,
     ) -> Result<u32, Error> {
+        let Planned {
+            pod,
+            request,
+            bundle,
+            host_spec,
+        } = planned;
         let id = &request.id;
         let pid = pod.pid();
         let state = container::state(id, bundle, pid, host_spec);
@@ -106,16 +112,18 @@ impl Shared {
         let streams = process.connect(pod).await?;
         let container = Container::new(
             id.clone(),
-            bundle.to_owned(),
+            bundle.to_path_buf(),
             pid,
             host_spec,
-            plan.hooks,
+            (plan.hooks, disks.serials()),
             Arc::clone(&process),
         );
         let spec = serde_json::to_vec(&plan.spec);
         let order = CreateContainerRequest {
             container: id.clone(),
             spec: spec.map_err(|error| status(Code::INTERNAL, error.to_string()))?,
+            storages: plan.storages,
+            volumes: disks.volumes.clone(),
             streams: Some(streams).into(),
             ..CreateContainerRequest::default()
         };
@@ -167,6 +175,7 @@ impl Shared {
         if let Ok(pod) = self.pod().await {
             pod.agent().delete(&container.id).await.map_err(failure)?;
             pod.share().remove(&container.id).map_err(failure)?;
+            disks::unplug(&pod, &container.disks).await;
         }
         unmount_rootfs(&container.bundle);
         let state = container.state(ContainerState::Stopped);
@@ -177,6 +186,14 @@ impl Shared {
         self.containers().remove(&container.id);
         Ok(())
     }
+}
+
+/// A container on its way.
+pub(super) struct Planned<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) request: &'a CreateTaskRequest,
+    pub(super) bundle: &'a Path,
+    pub(super) host_spec: &'a Spec,
 }
 
 /// What a machine cannot do, said before anything is done.

@@ -1,10 +1,10 @@
 //! What a container used, in containerd's words for cgroup2.
 
 use containerd_shim::protos::cgroups_v2::metrics::{
-    CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
+    CPUStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, NetworkStat, PidsStat,
 };
 use containerd_shim::protos::protobuf::MessageField;
-use ringside_protocol::agent::StatsResponse;
+use ringside_protocol::agent::{NetworkStats, StatsResponse};
 
 /// The agent's numbers as containerd has them.
 pub(super) fn metrics(stats: &StatsResponse) -> Metrics {
@@ -26,7 +26,23 @@ pub(super) fn metrics(stats: &StatsResponse) -> Metrics {
         memory: MessageField::some(memory(stats)),
         memory_events: MessageField::some(memory_events(stats)),
         io: MessageField::some(io(stats)),
+        network: stats.network.iter().map(network).collect(),
         ..Metrics::default()
+    }
+}
+
+fn network(stats: &NetworkStats) -> NetworkStat {
+    NetworkStat {
+        name: stats.name.clone(),
+        rx_bytes: stats.received_bytes,
+        rx_packets: stats.received_packets,
+        rx_errors: stats.received_errors,
+        rx_dropped: stats.received_dropped,
+        tx_bytes: stats.sent_bytes,
+        tx_packets: stats.sent_packets,
+        tx_errors: stats.sent_errors,
+        tx_dropped: stats.sent_dropped,
+        ..NetworkStat::default()
     }
 }
 

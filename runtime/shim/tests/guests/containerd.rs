@@ -20,7 +20,7 @@ pub(crate) const IMAGE: &str = "docker.io/library/box:box";
 pub(crate) const USER_IMAGE: &str = "docker.io/library/box:user";
 
 /// How long one `ctr` may take. A translated guest on a busy host is slow.
-const PATIENCE: &str = "100";
+const PATIENCE: &str = "300";
 
 pub(crate) const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-ringside-v2");
 
@@ -196,7 +196,9 @@ impl Containerd {
     pub(crate) fn part(&self, id: &str, part: &str) -> u32 {
         let path = self.pod(id).join(format!("{part}.pid"));
         let text = fs::read_to_string(path).unwrap();
-        text.split_whitespace().next().unwrap().parse().unwrap()
+        // Empty for a moment while it is written anew.
+        let id = text.split_whitespace().next().unwrap_or("0");
+        id.parse().unwrap()
     }
 
     /// The shim of a pod.
@@ -211,6 +213,12 @@ impl Containerd {
             .find(is_it)
             .unwrap_or_else(|| panic!("no shim among {all:?}"))
             .0
+    }
+
+    /// Where a task's shim is called.
+    pub(crate) fn shim_address(&self, id: &str) -> String {
+        let bundle = format!("state/io.containerd.runtime.v2.task/default/{id}");
+        fs::read_to_string(self.scratch.join(&bundle).join("address")).unwrap()
     }
 
     /// A pod's run directory.

@@ -23,6 +23,31 @@ fn whatever_part_is_killed_the_task_has_ended() {
     }
 }
 
+/// The guest's first process cannot be killed from within, but its kernel can.
+#[test]
+fn a_guest_that_panics_has_ended() {
+    let containerd = Containerd::start("shim-panic");
+    containerd.run_on("x", &["--cap-add", "CAP_SYS_ADMIN"]);
+    let mut exec = containerd.background(
+        &["task", "exec", "--exec-id", "e", "x", "sleep", "100000"],
+        &containerd.scratch.join("out"),
+    );
+    eventually("no further process", || {
+        containerd.exec("x", "ps | grep -c 'sleep 10000[0]'").text() == "2\n"
+    });
+    // The container's own proc has it read-only.
+    let panic = "mount -t proc proc /tmp && echo c >/tmp/sysrq-trigger";
+    containerd.exec("x", panic);
+    assert_eq!(exec.wait().unwrap().code(), Some(137));
+    eventually("the task goes on without its machine", || {
+        containerd.state("x").as_deref() == Some("STOPPED")
+    });
+    let removed = containerd.ctr(&["task", "rm", "x"]);
+    assert!(removed.err.contains("exit code 137"), "{removed:?}");
+    containerd.ctr(&["container", "rm", "x"]).ok();
+    containerd.assert_nothing_left();
+}
+
 #[test]
 fn a_killed_shim_takes_all_along() {
     let containerd = Containerd::start("shim-killed");

@@ -8,8 +8,8 @@ use std::process::Command;
 use lab::need;
 use lab::scratch::Scratch;
 
-const APPLETS: &str = "sh cat chmod cp dd echo env false head hostname id ip kill ls md5sum mkdir mount \
-                       ping ps pwd rm seq sleep stty test touch true tty wc yes";
+const APPLETS: &str = "sh cat chmod cp dd echo env false grep head hostname id ip kill ls md5sum mkdir mount \
+                       ping ps pwd rm seq sleep stty tail test touch true tty wc yes";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n";
 

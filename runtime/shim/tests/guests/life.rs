@@ -6,12 +6,26 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::containerd::{Containerd, eventually};
+use containerd_shim_protos::api::{Empty, UpdateTaskRequest};
+use containerd_shim_protos::protobuf::MessageField;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::ttrpc::context::with_duration;
+use containerd_shim_protos::{Client, TaskClient};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
-/// Bytes through standard output. The 100 MB take a translated guest too long.
-const FLOOD: usize = 20 << 20;
-/// Processes of the storm.
-const STORM: usize = 40;
+use rustix::process::Signal;
+
+use crate::containerd::{Containerd, eventually, kill};
+use crate::volumes;
+
+/// Bytes through standard output.
+const FLOOD: usize = 100 << 20;
+/// Bytes in and out at the same time.
+const ECHO: usize = 4 << 20;
+/// Processes of the storm, and how many at a time.
+const STORM: usize = 200;
+const AT_ONCE: usize = 8;
 
 #[test]
 fn a_pod_lives() {
@@ -19,9 +33,13 @@ fn a_pod_lives() {
     let net = Net::new();
     let seen = containerd.scratch.join("events");
     let mut events = containerd.background(&["events"], &seen);
+    let fast = volumes::Memory::new(&containerd);
     start(&containerd, &net);
     files(&containerd);
     network(&containerd);
+    a_killed_daemon(&containerd);
+    volumes::all(&containerd, &fast);
+    drop(fast);
     streams(&containerd);
     limits(&containerd);
     storm(&containerd);
@@ -79,6 +97,8 @@ fn start(containerd: &Containerd, net: &Net) {
             "io.kubernetes.cri.container-type=sandbox",
             "--annotation",
             sandbox,
+            "--annotation",
+            "io.ringside.rootfs=block",
             "--with-ns",
             &netns,
             "--mount",
@@ -159,15 +179,36 @@ fn network(containerd: &Containerd) {
     assert!(ping.contains("10.77.0.2/24"), "{ping}");
 }
 
+/// A killed network daemon is started again, and the machine goes on with it.
+fn a_killed_daemon(containerd: &Containerd) {
+    let killed = containerd.part("a", "vhost-user-net0");
+    kill(killed, Signal::KILL);
+    eventually("it is not started again", || {
+        containerd.part("a", "vhost-user-net0") != killed
+    });
+    eventually("the network does not come back", || {
+        containerd.exec("b", "ping -c 1 -W 2 10.77.0.1").code == 0
+    });
+}
+
 fn streams(containerd: &Containerd) {
-    let input: Vec<u8> = (0..FLOOD)
-        .map(|at| (at * 7 + at / 4099).to_le_bytes()[0])
-        .collect();
-    let ran = containerd.exec_with("a", "cat; echo done >&2; exit 3", &input);
+    let flood = noise(FLOOD);
+    fs::write(containerd.scratch.join("data/flood"), &flood).unwrap();
+    let began = Instant::now();
+    let ran = containerd.exec("a", "cat /data/flood");
+    eprintln!("{FLOOD} bytes in {:?}", began.elapsed());
+    fs::remove_file(containerd.scratch.join("data/flood")).unwrap();
+    assert_eq!(ran.out.len(), FLOOD, "{}", ran.err);
+    assert!(
+        Sha256::digest(&ran.out) == Sha256::digest(&flood),
+        "other bytes"
+    );
+    let input = &flood[..ECHO];
+    let ran = containerd.exec_with("a", "cat; echo done >&2; exit 3", input);
     assert_eq!((ran.code, ran.err.as_str()), (3, "done\n"));
     assert!(
         ran.out == input,
-        "{} of {FLOOD} bytes, or others",
+        "{} of {ECHO} bytes, or others",
         ran.out.len()
     );
     // Input that ends at once.
@@ -175,6 +216,20 @@ fn streams(containerd: &Containerd) {
         containerd.exec_with("a", "cat; echo end", b"x").ok(),
         "xend\n"
     );
+}
+
+/// Bytes without a pattern, the same each time (xorshift, Marsaglia 2003).
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 fn limits(containerd: &Containerd) {
@@ -191,15 +246,55 @@ fn limits(containerd: &Containerd) {
     let ran = containerd.exec("b", "x=a; while :; do x=$x$x$x$x; done");
     assert_eq!(ran.code, 137, "{ran:?}");
     assert_eq!(containerd.state("b").as_deref(), Some("RUNNING"));
+    updated_limits(containerd);
+}
+
+/// ctr has no `update`: kubelet's resizes come by this call.
+fn updated_limits(containerd: &Containerd) {
+    let less = json!({"memory": {"limit": 32 << 20}, "pids": {"limit": 8}, "cpu": {"quota": 20_000, "period": 100_000}});
+    update(containerd, "b", &less).unwrap();
+    let files = "cd /sys/fs/cgroup/pod/b; cat memory.max pids.max cpu.max";
+    assert_eq!(
+        containerd.exec("b", files).text(),
+        "33554432\n8\n20000 100000\n"
+    );
+    // 40 MiB were allowed before, and ten processes.
+    let ran = containerd.exec("b", "head -c 41943040 /dev/zero | tail -c 41943040 | wc -c");
+    assert_ne!(ran.text(), "41943040\n");
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done; wait";
+    let ran = containerd.exec("b", script);
+    assert!(ran.code != 0 && ran.err.contains("fork"), "{ran:?}");
+    let nonsense = json!({"memory": {"limit": "much"}});
+    assert!(update(containerd, "b", &nonsense).is_err());
+    let more = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 1000}, "cpu": {"quota": -1, "period": 100_000}});
+    update(containerd, "b", &more).unwrap();
+    containerd.exec("b", script).ok();
+}
+
+fn update(
+    containerd: &Containerd,
+    id: &str,
+    resources: &serde_json::Value,
+) -> containerd_shim_protos::ttrpc::Result<Empty> {
+    let client = Client::connect(&containerd.shim_address(id))?;
+    let request = UpdateTaskRequest {
+        id: id.to_owned(),
+        resources: MessageField::some(Any {
+            value: serde_json::to_vec(resources).unwrap(),
+            ..Any::default()
+        }),
+        ..UpdateTaskRequest::default()
+    };
+    TaskClient::new(client).update(with_duration(Duration::from_secs(60)), &request)
 }
 
 /// Many processes at once: each gets its own output and exit code.
 fn storm(containerd: &Containerd) {
     let began = Instant::now();
     std::thread::scope(|scope| {
-        for worker in 0..4 {
+        for worker in 0..AT_ONCE {
             scope.spawn(move || {
-                for number in (worker..STORM).step_by(4) {
+                for number in (worker..STORM).step_by(AT_ONCE) {
                     let ran = containerd.exec("a", &format!("echo {number}; exit {number}"));
                     assert_eq!(ran.text(), format!("{number}\n"));
                     assert_eq!(ran.code, i32::try_from(number).unwrap(), "{ran:?}");

@@ -7,3 +7,5 @@ mod image;
 mod life;
 mod programs;
 mod single;
+mod together;
+mod volumes;

@@ -27,7 +27,12 @@ fn a_container_is_what_was_asked_for() {
 
 /// `script` gives ctr a terminal, whose size and bytes go through to the guest's.
 fn a_terminal_is_one(containerd: &Containerd) {
-    let command = ["sh", "-c", "'tty; stty size; echo wrong >&2; exit 5'"];
+    // ctr tells the size once the container runs; until then there is none.
+    let command = [
+        "sh",
+        "-c",
+        "'tty; until stty size 2>/dev/null; do sleep 0.1; done; echo wrong >&2; exit 5'",
+    ];
     let arguments = Containerd::run_arguments("two", &["--rm", "-t"], &command);
     let sock = containerd.scratch.join("sock");
     // In a process group of its own, as `timeout` makes one, ctr would be stopped at the terminal.

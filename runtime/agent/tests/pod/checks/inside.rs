@@ -245,3 +245,20 @@ pub(crate) fn devices(pod: &mut Pod) {
     let output = pod.container("devices", &spec);
     assert_eq!(output.stdout, "device\n12345\n1\n", "{output:?}");
 }
+
+/// Of the guest's devices only those that the rules allow, whoever makes the node.
+pub(crate) fn device_rules(pod: &mut Pod) {
+    let script = "
+        mknod /dev/log c 1 11 && head -c 1 /dev/log 2>&1 | grep -o 'not permitted'
+        mknod /dev/nothing c 1 3 && echo x >/dev/nothing && echo null
+        head -c 1 /dev/zero | wc -c";
+    let mut spec = container(script);
+    let expected = "not permitted\nnull\n1\n";
+    spec["linux"]["resources"]["devices"] = json!([{"allow": false, "access": "rwm"}]);
+    let output = pod.container("rules", &spec);
+    assert_eq!(output.stdout, expected, "{output:?}");
+    let rules = &mut spec["linux"]["resources"]["devices"];
+    *rules = json!([{"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "r"}]);
+    let output = pod.container("rules", &spec);
+    assert_eq!(output.stdout, expected, "{output:?}");
+}

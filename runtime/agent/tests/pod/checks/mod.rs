@@ -34,6 +34,7 @@ pub(crate) const ALL: &[Check] = &[
     ("seccomp", inside::seccomp),
     ("hooks", inside::hooks),
     ("devices and sysctls", inside::devices),
+    ("device rules", inside::device_rules),
     ("cgroup limits and their change", limits::cgroup),
     ("out of memory", limits::out_of_memory),
     ("pause and resume", limits::pause),

@@ -52,6 +52,13 @@ pub(crate) fn named(pod: &mut Pod) {
     missing["process"]["args"] = json!(["/bin/no-such-program"]);
     let (_, text) = refusal(pod.create("bad", &missing));
     assert!(text.contains("no-such-program"), "{text}");
+    let mut rule = container("true");
+    rule["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rq"}]);
+    expect(
+        refusal(pod.create("bad", &rule)),
+        Code::INVALID_ARGUMENT,
+        "linux.resources.devices: has the access 'q'",
+    );
     let mut wrong = container("true");
     wrong["linux"]["namespaces"] = json!("all");
     expect(
