@@ -24,6 +24,17 @@ const GUEST_CID: u64 = 3;
 /// Where the host's ends of the guest's sockets are.
 pub(crate) const VSOCK: &str = "vsock";
 
+/// Has a daemon serve its metrics at `PART.metrics` in the pod's directory.
+pub(crate) fn serve_metrics(
+    command: &mut Command,
+    directory: &PodDirectory,
+    part: &str,
+) -> Result<(), PodError> {
+    let socket = directory.socket(&format!("{part}.metrics"))?;
+    command.arg("--metrics-socket").arg(socket);
+    Ok(())
+}
+
 /// Starts virtiofsd on the shared directory.
 pub(crate) fn start_virtiofsd(
     parts: &Parts,
@@ -35,6 +46,7 @@ pub(crate) fn start_virtiofsd(
     command.arg("--socket-path").arg(&socket);
     command.arg("--shared-dir").arg(shared);
     command.args(["--tag", TAG, "--announce-submounts"]);
+    serve_metrics(&mut command, directory, "virtiofsd")?;
     parts.start("virtiofsd", command, &[], Role::Daemon)?;
     Ok(FileSystem {
         socket,
@@ -53,6 +65,7 @@ pub(crate) fn start_vsock(
     command.arg("--socket-path").arg(&socket);
     command.arg("--uds-path").arg(&ends);
     command.arg("--cid").arg(GUEST_CID.to_string());
+    serve_metrics(&mut command, directory, "vhost-user-vsock")?;
     parts.start("vhost-user-vsock", command, &[], Role::Daemon)?;
     let device = VsockDevice {
         socket,

@@ -24,7 +24,7 @@ mod machine;
 mod network;
 pub mod parts;
 mod pod;
-mod proc;
+pub mod proc;
 pub mod programs;
 pub mod share;
 pub mod spec;

@@ -8,6 +8,7 @@ use ringside_protocol::agent::{Interface, Neighbour, NetworkConfig, Route};
 use tokio::process::Command;
 
 use crate::PodError;
+use crate::daemons::serve_metrics;
 use crate::directory::PodDirectory;
 use crate::hypervisor::{NetworkBackend, NetworkDevice};
 use crate::parts::{Parts, Role};
@@ -105,12 +106,9 @@ fn start_daemon(
     command.arg("--netns").arg(namespace);
     command.args(["--mac", &mac]);
     command.args(["--mtu", &wired.interface.mtu.to_string()]);
-    parts.start(
-        &format!("vhost-user-net{index}"),
-        command,
-        &[],
-        Role::Daemon,
-    )?;
+    let part = format!("vhost-user-net{index}");
+    serve_metrics(&mut command, directory, &part)?;
+    parts.start(&part, command, &[], Role::Daemon)?;
     Ok(NetworkDevice {
         backend: NetworkBackend::VhostUser(socket),
         mac,

@@ -11,7 +11,7 @@ use containerd_shim::util::mount_rootfs;
 use oci_spec::runtime::{ContainerState, Spec};
 use ringside_config::Settings;
 use ringside_pod::spec::{self, Plan};
-use ringside_pod::{Pod, PodError, chain, cleanup, hook};
+use ringside_pod::{Pod, PodError, chain, cleanup, directory, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -143,9 +143,9 @@ impl Shared {
                 format!("container {id} belongs to sandbox {sandbox}, which does not run");
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
-        let name = bundle::pod_name(&self.namespace, id);
+        let name = directory::pod_name(&self.namespace, id);
         // This process alone has the pod's address: what is there under its name was left by a dead one.
-        cleanup::remove(&bundle::pods_root(), &name).map_err(failure)?;
+        cleanup::remove(&directory::root(), &name).map_err(failure)?;
         let config = Settings::load().and_then(|host| bundle::pod_config(name, spec, &host));
         let config = config.map_err(|error| status(Code::INVALID_ARGUMENT, chain(&error)))?;
         let started = Pod::start(config).await;
