@@ -16,6 +16,7 @@ mod daemons;
 pub mod directory;
 mod error;
 mod event;
+pub mod grouping;
 pub mod hook;
 pub mod hypervisor;
 pub mod kvm;

@@ -1,7 +1,6 @@
 //! `containerd-shim-ringside-v2`: containerd's tasks in virtual machines, one for each pod.
 
 mod bundle;
-mod grouping;
 mod logging;
 mod publish;
 mod service;

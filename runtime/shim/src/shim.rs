@@ -12,7 +12,7 @@ use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, DeleteResponse, Error, Flags, StartOpts};
 use ringside_pod::{chain, cleanup, directory};
 
-use crate::grouping::{Membership, membership};
+use ringside_pod::grouping::{Membership, membership};
 use crate::publish::Events;
 use crate::service::{Service, Shared};
 use crate::{bundle, logging};

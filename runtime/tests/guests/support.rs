@@ -190,6 +190,10 @@ fn build_programs() {
                 "vhost-user-blk",
                 "-p",
                 "vhost-user-net",
+                "-p",
+                "vhost-user-vsock",
+                "-p",
+                "ringside-shim",
             ],
         );
         let target = "x86_64-unknown-linux-gnu";

@@ -20,7 +20,7 @@ use super::container::{self, Container};
 use super::process::{Process, Stdio, output};
 use super::{PodState, Shared};
 use crate::bundle;
-use crate::grouping::{Membership, membership};
+use ringside_pod::grouping::{Membership, membership};
 
 /// Where a bundle's root file system is mounted.
 const ROOTFS: &str = "rootfs";
