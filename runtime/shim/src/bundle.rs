@@ -1,6 +1,6 @@
 //! What a bundle says about its pod.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
@@ -60,7 +60,7 @@ pub(crate) fn pod_config(
             Hypervisor::Qemu => HypervisorChoice::Qemu,
         },
         network_namespace: spec::network_namespace(spec),
-        sysctls: BTreeMap::new(),
+        sysctls: spec::pod_sysctls(spec),
     })
 }
 

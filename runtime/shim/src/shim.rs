@@ -12,10 +12,10 @@ use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, DeleteResponse, Error, Flags, StartOpts};
 use ringside_pod::{chain, cleanup, directory};
 
-use ringside_pod::grouping::{Membership, membership};
 use crate::publish::Events;
 use crate::service::{Service, Shared};
 use crate::{bundle, logging};
+use ringside_pod::grouping::{Membership, membership};
 
 /// What a process gets that SIGKILL ended.
 pub(crate) const KILLED: u32 = 128 + 9;

@@ -37,7 +37,7 @@ mod tests {
             serde_json::from_value(super::features()).unwrap();
         let linux = features.linux().as_ref().unwrap();
         let cgroup = linux.cgroup().as_ref().unwrap();
-        assert_eq!((cgroup.v1(), cgroup.v2()), (Some(false), Some(true)));
+        assert_eq!((*cgroup.v1(), *cgroup.v2()), (Some(false), Some(true)));
         assert_eq!(linux.namespaces().as_ref().unwrap().len(), 7);
     }
 }

@@ -12,6 +12,7 @@
 //! | a name space with a path: `pid` | the pod's; `ipc`, `uts`, `cgroup`: the guest's own |
 //! | `user` or `mnt` with a path | refused |
 //! | `linux.devices` | the same, but block devices of the host are refused |
+//! | `linux.sysctl` of the network | the guest's, by the pod's first container |
 //! | `cgroupsPath` | `/CONTAINER` |
 //! | hooks `prestart`, `createRuntime`, `poststart`, `poststop` | run on the host |
 //! | hooks `createContainer`, `startContainer` | the same, run in the guest |
@@ -19,9 +20,10 @@
 mod mounts;
 mod namespaces;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, Hooks, LinuxDeviceType, Spec};
+use oci_spec::runtime::{Hook, Hooks, Linux, LinuxDeviceType, Spec};
 
 use crate::share::{self, Bind};
 
@@ -144,6 +146,10 @@ pub fn plan(mut spec: Spec, container: &str, bundle: &Path) -> Result<Plan, Spec
     if let Some(device) = block {
         return Err(SpecError::BlockDevice(device.path().clone()));
     }
+    let of_pod = network_sysctls(linux);
+    if let Some(sysctls) = linux.sysctl_mut() {
+        sysctls.retain(|name, _| !of_pod.contains_key(name));
+    }
     let hooks = take_host_hooks(&mut spec);
     Ok(Plan {
         spec,
@@ -151,6 +157,23 @@ pub fn plan(mut spec: Spec, container: &str, bundle: &Path) -> Result<Plan, Spec
         binds,
         hooks,
     })
+}
+
+/// The settings of a network namespace: they are the pod's, whose network the guest's own is.
+#[must_use]
+pub fn pod_sysctls(spec: &Spec) -> BTreeMap<String, String> {
+    spec.linux()
+        .as_ref()
+        .map(network_sysctls)
+        .unwrap_or_default()
+}
+
+fn network_sysctls(linux: &Linux) -> BTreeMap<String, String> {
+    let all = linux.sysctl().iter().flatten();
+    let of_network = all.filter(|(name, _)| name.starts_with("net.") || name.starts_with("net/"));
+    of_network
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn root(spec: &mut Spec, container: &str, bundle: &Path) -> Result<Bind, SpecError> {
