@@ -143,24 +143,22 @@ fn hold_container(
         Some(_) => None,
     };
     let served = make(root, entry, &mut record, ends, events);
-    let code = served.and_then(|served| {
-        if let Err(error) = tell(std::process::id()) {
-            // Who asked for it is gone: so is the reason for it.
-            tracing::error!("{}", chain(&error));
-            return Ok((KILLED, served));
-        }
-        Ok((served.until_the_end(&inbox), served))
-    });
-    let code = match code {
-        Ok((code, served)) => {
-            served.drain(&inbox);
-            code
-        }
+    let served = match served {
+        Ok(served) => served,
         Err(error) => {
             stop(shim, entry);
             return Err(error);
         }
     };
+    let code = match tell(std::process::id()) {
+        Ok(()) => served.until_the_end(&inbox),
+        Err(error) => {
+            // Who asked for it is gone: so is the reason for it.
+            tracing::error!("{}", chain(&error));
+            KILLED
+        }
+    };
+    served.drain(&inbox);
     stop(shim, entry);
     record.exit = Some(code);
     entry.write(&record)?;
