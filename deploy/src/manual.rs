@@ -32,6 +32,7 @@ pub fn programs() -> Vec<Program> {
     };
     vec![
         program("ringside", ringside::options::Cli::command()),
+        program("containerd-shim-ringside-v2", crate::shim::command()),
         program("ringside-vmm", vmm::options::Options::command()),
         program("virtiofsd", virtiofsd::options::Options::command()),
         program(
@@ -41,6 +42,10 @@ pub fn programs() -> Vec<Program> {
         program(
             "vhost-user-net",
             vhost_user_net::options::Options::command(),
+        ),
+        program(
+            "vhost-user-vsock",
+            vhost_user_vsock::options::Options::command(),
         ),
     ]
 }

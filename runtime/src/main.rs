@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use ringside::options::{Cli, Command, ImageCommand};
+use ringside::options::{Cli, Command, ImageCommand, OciCommand};
 use ringside::run::{self, Interrupted};
-use ringside::{check, configuration, disk_image, environment};
+use ringside::{check, configuration, disk_image, environment, oci};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code for failures of ringside itself, so that they differ from the command's own codes.
@@ -14,23 +14,19 @@ const OWN_FAILURE: u8 = 125;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("RINGSIDE_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,ringside_pod=warn,ttrpc=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .without_time()
-        // It would panic where standard error is closed.
-        .log_internal_errors(false)
-        .init();
+    match &cli.command {
+        // Its standard error is the container's: it logs elsewhere.
+        Command::Oci(OciCommand::Hold(_)) => {}
+        _ => log(),
+    }
     let outcome = match cli.command {
         Command::Run(options) => options.validate().map_err(Into::into).and_then(run::run),
         Command::Check(options) => check::report(&options).map_err(Into::into),
         Command::Config(options) => configuration::command(&options),
         Command::Env(options) => environment::report(&options).map_err(Into::into),
         Command::Completions { shell } => complete(shell).map_err(Into::into),
+        // It reports by itself, where the engine wants it.
+        Command::Oci(command) => Ok(oci::run(&cli.global, command)),
         Command::Image(ImageCommand::Build(options)) => disk_image::command(&options),
     };
     match outcome {
@@ -44,6 +40,21 @@ fn main() -> ExitCode {
             ExitCode::from(OWN_FAILURE)
         }
     }
+}
+
+fn log() {
+    let filter = EnvFilter::try_from_env("RINGSIDE_LOG");
+    // What the shim's client says of connections is in errors, too.
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info,ringside_pod=warn,ttrpc=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        // It would panic where standard error is closed.
+        .log_internal_errors(false)
+        .init();
 }
 
 fn complete(shell: clap_complete::Shell) -> std::io::Result<u8> {

@@ -58,7 +58,8 @@ impl Daemons<'_> {
     pub(crate) fn start_virtiofsd(&self, shared: &Path, tag: &str) -> Result<FileSystem, PodError> {
         let (programs, virtiofs) = (&self.config.programs, &self.config.virtiofs);
         let program = programs.virtiofsd.as_deref();
-        let (mut command, socket) = self.daemon(programs::VIRTIOFSD, program, "fs", tag)?;
+        let (mut command, socket) =
+            self.daemon(programs::VIRTIOFSD, program, "fs", ("virtiofsd", tag))?;
         command.arg("--shared-dir").arg(shared);
         command.args(["--tag", tag]);
         if tag == TAG {
@@ -87,7 +88,12 @@ impl Daemons<'_> {
     /// Starts the vsock device. Connections to the guest begin at the returned path.
     pub(crate) fn start_vsock(&self) -> Result<(VsockDevice, PathBuf), PodError> {
         let program = self.config.programs.vhost_user_vsock.as_deref();
-        let (mut command, socket) = self.daemon(programs::VSOCK, program, "vsock", "vsock")?;
+        let (mut command, socket) = self.daemon(
+            programs::VSOCK,
+            program,
+            "vsock",
+            ("vhost-user-vsock", "vsock"),
+        )?;
         let ends = self.directory.socket(VSOCK)?;
         command.arg("--uds-path").arg(&ends);
         command.arg("--cid").arg(GUEST_CID.to_string());
@@ -111,26 +117,26 @@ impl Daemons<'_> {
         mtu: u32,
     ) -> Result<PathBuf, PodError> {
         let program = self.config.programs.vhost_user_net.as_deref();
-        let name = format!("net{index}");
-        let (mut command, socket) = self.daemon(programs::NETWORK, program, &name, &name)?;
+        let (name, part) = (format!("net{index}"), format!("vhost-user-net{index}"));
+        let (mut command, socket) =
+            self.daemon(programs::NETWORK, program, &name, (&part, &name))?;
         command.args(["--tap", tap]).arg("--netns").arg(namespace);
         command.args(["--mac", mac, "--mtu", &mtu.to_string()]);
         let pairs = self.config.network.queue_pairs.get();
         command.args(["--queue-pairs", &pairs.to_string()]);
-        let name = format!("vhost-user-net{index}");
         let role = role(self.reconnects.networks);
-        self.parts.start(&name, command, &[], role)?;
+        self.parts.start(&part, command, &[], role)?;
         Ok(socket)
     }
 
-    /// A daemon's command with what all have, and the socket `NAME.sock` that it will serve. An owner who
-    /// asks for metrics finds them under the device's name.
+    /// A daemon's command with what all have, and the socket `NAME.sock` that it will serve. Metrics are
+    /// under the part's name in the pod's directory, or under the device's where an owner asked for them.
     pub(crate) fn daemon(
         &self,
         program: Program,
         configured: Option<&Path>,
         name: &str,
-        device: &str,
+        (part, device): (&str, &str),
     ) -> Result<(Command, PathBuf), PodError> {
         let socket = self.directory.socket(&format!("{name}.sock"))?;
         let mut command = Command::new(program.find_or(configured)?);
@@ -139,7 +145,7 @@ impl Daemons<'_> {
         command.args([OsStr::new("--log-level"), self.config.log.level.as_ref()]);
         let metrics = match self.metrics {
             Some(folder) => Some(checked_socket(folder.join(format!("{device}.metrics")))?),
-            None if self.config.metrics => Some(self.directory.socket(&format!("{name}.metrics"))?),
+            None if self.config.metrics => Some(self.directory.socket(&format!("{part}.metrics"))?),
             None => None,
         };
         if let Some(metrics) = metrics {

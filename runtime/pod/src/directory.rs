@@ -5,16 +5,43 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::PodError;
 
 /// Where pods of root have their directories.
 pub const ROOT: &str = "/run/ringside/pods";
+
+/// Another place for them; tests have others.
+const ROOT_VARIABLE: &str = "RINGSIDE_PODS";
+
+/// Longest name of a pod's directory that leaves room for its sockets' names in a socket's path.
+const LONGEST_NAME: usize = 64;
 
 /// Longest path of a unix socket (`sun_path` in unix(7)) without its final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Ending of directories with what daemons must not forget.
 const STATE: &str = "state";
+/// Where pods have their directories.
+#[must_use]
+pub fn root() -> PathBuf {
+    std::env::var_os(ROOT_VARIABLE).map_or_else(|| ROOT.into(), PathBuf::from)
+}
+
+/// The name of a pod: its engine's namespace and the first container's id.
+#[must_use]
+pub fn pod_name(namespace: &str, sandbox: &str) -> String {
+    let name = format!("{namespace}-{sandbox}");
+    if name.len() <= LONGEST_NAME && is_name(&name) {
+        return name;
+    }
+    let digest = Sha256::digest(format!("{namespace}/{sandbox}"));
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
 
 /// A directory that only this user can enter.
 #[derive(Debug, Clone)]
@@ -212,5 +239,14 @@ mod tests {
         directory.remove().unwrap();
         assert!(!directory.path().exists());
         directory.remove().unwrap();
+    }
+
+    #[test]
+    fn names_fit_into_socket_paths() {
+        assert_eq!(pod_name("default", "a"), "default-a");
+        let long = pod_name("k8s.io", &"f".repeat(64));
+        assert_eq!(long.len(), 32);
+        assert_ne!(long, pod_name("k8s.io", &"e".repeat(64)));
+        assert_eq!(pod_name("default", "a/b").len(), 32);
     }
 }

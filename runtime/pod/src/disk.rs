@@ -31,7 +31,9 @@ impl PodDisk {
         let block = &daemons.config.block;
         let name = format!("blk-{serial}");
         let program = daemons.config.programs.vhost_user_blk.as_deref();
-        let (mut command, socket) = daemons.daemon(programs::BLOCK, program, &name, serial)?;
+        let part = format!("vhost-user-blk-{serial}");
+        let (mut command, socket) =
+            daemons.daemon(programs::BLOCK, program, &name, (&part, serial))?;
         command.arg("--blk-file").arg(&self.image);
         // A disk's bytes are whatever the guest writes: they must not decide what they are read as.
         command.args(["--format", "raw", "--serial", serial]);
@@ -51,7 +53,6 @@ impl PodDisk {
             .arg(daemons.directory.state(&name)?);
         command.args(&block.options);
         let role = role(daemons.reconnects.disks);
-        let part = format!("vhost-user-blk-{serial}");
         daemons.parts.start(&part, command, &[], role)?;
         Ok(DiskDevice {
             socket,

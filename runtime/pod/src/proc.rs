@@ -9,7 +9,8 @@ const LISTENS: u32 = 0x1_0000;
 
 /// When a process started, in clock ticks since the machine did (`starttime` in proc_pid_stat(5)).
 /// With its id it names a process for ever, while the id alone is used again.
-pub(crate) fn start_time(pid: u32) -> Option<u64> {
+#[must_use]
+pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field, the name, may hold anything; the third is behind its last parenthesis.
     let (_, rest) = stat.rsplit_once(')')?;

@@ -40,6 +40,12 @@ pub const VSOCK: Program = Program {
     variable: "RINGSIDE_VSOCK",
     must_be_static: false,
 };
+/// containerd's shim, which holds the containers of `ringside create`, too.
+pub const SHIM: Program = Program {
+    name: "containerd-shim-ringside-v2",
+    variable: "RINGSIDE_SHIM",
+    must_be_static: false,
+};
 /// Our VMM.
 pub const VMM: Program = Program {
     name: "ringside-vmm",

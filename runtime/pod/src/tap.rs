@@ -66,7 +66,8 @@ impl TapNetwork {
                 .map(|it| it.as_raw_fd().to_string())
                 .collect();
             let program = daemons.config.programs.vhost_user_net.as_deref();
-            let (mut command, socket) = daemons.daemon(programs::NETWORK, program, "net", "net")?;
+            let (mut command, socket) =
+                daemons.daemon(programs::NETWORK, program, "net", ("vhost-user-net", "net"))?;
             command.args(["--tap-fd", &fds.join(",")]);
             command.args(["--queue-pairs", &queue_pairs.to_string()]);
             command.args(["--mac", &self.mac, "--mtu", &self.mtu.to_string()]);

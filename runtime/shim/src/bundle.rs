@@ -1,12 +1,11 @@
 //! What a bundle says about its pod.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use ringside_config::{Hypervisor, Machine, Settings};
 use ringside_pod::{Files, HypervisorChoice, PodConfig, PodError, directory, spec};
-use sha2::{Digest, Sha256};
 
 /// Memory that the guest's kernel, the agent and page tables take of a machine.
 const OVERHEAD: u64 = 192 << 20;
@@ -15,34 +14,10 @@ const MIB: u64 = 1 << 20;
 /// Memory of a machine at most, where the configuration sets no limit.
 const MOST_MEMORY: u64 = 1 << 40;
 
-/// Longest name of a pod's directory that leaves room for its sockets' names in a socket's path.
-const LONGEST_NAME: usize = 64;
-
 /// containerd's CRI tells a sandbox what its containers will be limited to (KEP 2570's annotations).
 const SANDBOX_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
 const SANDBOX_QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 const SANDBOX_PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
-
-/// Where pods have their directories. Tests have others.
-const ROOT_VARIABLE: &str = "RINGSIDE_PODS";
-
-/// The name of a pod: containerd's namespace and the first container's id.
-pub(crate) fn pod_name(namespace: &str, sandbox: &str) -> String {
-    let name = format!("{namespace}-{sandbox}");
-    if name.len() <= LONGEST_NAME && directory::is_name(&name) {
-        return name;
-    }
-    let digest = Sha256::digest(format!("{namespace}/{sandbox}"));
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// Where pods have their directories.
-pub(crate) fn pods_root() -> PathBuf {
-    std::env::var_os(ROOT_VARIABLE).map_or_else(|| directory::ROOT.into(), PathBuf::from)
-}
 
 /// A specification's annotations.
 pub(crate) fn annotations(spec: &Spec) -> HashMap<String, String> {
@@ -74,7 +49,7 @@ pub(crate) fn pod_config(
     let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
     Ok(PodConfig {
         name,
-        root: pods_root(),
+        root: directory::root(),
         hostname: hostname.unwrap_or_else(|| "ringside".to_owned()),
         cpus: cpus(spec, &annotations)
             .unwrap_or(u8::try_from(config.machine.cpus.get()).unwrap_or(1)),
@@ -89,7 +64,7 @@ pub(crate) fn pod_config(
         tap: None,
         disks: Vec::new(),
         storages: Vec::new(),
-        sysctls: BTreeMap::new(),
+        sysctls: spec::pod_sysctls(spec),
         logs: None,
         metrics: None,
         restart: true,
@@ -164,14 +139,5 @@ mod tests {
             // The host may not allow it, and says so by the key's name.
             Err(error) => assert!(error.to_string().contains("machine."), "{error}"),
         }
-    }
-
-    #[test]
-    fn names_fit_into_socket_paths() {
-        assert_eq!(pod_name("default", "a"), "default-a");
-        let long = pod_name("k8s.io", &"f".repeat(64));
-        assert_eq!(long.len(), 32);
-        assert_ne!(long, pod_name("k8s.io", &"e".repeat(64)));
-        assert_eq!(pod_name("default", "a/b").len(), 32);
     }
 }

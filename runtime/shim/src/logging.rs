@@ -1,4 +1,4 @@
-//! Log lines go to the FIFO `log` in the bundle, which containerd reads.
+//! Log lines go to `log` in the bundle: a FIFO that containerd reads, or a file that `ringside` made.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +17,7 @@ pub(crate) fn start(debug: bool) {
     // is full a line is lost, for writing does not wait.
     let fifo = OpenOptions::new()
         .read(true)
-        .write(true)
+        .append(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("log");
     let Ok(fifo) = fifo else {

@@ -1,7 +1,6 @@
 //! `containerd-shim-ringside-v2`: containerd's tasks in virtual machines, one for each pod.
 
 mod bundle;
-mod grouping;
 mod logging;
 mod publish;
 mod service;
@@ -10,6 +9,7 @@ mod shim;
 use std::process::ExitCode;
 
 use containerd_shim::Config;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 /// What containerd knows the runtime by.
 const RUNTIME: &str = "io.containerd.ringside.v2";
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
     {
         println!("containerd-shim-ringside-v2 {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
+    }
+    if let Err(error) = end_with_holder() {
+        eprintln!("{RUNTIME}: {error}");
+        return ExitCode::FAILURE;
     }
     // Before there is any thread. `start` and `delete` mount nothing.
     if serves()
@@ -54,6 +58,24 @@ fn main() -> ExitCode {
     // A thread that waits for a FIFO must not hold the process.
     runtime.shutdown_background();
     ExitCode::SUCCESS
+}
+
+/// Names the process that holds this one, as `ringside create`'s does: the kernel then ends this one with it.
+const HOLDER: &str = "RINGSIDE_SHIM_HOLDER";
+
+fn end_with_holder() -> std::io::Result<()> {
+    if !serves() {
+        return Ok(());
+    }
+    let Some(holder) = std::env::var(HOLDER).ok().and_then(|it| it.parse().ok()) else {
+        return Ok(());
+    };
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before the line above.
+    if getppid().map(Pid::as_raw_pid) != Some(holder) {
+        return Err(std::io::Error::other("who started it has ended"));
+    }
+    Ok(())
 }
 
 /// Whether this process is the one that stays: the others are `start` and `delete`.

@@ -10,12 +10,12 @@ use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::publisher::RemotePublisher;
 use containerd_shim::{Config, DeleteResponse, Error, Flags, StartOpts};
-use ringside_pod::{chain, cleanup};
+use ringside_pod::{chain, cleanup, directory};
 
-use crate::grouping::{Membership, membership};
 use crate::publish::Events;
 use crate::service::{Service, Shared};
 use crate::{bundle, logging};
+use ringside_pod::grouping::{Membership, membership};
 
 /// What a process gets that SIGKILL ended.
 pub(crate) const KILLED: u32 = 128 + 9;
@@ -82,8 +82,8 @@ impl Shim for RingsideShim {
         // containerd asks whenever a connection to a shim ends, also of one that still serves others
         // or is about to end by itself.
         if is_first && !shim_lives(&bundle) {
-            let name = bundle::pod_name(&self.namespace, &self.id);
-            let root = bundle::pods_root();
+            let name = directory::pod_name(&self.namespace, &self.id);
+            let root = directory::root();
             let removed = tokio::task::spawn_blocking(move || cleanup::remove(&root, &name)).await;
             match removed {
                 Ok(Ok(())) => {}

@@ -2,6 +2,7 @@
 
 mod disk;
 mod error;
+mod oci;
 mod publish;
 mod run;
 
@@ -12,6 +13,10 @@ use clap::{Args, Parser, Subcommand};
 pub use byte_size::ByteSize;
 pub use disk::DiskOption;
 pub use error::OptionsError;
+pub use oci::{
+    CreateOptions, DeleteOptions, EventsOptions, ExecOptions, GlobalOptions, HoldOptions,
+    IdOptions, KillOptions, ListFormat, ListOptions, LogFormat, OciCommand, PsOptions, SpecOptions,
+};
 pub use publish::Publish;
 pub use run::{HypervisorChoice, RunOptions};
 
@@ -19,6 +24,9 @@ pub use run::{HypervisorChoice, RunOptions};
 #[derive(Debug, Parser)]
 #[command(name = "ringside", version)]
 pub struct Cli {
+    /// What OCI verbs have in common.
+    #[command(flatten)]
+    pub global: GlobalOptions,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -40,6 +48,9 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// What an OCI runtime does
+    #[command(flatten)]
+    Oci(OciCommand),
     /// Work with disk images
     #[command(subcommand)]
     Image(ImageCommand),

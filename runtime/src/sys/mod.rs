@@ -2,9 +2,10 @@
 
 #![allow(
     unsafe_code,
-    reason = "pre_exec hooks, unshare, io_uring_setup and the tun ioctl"
+    reason = "pre_exec hooks, unshare, io_uring_setup, close_range, and the ioctls of tun and terminals"
 )]
 
+pub(crate) mod descriptor;
 pub(crate) mod namespace;
 pub(crate) mod ring;
 pub(crate) mod spawn;

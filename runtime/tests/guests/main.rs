@@ -10,4 +10,5 @@
 mod command;
 mod devices;
 mod ending;
+mod oci;
 mod support;

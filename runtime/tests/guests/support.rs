@@ -192,6 +192,8 @@ fn build_programs() {
                 "vhost-user-net",
                 "-p",
                 "vhost-user-vsock",
+                "-p",
+                "ringside-shim",
             ],
         );
         let target = "x86_64-unknown-linux-gnu";

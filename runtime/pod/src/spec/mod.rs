@@ -13,6 +13,7 @@
 //! | `user` or `mnt` with a path | refused |
 //! | a bind mount of an `emptyDir` in memory (a tmpfs that is empty) | of a tmpfs of that size in the guest, the pod's |
 //! | `linux.devices` | the same; block devices of the host that a rule names are [disks](BlockVolume), others are left out |
+//! | `linux.sysctl` of the network | the guest's, by the pod's first container |
 //! | `cgroupsPath` | `/CONTAINER` |
 //! | hooks `prestart`, `createRuntime`, `poststart`, `poststop` | run on the host |
 //! | hooks `createContainer`, `startContainer` | the same, run in the guest |
@@ -21,9 +22,10 @@ mod devices;
 mod mounts;
 mod namespaces;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, Hooks, Spec};
+use oci_spec::runtime::{Hook, Hooks, Linux, Spec};
 use ringside_protocol::agent::{Storage, storage};
 
 pub use devices::BlockVolume;
@@ -153,6 +155,10 @@ pub fn plan(mut spec: Spec, container: &str, bundle: &Path) -> Result<Plan, Spec
     namespaces::translate(&mut spec)?;
     let linux = spec.linux_mut().as_mut().ok_or(SpecError::NoLinux)?;
     linux.set_cgroups_path(Some(Path::new("/").join(container)));
+    let of_pod = network_sysctls(linux);
+    if let Some(sysctls) = linux.sysctl_mut() {
+        sysctls.retain(|name, _| !of_pod.contains_key(name));
+    }
     let hooks = take_host_hooks(&mut spec);
     Ok(Plan {
         spec,
@@ -179,6 +185,23 @@ impl Plan {
             ..Storage::default()
         });
     }
+}
+
+/// The settings of a network namespace: they are the pod's, whose network the guest's own is.
+#[must_use]
+pub fn pod_sysctls(spec: &Spec) -> BTreeMap<String, String> {
+    spec.linux()
+        .as_ref()
+        .map(network_sysctls)
+        .unwrap_or_default()
+}
+
+fn network_sysctls(linux: &Linux) -> BTreeMap<String, String> {
+    let all = linux.sysctl().iter().flatten();
+    let of_network = all.filter(|(name, _)| name.starts_with("net.") || name.starts_with("net/"));
+    of_network
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn root(spec: &mut Spec, container: &str, bundle: &Path) -> Result<Bind, SpecError> {

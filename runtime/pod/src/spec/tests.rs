@@ -172,3 +172,16 @@ fn hooks_run_where_the_specification_says() {
         .collect();
     assert_eq!(paths, ["/a", "/b", "/e", "/f"].map(PathBuf::from));
 }
+
+#[test]
+fn settings_of_the_network_are_the_pods() {
+    let all = json!({"net.ipv4.ping_group_range": "0 0", "kernel.msgmax": "1"});
+    let (spec, _) = planned(|spec| spec["linux"]["sysctl"] = all.clone()).unwrap();
+    assert_eq!(spec["linux"]["sysctl"], json!({"kernel.msgmax": "1"}));
+    let spec = serde_json::from_value(json!({"ociVersion": "1.0.2", "linux": {"sysctl": all}}));
+    let of_pod = super::pod_sysctls(&spec.unwrap());
+    assert_eq!(
+        of_pod.into_iter().collect::<Vec<_>>(),
+        [("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned())]
+    );
+}

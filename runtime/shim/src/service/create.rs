@@ -10,7 +10,7 @@ use containerd_shim::protos::ttrpc::{Code, Error};
 use oci_spec::runtime::{ContainerState, Spec};
 use ringside_config::Settings;
 use ringside_pod::spec::{self, Plan};
-use ringside_pod::{Pod, PodError, chain, cleanup, hook};
+use ringside_pod::{Pod, PodError, chain, cleanup, directory, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -20,7 +20,7 @@ use super::disks::{self, Disks, ROOTFS};
 use super::process::{Process, Stdio, output};
 use super::{PodState, Shared};
 use crate::bundle;
-use crate::grouping::{Membership, membership};
+use ringside_pod::grouping::{Membership, membership};
 
 impl Shared {
     /// Makes a container; returns what stands for its first process on the host.
@@ -151,9 +151,9 @@ impl Shared {
                 format!("container {id} belongs to sandbox {sandbox}, which does not run");
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
-        let name = bundle::pod_name(&self.namespace, id);
+        let name = directory::pod_name(&self.namespace, id);
         // This process alone has the pod's address: what is there under its name was left by a dead one.
-        cleanup::remove(&bundle::pods_root(), &name).map_err(failure)?;
+        cleanup::remove(&directory::root(), &name).map_err(failure)?;
         let config = Settings::load().and_then(|host| bundle::pod_config(name, spec, &host));
         let config = config.map_err(|error| status(Code::INVALID_ARGUMENT, chain(&error)))?;
         let started = Pod::start(config).await;

@@ -17,7 +17,7 @@ const CONTAINER_TYPE: [&str; 2] = [
 
 /// What a container is to its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Membership {
+pub enum Membership {
     /// The first, or the only one: the pod is named after it.
     First,
     /// One more, in the pod of this sandbox.
@@ -25,7 +25,8 @@ pub(crate) enum Membership {
 }
 
 /// Reads a container's annotations.
-pub(crate) fn membership(id: &str, annotations: &HashMap<String, String>) -> Membership {
+#[must_use]
+pub fn membership(id: &str, annotations: &HashMap<String, String>) -> Membership {
     let find = |names: &[&str]| {
         names
             .iter()
@@ -41,7 +42,8 @@ pub(crate) fn membership(id: &str, annotations: &HashMap<String, String>) -> Mem
 
 impl Membership {
     /// The id of the pod's first container.
-    pub(crate) fn sandbox<'a>(&'a self, id: &'a str) -> &'a str {
+    #[must_use]
+    pub fn sandbox<'a>(&'a self, id: &'a str) -> &'a str {
         match self {
             Self::First => id,
             Self::In(sandbox) => sandbox,
