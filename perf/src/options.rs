@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
 use crate::scenario::boot::BootOptions;
+use crate::scenario::documents::DocumentsOptions;
 use crate::scenario::fs::FsOptions;
 use crate::scenario::net::NetOptions;
 
@@ -31,6 +32,8 @@ pub enum Scenario {
     Boot(BootOptions),
     /// VMMs: their own memory, outside the guest's
     Memory(BootOptions),
+    /// The documents' own tests in a guest: dd, fio, small files, nginx on 9p, virtiofs and block
+    Documents(DocumentsOptions),
     /// Draws what runs wrote: one page for browsers, and Markdown
     Report(ReportOptions),
     /// Holds a run against an older one of the same scenario; exit code 1 if ours became worse

@@ -28,10 +28,10 @@ pub(super) fn bars(figure: &Figure) -> String {
     let height = LINE * count(figure.entries.len());
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">\n",
-        escape(figure.what)
+        escape(&figure.what)
     );
     for (place, entry) in figure.entries.iter().enumerate() {
-        bar(&mut svg, LINE * count(place), entry, figure.unit, largest);
+        bar(&mut svg, LINE * count(place), entry, &figure.unit, largest);
     }
     svg.push_str("</svg>\n");
     svg

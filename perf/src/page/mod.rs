@@ -78,8 +78,8 @@ fn workload(page: &mut String, group: &Group) {
             page,
             "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
             bars::bars(first),
-            escape(first.what),
-            escape(first.unit)
+            escape(&first.what),
+            escape(&first.unit)
         );
     }
     page.push_str("<details><summary>all figures</summary>\n");
@@ -88,8 +88,8 @@ fn workload(page: &mut String, group: &Group) {
             page,
             "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
             bars::bars(figure),
-            escape(figure.what),
-            escape(figure.unit)
+            escape(&figure.what),
+            escape(&figure.unit)
         );
     }
     page.push_str(&table::html(group));

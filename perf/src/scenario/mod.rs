@@ -5,6 +5,7 @@ use std::path::Path;
 
 pub mod blk;
 pub mod boot;
+pub mod documents;
 pub mod fs;
 pub mod net;
 mod outcome;
