@@ -17,6 +17,7 @@ use ringside_perf::scenario::boot::{self, BootOptions, Show};
 use ringside_perf::scenario::documents::{self, DocumentsOptions};
 use ringside_perf::scenario::fs::{self, FsOptions};
 use ringside_perf::scenario::net::{self, NetOptions};
+use ringside_perf::scenario::pods::{self, PodsConfig, PodsOptions};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         Scenario::Boot(options) => run_boot(options, Show::Times),
         Scenario::Memory(options) => run_boot(options, Show::Memory),
         Scenario::Documents(options) => run_documents(options),
+        Scenario::Start(options) => run_pods(options, pods::start::run),
+        Scenario::Growth(options) => run_pods(options, pods::growth::run),
         Scenario::Report(options) => report(&options),
         Scenario::Compare(options) => run_compare(options),
     };
@@ -88,6 +91,16 @@ fn run_documents(options: DocumentsOptions) -> anyhow::Result<()> {
     let config = options.validate()?;
     let json = JsonFile::create(config.json.as_deref())?;
     finish(json, &documents::run(&config, &interrupt)?)
+}
+
+fn run_pods(
+    options: PodsOptions,
+    run: fn(&PodsConfig, &Interrupt) -> Result<Findings, pods::Error>,
+) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate();
+    let json = JsonFile::create(config.json.as_deref())?;
+    finish(json, &run(&config, &interrupt)?)
 }
 
 /// Of scenarios whose report is the common form.

@@ -9,12 +9,16 @@
 mod places;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use lab::process::{Daemon, binary};
 use places::{PROGRAM, Places, processes_naming};
 use ringside_perf::scenario::blk::{Mode, Outcome, Report, Role, Row, Target, Workload};
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 fn arguments(places: &Places) -> Vec<String> {
     places.arguments("blk", &binary("vhost-user-blk").unwrap())
@@ -113,6 +117,53 @@ fn disk_and_null_have_their_rows_too() {
         .iter()
         .filter(|row| row.role != Role::Ours)
         .for_each(assert_measured);
+    places.assert_clean();
+}
+
+/// strace holds up each system call of the daemon that submits or reaps: our own programs have no such switch.
+#[test]
+fn compare_finds_a_slowed_daemon() {
+    let places = Places::new();
+    let results = TempDir::new().unwrap();
+    let at = |name: &str| results.path().join(name);
+    let slowed = at("slowed-daemon");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in --help|--version) exec {0} \"$@\";; esac\n\
+         exec strace -f -qq -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:delay_enter=5000 {0} \"$@\"\n",
+        binary("vhost-user-blk").unwrap().display()
+    );
+    fs::write(&slowed, script).unwrap();
+    fs::set_permissions(&slowed, fs::Permissions::from_mode(0o755)).unwrap();
+    for (daemon, json) in [
+        (binary("vhost-user-blk").unwrap(), "before.json"),
+        (slowed, "after.json"),
+    ] {
+        let output = Command::new(PROGRAM)
+            .args(places.arguments("blk", &daemon))
+            .args(["--smoke", "--only=tmpfs/4k-randread-d1", "--modes=eventfd"])
+            .args(["--targets=tmpfs", "--json"])
+            .arg(at(json))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    let compare = |old: &str, new: &str| {
+        let output = Command::new(PROGRAM)
+            .arg("compare")
+            .args([at(old), at(new)])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, text) = compare("before.json", "after.json");
+    assert_eq!(code, Some(1), "{text}");
+    let worse = |line: &str| line.starts_with("WORSE") && line.contains("ringside ");
+    assert!(text.lines().any(worse), "{text}");
+    assert_eq!(compare("before.json", "before.json").0, Some(0));
     places.assert_clean();
 }
 

@@ -9,6 +9,8 @@ mod file;
 pub(crate) mod fixture;
 mod fs;
 mod net;
+#[cfg(test)]
+mod schema;
 
 use serde::{Deserialize, Serialize};
 

@@ -10,6 +10,7 @@ pub mod fs;
 pub mod net;
 mod outcome;
 mod pattern;
+pub mod pods;
 mod quiet;
 mod role;
 pub mod run_options;
