@@ -26,10 +26,10 @@ pub struct DocumentsOptions {
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub smoke: bool,
 
-    /// Only loads whose name, such as fio-4k-d32x16-randread, contains this
+    /// Only loads whose name, such as fio-4k-d32x16-randread, contains one of these
     #[arg(
         long,
-        value_name = "PATTERN",
+        value_name = "PATTERN,...",
         default_value = "",
         hide_default_value = true
     )]

@@ -20,7 +20,10 @@ use crate::report::{Progress, with_causes};
 pub fn run(config: &DocumentsConfig, interrupt: &Interrupt) -> Result<Findings, Error> {
     let loads: Vec<Load> = Load::ALL
         .into_iter()
-        .filter(|load| load.name().contains(&config.only))
+        .filter(|load| {
+            let mut wanted = config.only.split(',');
+            wanted.any(|part| load.name().contains(part))
+        })
         .collect();
     let mut host = HostFacts::read();
     let ground = Ground::new(config)?;
