@@ -167,6 +167,72 @@ fn compare_finds_a_slowed_daemon() {
     places.assert_clean();
 }
 
+/// The page of the committed runs on a phone's width: nothing is wider than the screen, and what is drawn is seen.
+#[test]
+#[ignore = "chromium is large: `make bench` installs it and runs this"]
+fn chromium_renders_the_page() {
+    let scratch = TempDir::new().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance");
+    let runs = fs::read_dir(docs).unwrap().map(|it| it.unwrap().path());
+    let runs = runs.filter(|it| it.extension().is_some_and(|it| it == "json"));
+    let report = Command::new(PROGRAM)
+        .arg("report")
+        .args(runs)
+        .arg("--html")
+        .arg(at("page.html"))
+        .status();
+    assert!(report.unwrap().success());
+    let script = "<script>document.title = 'seen ' + document.documentElement.scrollWidth + ' of ' + innerWidth + ' ' \
+                  + [...document.querySelectorAll('details')].map(it => it.open = true).length + ' ' \
+                  + document.documentElement.scrollWidth</script>";
+    let page = fs::read_to_string(at("page.html")).unwrap();
+    fs::write(
+        at("page.html"),
+        page.replace("</body>", &format!("{script}</body>")),
+    )
+    .unwrap();
+    let browser = ["chromium-headless-shell", "chromium"]
+        .iter()
+        .find_map(|it| lab::need::program(it).ok())
+        .expect("no chromium: `make bench` installs chromium-headless-shell");
+    let chromium = |options: &[String]| {
+        let output = Command::new(&browser)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+            ])
+            .arg(format!("--user-data-dir={}", at("profile").display()))
+            .args(options)
+            .arg(format!("file://{}", at("page.html").display()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let dom = chromium(&["--window-size=500,900".to_owned(), "--dump-dom".to_owned()]);
+    let (_, seen) = dom.split_once("<title>seen ").expect("the script ran");
+    let words: Vec<u32> = seen
+        .split(|it: char| !it.is_ascii_digit())
+        .filter_map(|it| it.parse().ok())
+        .take(4)
+        .collect();
+    assert!(
+        words[0] <= words[1] && words[3] <= words[1] && words[2] > 0,
+        "{words:?}"
+    );
+    for (name, size) in [("page", "1000,2000"), ("phone", "500,2000")] {
+        let picture = at(&format!("{name}.png"));
+        chromium(&[
+            format!("--window-size={size}"),
+            format!("--screenshot={}", picture.display()),
+        ]);
+        // An empty page is some 5 KB.
+        assert!(fs::metadata(picture).unwrap().len() > 30_000, "{name}");
+    }
+}
+
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     let places = Places::new();

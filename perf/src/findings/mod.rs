@@ -20,7 +20,7 @@ use crate::scenario::{Outcome, Role, Verdict};
 pub use collector::{Collector, Told};
 pub use file::{LoadError, load};
 
-/// Names the form of [`Findings`]: `docs/performance/findings.schema.json`.
+/// Names the form of [`Findings`]: `docs/findings.schema.json`.
 pub const SCHEMA: &str = "ringside-perf/findings/1";
 
 /// One scenario's run.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::escape;
 use super::number::number;
 use crate::findings::{Entry, Figure};
+use crate::report::one_line;
 use crate::scenario::Role;
 use crate::statistics::Spread;
 
@@ -37,6 +38,15 @@ pub(super) fn bars(figure: &Figure) -> String {
     svg
 }
 
+/// As much as fits; the table has it all.
+fn beginning(why: &str) -> String {
+    let words = one_line(why);
+    match words.char_indices().nth(70) {
+        Some((end, _)) => format!("{}...", &words[..end]),
+        None => words,
+    }
+}
+
 fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(0.0, f64::from)
 }
@@ -58,7 +68,7 @@ fn bar(svg: &mut String, top: f64, entry: &Entry, unit: &str, largest: f64) {
             svg,
             "<text class=\"failed\" x=\"0\" y=\"{}\">{}</text>",
             y + 10.0,
-            escape(why)
+            escape(&beginning(why))
         );
         return;
     };

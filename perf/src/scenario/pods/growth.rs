@@ -21,9 +21,9 @@ const EACH: Told = lower("the same for each pod", "ms");
 const PRIVATE: Told = lower("private memory that is written, for each pod", "KiB");
 const GUEST: Told = lower("guest memory in use, for each pod", "KiB");
 const IDLE: Told = lower("processor time while idle, for each pod", "% of a core");
-const PROCESSES: Told = lower("processes, for each pod", "");
-const THREADS: Told = lower("threads, for each pod", "");
-const DESCRIPTORS: Told = lower("open files, for each pod", "");
+const PROCESSES: Told = lower("processes, for each pod", "count");
+const THREADS: Told = lower("threads, for each pod", "count");
+const DESCRIPTORS: Told = lower("open files, for each pod", "count");
 
 /// How long idle pods are watched.
 const WATCHED: Duration = Duration::from_secs(3);
@@ -49,7 +49,7 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
     let mut progress = Progress::new(u64::from(config.growth_rounds) * config.pods.len() as u64);
     // What the first start of all makes, the others take from caches.
     containerd.end(containerd.run(contestant.runtime, "first", SCRIPT)?)?;
-    'rounds: for _ in 0..config.growth_rounds {
+    'rounds: for round in 0..config.growth_rounds {
         for &count in &config.pods {
             progress.say("pods at once", &count.to_string());
             let turn = Turn {
@@ -57,7 +57,7 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
                 contestant,
                 who: who(count, "pod"),
             };
-            match turn.take(count, &mut found, interrupt) {
+            match turn.take(round, count, &mut found, interrupt) {
                 Err(Error::Interrupted(_)) => {
                     report.complete = false;
                     break 'rounds;
@@ -92,10 +92,16 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn take(&self, count: u32, found: &mut Collector, interrupt: &Interrupt) -> Result<(), Error> {
+    fn take(
+        &self,
+        round: u32,
+        count: u32,
+        found: &mut Collector,
+        interrupt: &Interrupt,
+    ) -> Result<(), Error> {
         interrupt.check()?;
         let began = Instant::now();
-        let started = self.start(count);
+        let started = self.start((round, count));
         let after = began.elapsed().as_secs_f64() * 1e3;
         let (pods, failures): (Vec<_>, Vec<_>) = started.into_iter().partition(Result::is_ok);
         let pods: Vec<Running> = pods.into_iter().flatten().collect();
@@ -115,10 +121,10 @@ impl Turn<'_> {
     }
 
     /// All at once.
-    fn start(&self, count: u32) -> Vec<Result<Running, Error>> {
+    fn start(&self, (round, count): (u32, u32)) -> Vec<Result<Running, Error>> {
         thread::scope(|scope| {
             let run = |number: u32| {
-                let id = format!("grown-{count}-{number}");
+                let id = format!("grown-{round}-{count}-{number}");
                 self.containerd.run(self.contestant.runtime, &id, SCRIPT)
             };
             let threads: Vec<_> = (0..count)
@@ -144,8 +150,8 @@ impl Turn<'_> {
         let mut processes = Vec::new();
         for pod in pods {
             let parts = parts::of(self.containerd, self.contestant.runtime, &pod.id)?;
+            held.add(parts::together(&parts)?);
             for part in &parts {
-                held.add(part.held(&parts)?);
                 processes.extend(part.processes(&parts));
             }
         }

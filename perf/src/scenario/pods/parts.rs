@@ -59,7 +59,7 @@ impl Part {
         let mut held = Held::default();
         for pid in self.processes(others) {
             match one(pid) {
-                Ok(it) => held.add(it),
+                Ok(it) => held.join(it),
                 // A child may come and go.
                 Err(error) if pid == self.pid => return Err(Error::Measure { pid, source: error }),
                 Err(_) => {}
@@ -83,6 +83,14 @@ impl Part {
 }
 
 impl Held {
+    /// What belongs to the same guest: its memory is the same pages in all of them.
+    fn join(&mut self, other: Self) {
+        let guest_kib = self.memory.guest_kib.max(other.memory.guest_kib);
+        self.add(other);
+        self.memory.guest_kib = guest_kib;
+    }
+
+    /// What belongs to another pod.
     pub(super) fn add(&mut self, other: Self) {
         self.memory.private_kib += other.memory.private_kib;
         self.memory.clean_kib += other.memory.clean_kib;
@@ -90,6 +98,15 @@ impl Held {
         self.descriptors += other.descriptors;
         self.threads += other.threads;
     }
+}
+
+/// What all parts of a pod hold together.
+pub(super) fn together(parts: &[Part]) -> Result<Held, Error> {
+    let mut held = Held::default();
+    for part in parts {
+        held.join(part.held(parts)?);
+    }
+    Ok(held)
 }
 
 /// What one process holds.

@@ -15,8 +15,8 @@ use crate::peer::find_ours;
 use crate::scenario::Role;
 
 const PRIVATE: Told = lower("private memory that is written", "KiB");
-const THREADS: Told = lower("threads", "");
-const DESCRIPTORS: Told = lower("open files", "");
+const THREADS: Told = lower("threads", "count");
+const DESCRIPTORS: Told = lower("open files", "count");
 
 const COUNTS: [u32; 4] = [1, 2, 4, 8];
 const SOON: Duration = Duration::from_secs(20);

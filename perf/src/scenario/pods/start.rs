@@ -58,7 +58,7 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
     for round in 0..=config.rounds {
         for contestant in &contestants {
             progress.say(&format!("start, round {round}"), contestant.name);
-            let id = format!("start-{round}");
+            let id = format!("{}-{round}", contestant.name.replace(' ', "-"));
             match turn(&containerd, contestant, &id, round, &mut found, interrupt) {
                 Err(Error::Interrupted(_)) => report.complete = false,
                 Err(error) => {
@@ -117,7 +117,6 @@ fn memory(
     found: &mut Collector,
 ) -> Result<(), Error> {
     let parts = parts::of(containerd, contestant.runtime, id)?;
-    let mut sum = Held::default();
     let mut tell = |who: &str, held: Held| {
         if round > 0 {
             let memory = held.memory;
@@ -134,10 +133,8 @@ fn memory(
         }
     };
     for part in &parts {
-        let held = part.held(&parts)?;
-        sum.add(held);
-        tell(&part.name, held);
+        tell(&part.name, part.held(&parts)?);
     }
-    tell("all parts", sum);
+    tell("all parts", parts::together(&parts)?);
     Ok(())
 }
