@@ -133,7 +133,7 @@ impl Containerd {
         let is_it = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).collect();
-            let has = |wanted: &str| words.iter().any(|word| *word == wanted.as_bytes());
+            let has = |wanted: &str| words.contains(&wanted.as_bytes());
             words
                 .first()
                 .is_some_and(|it| String::from_utf8_lossy(it).contains("containerd-shim-"))
