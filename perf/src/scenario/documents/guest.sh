@@ -16,9 +16,9 @@ memory_disk() {
     insmod /modules/brd.ko rd_nr=1 rd_size="$1" && dd if="$2" of=/dev/ram0 bs=1M 2>&1
 }
 
-# FILE COUNT, as the documents have it.
-dd_write() { dd if=/dev/zero of="$1" bs=4k count="$2" oflag=direct 2>&1; }
-dd_read() { dd if="$1" of=/dev/null bs=4k count="$2" iflag=direct 2>&1; }
+# FILE COUNT, as the documents have it. The shell has a dd of its own, which tells no time.
+dd_write() { /bin/dd if=/dev/zero of="$1" bs=4k count="$2" oflag=direct 2>&1; }
+dd_read() { /bin/dd if="$1" of=/dev/null bs=4k count="$2" iflag=direct 2>&1; }
 
 # FILE PATTERN BLOCK DEPTH JOBS MILLISECONDS
 fio_job() {
