@@ -152,12 +152,11 @@ bench: release bench-peers ## Measure against the peers, with a page (target/ben
 	measure documents
 	measure start
 	measure growth
-	on='$(LAB)' name=start-lab measure start
 	measure blk $(if $(QUICK),$(QUICK_blk))
 	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs))
 	measure net --keep-awake $(if $(QUICK),$(QUICK_net))
 	on='$(LAB)' measure boot
-	target/release/ringside-perf report target/bench/{documents,start,start-lab,growth,blk,fs,net,boot}.json \
+	target/release/ringside-perf report target/bench/{documents,start,growth,blk,fs,net,boot}.json \
 		--html target/bench/report.html --markdown target/bench/report.md
 	cargo nextest run -p ringside-perf --run-ignored only -E 'test(chromium_renders_the_page)'
 	echo "the page: $$PWD/target/bench/report.html"

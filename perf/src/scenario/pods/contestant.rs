@@ -34,8 +34,7 @@ pub(super) fn line_up() -> (Vec<Contestant>, Vec<String>) {
     match has_kvm() {
         true => (vec![VMM, QEMU, RUNC], Vec::new()),
         false => {
-            let why = "ringside on its own VMM: KVM is not native here; \
-                       try `ringside-lab run -- ringside-perf start`";
+            let why = "ringside on its own VMM: KVM is not native here";
             (vec![QEMU, RUNC], vec![why.to_owned()])
         }
     }
