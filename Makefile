@@ -128,19 +128,37 @@ test: lint agent ## All tests: unit, property, socket-level, guests under QEMU a
 	cargo nextest run --workspace --no-fail-fast
 	cargo test --workspace --doc --quiet
 
-bench-peers: ## Install the Rust virtiofsd to measure against
+bench-peers: ## Install the Rust virtiofsd to measure against, and a browser that draws the page
 	@test -x $(PEERS)/bin/virtiofsd || cargo install virtiofsd --version $(RUST_VIRTIOFSD) --locked --root $(PEERS)
+	if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null; then
+		apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium-headless-shell
+	fi
+
+# A lab starts our VMM on native KVM, wherever it runs.
+LAB := $(CURDIR)/target/release/ringside-lab run -w $(CURDIR)/target/bench -m 4096 -t 3000 --
+# Of each scenario that others repeat, what fits into ten minutes on two cores.
+QUICK_blk := --targets tmpfs --modes eventfd --only 4k-rand
+QUICK_fs := --targets tmpfs --caches auto --only 4k-rand
+QUICK_net := --targets tap,switch
 
 bench: release bench-peers ## Measure against the peers, with a page (target/bench/report.html); QUICK=1 for a short run
 	mkdir -p target/bench
-	measure() { target/release/ringside-perf "$$@" $(if $(QUICK),--quick) --json "target/bench/$$1.json"; }
-	measure blk
-	measure fs --keep-awake
-	measure net --keep-awake
-	target/release/ringside-lab run -w "$$PWD/target/bench" -t 3000 -- \
-		"$$PWD/target/release/ringside-perf" boot $(if $(QUICK),--rounds 3) --json "$$PWD/target/bench/boot.json"
-	target/release/ringside-perf report target/bench/{blk,fs,net,boot}.json \
+	measure() {
+		echo "== $$1, $$(date +%T)"
+		$${on:-} "$$PWD/target/release/ringside-perf" "$$@" $(if $(QUICK),--quick) --json "$$PWD/target/bench/$${name:-$$1}.json" \
+			>"target/bench/$${name:-$$1}.txt"
+	}
+	measure documents
+	measure start
+	measure growth
+	measure blk $(if $(QUICK),$(QUICK_blk))
+	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs))
+	measure net --keep-awake $(if $(QUICK),$(QUICK_net))
+	on='$(LAB)' measure boot
+	target/release/ringside-perf report target/bench/{documents,start,growth,blk,fs,net,boot}.json \
 		--html target/bench/report.html --markdown target/bench/report.md
+	cargo nextest run -p ringside-perf --run-ignored only -E 'test(chromium_renders_the_page)'
 	echo "the page: $$PWD/target/bench/report.html"
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that

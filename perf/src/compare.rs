@@ -13,7 +13,7 @@ pub struct Change {
     /// Scenario and workload.
     pub place: String,
     /// What was measured.
-    pub what: &'static str,
+    pub what: String,
     /// Of whom.
     pub who: String,
     /// What it is in the comparison.
@@ -67,7 +67,7 @@ pub fn compare(old: &Findings, new: &Findings, terms: &Terms) -> Comparison {
             let ratio = Interval::of_medians(&after, &before)?;
             Some(Change {
                 place: place.clone(),
-                what: figure.what,
+                what: figure.what.clone(),
                 who: entry.who.clone(),
                 role: entry.role,
                 ratio,
@@ -146,7 +146,7 @@ impl fmt::Display for Comparison {
                 word.to_owned(),
                 change.place.clone(),
                 change.who.clone(),
-                change.what.to_owned(),
+                change.what.clone(),
                 format!("{ratio:.3}"),
                 format!("{low:.3}..{high:.3}"),
             ]);

@@ -14,8 +14,10 @@ use ringside_perf::options::{CompareOptions, Options, ReportOptions, Scenario};
 use ringside_perf::page;
 use ringside_perf::scenario::blk::{self, BlkOptions};
 use ringside_perf::scenario::boot::{self, BootOptions, Show};
+use ringside_perf::scenario::documents::{self, DocumentsOptions};
 use ringside_perf::scenario::fs::{self, FsOptions};
 use ringside_perf::scenario::net::{self, NetOptions};
+use ringside_perf::scenario::pods::{self, PodsConfig, PodsOptions};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -25,6 +27,9 @@ fn main() -> ExitCode {
         Scenario::Net(options) => run_net(options),
         Scenario::Boot(options) => run_boot(options, Show::Times),
         Scenario::Memory(options) => run_boot(options, Show::Memory),
+        Scenario::Documents(options) => run_documents(options),
+        Scenario::Start(options) => run_pods(options, pods::start::run),
+        Scenario::Growth(options) => run_pods(options, pods::growth::run),
         Scenario::Report(options) => report(&options),
         Scenario::Compare(options) => run_compare(options),
     };
@@ -78,6 +83,31 @@ fn run_boot(options: BootOptions, show: Show) -> anyhow::Result<()> {
     json.write(&report)?;
     print!("{}", boot::render(&report, show));
     anyhow::ensure!(report.complete, "interrupted: the report is not complete");
+    Ok(())
+}
+
+fn run_documents(options: DocumentsOptions) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate()?;
+    let json = JsonFile::create(config.json.as_deref())?;
+    finish(json, &documents::run(&config, &interrupt)?)
+}
+
+fn run_pods(
+    options: PodsOptions,
+    run: fn(&PodsConfig, &Interrupt) -> Result<Findings, pods::Error>,
+) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot listen to signals")?;
+    let config = options.validate();
+    let json = JsonFile::create(config.json.as_deref())?;
+    finish(json, &run(&config, &interrupt)?)
+}
+
+/// Of scenarios whose report is the common form.
+fn finish(json: JsonFile, found: &Findings) -> anyhow::Result<()> {
+    json.write(found)?;
+    print!("{}", page::markdown(std::slice::from_ref(found)));
+    anyhow::ensure!(found.complete, "interrupted: the report is not complete");
     Ok(())
 }
 

@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::scenario::blk::BlkOptions;
 use crate::scenario::boot::BootOptions;
+use crate::scenario::documents::DocumentsOptions;
 use crate::scenario::fs::FsOptions;
 use crate::scenario::net::NetOptions;
+use crate::scenario::pods::PodsOptions;
 
 /// Measures Ringside's daemons and what people use today, alternating in one run
 #[derive(Debug, Parser)]
@@ -31,6 +33,12 @@ pub enum Scenario {
     Boot(BootOptions),
     /// VMMs: their own memory, outside the guest's
     Memory(BootOptions),
+    /// The documents' own tests in a guest: dd, fio, small files, nginx on 9p, virtiofs and block
+    Documents(DocumentsOptions),
+    /// Containers: from ctr's start to the first output, beside runc; a pod's memory part by part
+    Start(PodsOptions),
+    /// 1, 2, 4, 8 pods at once: time, memory, idle processor time; what a queue costs
+    Growth(PodsOptions),
     /// Draws what runs wrote: one page for browsers, and Markdown
     Report(ReportOptions),
     /// Holds a run against an older one of the same scenario; exit code 1 if ours became worse

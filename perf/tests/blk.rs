@@ -9,12 +9,16 @@
 mod places;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use lab::process::{Daemon, binary};
 use places::{PROGRAM, Places, processes_naming};
 use ringside_perf::scenario::blk::{Mode, Outcome, Report, Role, Row, Target, Workload};
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 fn arguments(places: &Places) -> Vec<String> {
     places.arguments("blk", &binary("vhost-user-blk").unwrap())
@@ -114,6 +118,119 @@ fn disk_and_null_have_their_rows_too() {
         .filter(|row| row.role != Role::Ours)
         .for_each(assert_measured);
     places.assert_clean();
+}
+
+/// strace holds up each system call of the daemon that submits or reaps: our own programs have no such switch.
+#[test]
+fn compare_finds_a_slowed_daemon() {
+    let places = Places::new();
+    let results = TempDir::new().unwrap();
+    let at = |name: &str| results.path().join(name);
+    let slowed = at("slowed-daemon");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in --help|--version) exec {0} \"$@\";; esac\n\
+         exec strace -f -qq -o /dev/null -e trace=io_uring_enter -e inject=io_uring_enter:delay_enter=5000 {0} \"$@\"\n",
+        binary("vhost-user-blk").unwrap().display()
+    );
+    fs::write(&slowed, script).unwrap();
+    fs::set_permissions(&slowed, fs::Permissions::from_mode(0o755)).unwrap();
+    for (daemon, json) in [
+        (binary("vhost-user-blk").unwrap(), "before.json"),
+        (slowed, "after.json"),
+    ] {
+        let output = Command::new(PROGRAM)
+            .args(places.arguments("blk", &daemon))
+            .args(["--smoke", "--only=tmpfs/4k-randread-d1", "--modes=eventfd"])
+            .args(["--targets=tmpfs", "--json"])
+            .arg(at(json))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    let compare = |old: &str, new: &str| {
+        let output = Command::new(PROGRAM)
+            .arg("compare")
+            .args([at(old), at(new)])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, text) = compare("before.json", "after.json");
+    assert_eq!(code, Some(1), "{text}");
+    let worse = |line: &str| line.starts_with("WORSE") && line.contains("ringside ");
+    assert!(text.lines().any(worse), "{text}");
+    assert_eq!(compare("before.json", "before.json").0, Some(0));
+    places.assert_clean();
+}
+
+/// The page of the committed runs on a phone's width: nothing is wider than the screen, and what is drawn is seen.
+#[test]
+#[ignore = "chromium is large: `make bench` installs it and runs this"]
+fn chromium_renders_the_page() {
+    let scratch = TempDir::new().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance");
+    let runs = fs::read_dir(docs).unwrap().map(|it| it.unwrap().path());
+    let runs = runs.filter(|it| it.extension().is_some_and(|it| it == "json"));
+    let report = Command::new(PROGRAM)
+        .arg("report")
+        .args(runs)
+        .arg("--html")
+        .arg(at("page.html"))
+        .status();
+    assert!(report.unwrap().success());
+    let script = "<script>document.title = 'seen ' + document.documentElement.scrollWidth + ' of ' + innerWidth + ' ' \
+                  + [...document.querySelectorAll('details')].map(it => it.open = true).length + ' ' \
+                  + document.documentElement.scrollWidth</script>";
+    let page = fs::read_to_string(at("page.html")).unwrap();
+    fs::write(
+        at("page.html"),
+        page.replace("</body>", &format!("{script}</body>")),
+    )
+    .unwrap();
+    let browser = ["chromium-headless-shell", "chromium"]
+        .iter()
+        .find_map(|it| lab::need::program(it).ok())
+        .expect("no chromium: `make bench` installs chromium-headless-shell");
+    let chromium = |options: &[String]| {
+        let output = Command::new(&browser)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+            ])
+            .arg(format!("--user-data-dir={}", at("profile").display()))
+            .args(options)
+            .arg(format!("file://{}", at("page.html").display()))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let dom = chromium(&["--window-size=500,900".to_owned(), "--dump-dom".to_owned()]);
+    let (_, seen) = dom.split_once("<title>seen ").expect("the script ran");
+    let words: Vec<u32> = seen
+        .split(|it: char| !it.is_ascii_digit())
+        .filter_map(|it| it.parse().ok())
+        .take(4)
+        .collect();
+    assert!(
+        words[0] <= words[1] && words[3] <= words[1] && words[2] > 0,
+        "{words:?}"
+    );
+    for (name, size) in [("page", "1000,2000"), ("phone", "500,2000")] {
+        let picture = at(&format!("{name}.png"));
+        chromium(&[
+            format!("--window-size={size}"),
+            format!("--screenshot={}", picture.display()),
+        ]);
+        // An empty page is some 5 KB.
+        assert!(fs::metadata(picture).unwrap().len() > 30_000, "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod guests;
 mod places;
 
 use lab::process::binary;

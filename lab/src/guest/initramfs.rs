@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use guest_image::cpio::Archive;
-use guest_image::{Cache, Kernel};
+use guest_image::{Cache, Flavour, Kernel};
 
 use super::running::EXIT_MARK;
 use super::{Error, initramfs};
@@ -37,13 +37,14 @@ pub(super) struct Boot {
 }
 
 pub(super) fn build(
+    flavour: Flavour,
     script: &str,
     modules: &[String],
     files: &[ExtraFile],
     scratch: &Scratch,
 ) -> Result<Boot, Error> {
     let cache = Cache::open_default()?;
-    let kernel = Kernel::obtain(&cache)?;
+    let kernel = Kernel::obtain_flavour(&cache, flavour)?;
     let wanted: Vec<&str> = MODULES
         .iter()
         .copied()

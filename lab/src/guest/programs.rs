@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Error;
@@ -12,7 +12,10 @@ use crate::need;
 /// A program of the host and the libraries that ldd(1) names, each at the place where its loader looks
 /// for it; the program itself in `/bin`.
 pub(super) fn with_libraries(name: &str) -> Result<Vec<ExtraFile>, Error> {
-    let program = need::program(name)?;
+    let (program, name) = match Path::new(name).file_name().and_then(|it| it.to_str()) {
+        Some(last) if last != name => (PathBuf::from(name), last),
+        _ => (need::program(name)?, name),
+    };
     let output = Command::new(need::program("ldd")?).arg(&program).output();
     let output = output.map_err(Error::io("run ldd"))?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,7 +1,10 @@
 //! A Linux guest under QEMU, emulated: it runs on every host and is slow.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use guest_image::Flavour;
 
 use super::initramfs::{self, ExtraFile};
 use super::programs;
@@ -76,6 +79,7 @@ pub struct QemuGuest {
     files: Vec<ExtraFile>,
     programs: Vec<String>,
     options: Vec<String>,
+    flavour: Flavour,
     limit: Duration,
 }
 
@@ -92,6 +96,7 @@ impl QemuGuest {
             files: Vec::new(),
             programs: Vec::new(),
             options: Vec::new(),
+            flavour: Flavour::Cloud,
             limit: LIMIT,
         }
     }
@@ -163,10 +168,17 @@ impl QemuGuest {
         self
     }
 
-    /// Puts a program of the host's into the guest's `/bin`, with its shared libraries.
+    /// Puts a program of the host's into the guest's `/bin`, with its shared libraries: a name, or a path.
     #[must_use]
     pub fn program(mut self, name: &str) -> Self {
         self.programs.push(name.to_owned());
+        self
+    }
+
+    /// Boots another of Debian's kernels (the cloud kernel).
+    #[must_use]
+    pub fn kernel(mut self, flavour: Flavour) -> Self {
+        self.flavour = flavour;
         self
     }
 
@@ -203,7 +215,10 @@ impl QemuGuest {
         for program in &self.programs {
             files.extend(programs::with_libraries(program)?);
         }
-        let boot = initramfs::build(&self.script, &self.modules, &files, &scratch)?;
+        // Programs share libraries.
+        let mut seen = HashSet::new();
+        files.retain(|file| seen.insert(file.path.clone()));
+        let boot = initramfs::build(self.flavour, &self.script, &self.modules, &files, &scratch)?;
         let port = Port::new()?;
         let mut command = self.machine(Daemon::builder(qemu), port.number());
         command = command

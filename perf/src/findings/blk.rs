@@ -36,7 +36,8 @@ impl Finds for Report {
         let settings = &self.settings;
         let who = self.contestants.iter();
         Findings {
-            scenario: "blk",
+            schema: super::SCHEMA.to_owned(),
+            scenario: "blk".to_owned(),
             host: self.host.clone(),
             method: method(
                 settings.rounds,

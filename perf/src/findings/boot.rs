@@ -46,7 +46,8 @@ impl Finds for Report {
             "without devices"
         };
         Findings {
-            scenario: "boot",
+            schema: super::SCHEMA.to_owned(),
+            scenario: "boot".to_owned(),
             host: self.host.clone(),
             method: vec![format!(
                 "Medians of {} rounds, in the lab (QEMU's TCG with nested KVM); {} MiB of guest memory, kernel {}, {devices}.",

@@ -30,7 +30,7 @@ pub enum LoadError {
         source: serde_json::Error,
     },
     /// Another schema.
-    #[error("{}: the schema {schema:?} is not one of this version's: ringside-perf/{{blk,fs,net,boot}}/1", path.display())]
+    #[error("{}: the schema {schema:?} is not one of this version's: ringside-perf/{{blk,fs,net,boot,findings}}/1", path.display())]
     Schema {
         /// Which file.
         path: PathBuf,
@@ -61,6 +61,7 @@ pub fn load(path: &Path) -> Result<Findings, LoadError> {
         "ringside-perf/boot/1" => {
             serde_json::from_value(value).map(|it: boot::Report| it.findings())
         }
+        super::SCHEMA => serde_json::from_value(value),
         _ => {
             let path = path.to_owned();
             return Err(LoadError::Schema { path, schema });

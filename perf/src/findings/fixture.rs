@@ -13,7 +13,8 @@ pub(crate) fn findings(contestants: &[(&str, Role, [f64; 5])]) -> Findings {
         failure: None,
     });
     Findings {
-        scenario: "blk",
+        schema: super::SCHEMA.to_owned(),
+        scenario: "blk".to_owned(),
         host: HostFacts::read(),
         method: vec!["Medians of 5 rounds.".to_owned()],
         complete: true,
@@ -21,8 +22,8 @@ pub(crate) fn findings(contestants: &[(&str, Role, [f64; 5])]) -> Findings {
         groups: vec![Group {
             name: "tmpfs/4k-randread-d1".to_owned(),
             figures: vec![Figure {
-                what: "requests",
-                unit: "1/s",
+                what: "requests".to_owned(),
+                unit: "1/s".to_owned(),
                 better: Better::Higher,
                 entries: entries.collect(),
             }],

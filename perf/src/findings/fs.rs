@@ -47,7 +47,8 @@ impl Finds for Report {
         ));
         let who = self.contestants.iter();
         Findings {
-            scenario: "fs",
+            schema: super::SCHEMA.to_owned(),
+            scenario: "fs".to_owned(),
             host: self.host.clone(),
             method,
             complete: self.complete,

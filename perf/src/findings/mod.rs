@@ -3,24 +3,33 @@
 
 mod blk;
 mod boot;
+mod collector;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod fs;
 mod net;
+#[cfg(test)]
+mod schema;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::host::HostFacts;
 use crate::scenario::{Outcome, Role, Verdict};
 
+pub use collector::{Collector, Told};
 pub use file::{LoadError, load};
 
+/// Names the form of [`Findings`]: `docs/findings.schema.json`.
+pub const SCHEMA: &str = "ringside-perf/findings/1";
+
 /// One scenario's run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Findings {
-    /// `blk`, `fs`, `net`, `boot`.
-    pub scenario: &'static str,
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// `blk`, `fs`, `net`, `boot`, `documents`, `start`, `growth`.
+    pub scenario: String,
     /// The machine.
     pub host: HostFacts,
     /// How it was measured, a sentence each.
@@ -36,7 +45,7 @@ pub struct Findings {
 }
 
 /// A workload.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Group {
     /// Its name: `tmpfs/4k-randread-d1`.
     pub name: String,
@@ -45,12 +54,12 @@ pub struct Group {
 }
 
 /// Something that was measured of every contestant.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Figure {
     /// What it is.
-    pub what: &'static str,
+    pub what: String,
     /// Its unit.
-    pub unit: &'static str,
+    pub unit: String,
     /// Which way it should go.
     pub better: Better,
     /// The contestants, in the order of their turns.
@@ -58,7 +67,7 @@ pub struct Figure {
 }
 
 /// Which way a figure should go.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Better {
     /// Rates.
@@ -68,7 +77,7 @@ pub enum Better {
 }
 
 /// A contestant's part of a figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Entry {
     /// Its name, and what else tells it from others of the group.
     pub who: String,
@@ -118,8 +127,8 @@ fn figures<S, M>(seats: &[Seat<'_, S, M>], tellers: &[Teller<'_, S>]) -> Vec<Fig
         },
     };
     let figure = |teller: &Teller<'_, S>| Figure {
-        what: teller.what,
-        unit: teller.unit,
+        what: teller.what.to_owned(),
+        unit: teller.unit.to_owned(),
         better: teller.better,
         entries: seats
             .iter()

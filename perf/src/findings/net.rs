@@ -60,7 +60,8 @@ impl Finds for Report {
         let settings = &self.settings;
         let who = self.contestants.iter();
         Findings {
-            scenario: "net",
+            schema: super::SCHEMA.to_owned(),
+            scenario: "net".to_owned(),
             host: self.host.clone(),
             method: method(
                 settings.rounds,

@@ -8,6 +8,6 @@ mod syscalls;
 
 pub use bystanders::Bystanders;
 pub use histogram::{Histogram, Latency};
-pub use private_memory::private_kib;
+pub use private_memory::{Memory, private_kib};
 pub use process::{Cost, Processes};
 pub use syscalls::{CountError, Counter, Method};

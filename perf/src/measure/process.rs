@@ -36,6 +36,12 @@ impl Processes {
         Self { pids }
     }
 
+    /// A process without its descendants.
+    #[must_use]
+    pub fn one(pid: u32) -> Self {
+        Self { pids: vec![pid] }
+    }
+
     /// The process ids.
     #[must_use]
     pub fn pids(&self) -> &[u32] {

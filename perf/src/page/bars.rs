@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::escape;
 use super::number::number;
 use crate::findings::{Entry, Figure};
+use crate::report::one_line;
 use crate::scenario::Role;
 use crate::statistics::Spread;
 
@@ -28,13 +29,22 @@ pub(super) fn bars(figure: &Figure) -> String {
     let height = LINE * count(figure.entries.len());
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">\n",
-        escape(figure.what)
+        escape(&figure.what)
     );
     for (place, entry) in figure.entries.iter().enumerate() {
-        bar(&mut svg, LINE * count(place), entry, figure.unit, largest);
+        bar(&mut svg, LINE * count(place), entry, &figure.unit, largest);
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// As much as fits; the table has it all.
+fn beginning(why: &str) -> String {
+    let words = one_line(why);
+    match words.char_indices().nth(70) {
+        Some((end, _)) => format!("{}...", &words[..end]),
+        None => words,
+    }
 }
 
 fn count(number: usize) -> f64 {
@@ -58,7 +68,7 @@ fn bar(svg: &mut String, top: f64, entry: &Entry, unit: &str, largest: f64) {
             svg,
             "<text class=\"failed\" x=\"0\" y=\"{}\">{}</text>",
             y + 10.0,
-            escape(why)
+            escape(&beginning(why))
         );
         return;
     };

@@ -39,19 +39,37 @@ pub fn html(runs: &[Findings]) -> String {
         met(Some(false)),
         met(None)
     );
-    for run in runs {
-        let _ = writeln!(page, "<a href=\"#{0}\">{0}</a>", run.scenario);
+    for place in 0..runs.len() {
+        let (id, title) = heading(runs, place);
+        let _ = writeln!(page, "<a href=\"#{id}\">{title}</a>");
     }
     page.push_str("</nav>\n");
-    for run in runs {
+    for (place, run) in runs.iter().enumerate() {
+        let (id, title) = heading(runs, place);
+        let _ = writeln!(page, "<h2 id=\"{id}\">{title}</h2>");
         scenario(&mut page, run);
     }
     page.push_str("</body>\n</html>\n");
     page
 }
 
+/// A run's anchor and title: there may be several of a scenario.
+fn heading(runs: &[Findings], place: usize) -> (String, String) {
+    let scenario = escape(&runs[place].scenario);
+    let earlier = runs[..place].iter();
+    match earlier
+        .filter(|it| it.scenario == runs[place].scenario)
+        .count()
+    {
+        0 => (scenario.clone(), scenario),
+        more => (
+            format!("{scenario}-{}", more + 1),
+            format!("{scenario}, run {}", more + 1),
+        ),
+    }
+}
+
 fn scenario(page: &mut String, run: &Findings) {
-    let _ = writeln!(page, "<h2 id=\"{0}\">{0}</h2>", run.scenario);
     let said = run.method.join(" ");
     let _ = writeln!(page, "<p class=\"soft\">{}</p>", escape(&said));
     if !run.complete {
@@ -78,8 +96,8 @@ fn workload(page: &mut String, group: &Group) {
             page,
             "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
             bars::bars(first),
-            escape(first.what),
-            escape(first.unit)
+            escape(&first.what),
+            escape(&first.unit)
         );
     }
     page.push_str("<details><summary>all figures</summary>\n");
@@ -88,8 +106,8 @@ fn workload(page: &mut String, group: &Group) {
             page,
             "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
             bars::bars(figure),
-            escape(figure.what),
-            escape(figure.unit)
+            escape(&figure.what),
+            escape(&figure.unit)
         );
     }
     page.push_str(&table::html(group));
@@ -160,7 +178,11 @@ mod tests {
                 [100.0, 105.0, 95.0, 100.0, 102.0],
             ),
         ]);
-        let page = html(&[run]);
+        let page = html(&[run.clone(), run]);
+        assert!(
+            page.contains("id=\"blk\"") && page.contains("id=\"blk-2\""),
+            "{page}"
+        );
         assert!(page.contains("a &lt;b&gt; &amp; &quot;c&quot;"), "{page}");
         assert!(!page.contains("a <b>"));
         // The longest whisker ends where the room for bars does.

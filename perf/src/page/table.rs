@@ -47,6 +47,10 @@ fn line(figure: &Figure, entry: &Entry) -> Line {
 
 /// Of several forms of ours, the one that is called as the other is but for its name: with the same cache.
 fn ours_by(figure: &Figure, entry: &Entry) -> Option<String> {
+    if figure.entries.iter().all(|it| it.role == Role::Ours) {
+        // Parts, or steps of growth: nobody to be held against.
+        return None;
+    }
     let form = |who: &str| who.split_once(", ").map(|(_, form)| form.to_owned());
     let ours = figure.entries.iter().filter(|it| it.role == Role::Ours);
     let ours = ours

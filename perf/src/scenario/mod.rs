@@ -5,10 +5,12 @@ use std::path::Path;
 
 pub mod blk;
 pub mod boot;
+pub mod documents;
 pub mod fs;
 pub mod net;
 mod outcome;
 mod pattern;
+pub mod pods;
 mod quiet;
 mod role;
 pub mod run_options;

@@ -6,8 +6,36 @@ use std::path::{Path, PathBuf};
 use crate::payload::Payload;
 use crate::{Cache, Error, ModuleIndex, package};
 
-/// Debian's name for kernels without drivers for physical hardware.
-const FLAVOUR: &str = "-cloud-amd64";
+/// Which of Debian's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// Without drivers for physical hardware, and without 9p: what guests run.
+    Cloud,
+    /// With everything, 9p and brd among it.
+    Generic,
+}
+
+impl Flavour {
+    /// The package that always depends on the newest kernel of this flavour.
+    pub(crate) fn meta_package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Generic => "linux-image-amd64",
+        }
+    }
+
+    /// Whether a version, or the name of a package that ends with one, is of it: `6.1.0-56-cloud-amd64`.
+    fn names(self, version: &str) -> bool {
+        let Some(rest) = version.strip_suffix("-amd64") else {
+            return false;
+        };
+        match self {
+            Self::Cloud => rest.ends_with("-cloud"),
+            // `rt` and the like end in letters, too.
+            Self::Generic => rest.ends_with(|last: char| last.is_ascii_digit()),
+        }
+    }
+}
 
 /// Where a kernel came from or would come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,20 +58,29 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The installed kernel, else the cached, else downloads one.
+    /// The installed cloud kernel, else the cached, else downloads one.
     ///
     /// # Errors
     /// When none is here and none can be had.
     pub fn obtain(cache: &Cache) -> Result<Self, Error> {
-        if let Some(kernel) = Self::installed().or_else(|| Self::cached(cache)) {
+        Self::obtain_flavour(cache, Flavour::Cloud)
+    }
+
+    /// The same of any flavour.
+    ///
+    /// # Errors
+    /// When none is here and none can be had.
+    pub fn obtain_flavour(cache: &Cache, flavour: Flavour) -> Result<Self, Error> {
+        let cached = || Self::cached(cache, flavour);
+        if let Some(kernel) = Self::installed(flavour).or_else(cached) {
             return Ok(kernel);
         }
         let _lock = cache.lock()?;
-        if let Some(kernel) = Self::cached(cache) {
+        if let Some(kernel) = cached() {
             return Ok(kernel);
         }
-        let root = package::unpack(cache, &package::current_name()?)?;
-        Self::newest_in(&root).ok_or(Error::NoKernel(root))
+        let root = package::unpack(cache, &package::current_name(flavour)?)?;
+        Self::newest_in(&root, flavour).ok_or(Error::NoKernel(root))
     }
 
     /// Says where [`Kernel::obtain`] would find its kernel, without downloading.
@@ -51,12 +88,12 @@ impl Kernel {
     /// # Errors
     /// When there is none and apt knows none.
     pub fn locate(cache: &Cache) -> Result<KernelSource, Error> {
-        if Self::installed().is_some() {
+        if Self::installed(Flavour::Cloud).is_some() {
             Ok(KernelSource::Installed)
-        } else if Self::cached(cache).is_some() {
+        } else if Self::cached(cache, Flavour::Cloud).is_some() {
             Ok(KernelSource::Cached)
         } else {
-            package::current_name().map(KernelSource::Download)
+            package::current_name(Flavour::Cloud).map(KernelSource::Download)
         }
     }
 
@@ -101,8 +138,8 @@ impl Kernel {
         })
     }
 
-    fn installed() -> Option<Self> {
-        let kernel = Self::newest_in(Path::new("/"))?;
+    fn installed(flavour: Flavour) -> Option<Self> {
+        let kernel = Self::newest_in(Path::new("/"), flavour)?;
         let usable = fs::File::open(kernel.bzimage()).is_ok();
         let index = kernel
             .root
@@ -112,20 +149,20 @@ impl Kernel {
         (usable && index.exists()).then_some(kernel)
     }
 
-    fn cached(cache: &Cache) -> Option<Self> {
+    fn cached(cache: &Cache, flavour: Flavour) -> Option<Self> {
         let mut packages = folders(&cache.path("."), "linux-image-");
-        packages.retain(|name| name.ends_with(FLAVOUR));
+        packages.retain(|name| flavour.names(name));
         packages.sort_by_key(|name| version_key(name));
         packages
             .iter()
             .rev()
-            .find_map(|name| Self::newest_in(&cache.path(name)))
+            .find_map(|name| Self::newest_in(&cache.path(name), flavour))
     }
 
-    fn newest_in(root: &Path) -> Option<Self> {
+    fn newest_in(root: &Path, flavour: Flavour) -> Option<Self> {
         let mut versions = folders(&root.join("lib/modules"), "");
         versions.retain(|version| {
-            version.ends_with(FLAVOUR) && root.join(format!("boot/vmlinuz-{version}")).exists()
+            flavour.names(version) && root.join(format!("boot/vmlinuz-{version}")).exists()
         });
         versions.sort_by_key(|version| version_key(version));
         versions.pop().map(|version| Self {
@@ -160,19 +197,21 @@ mod tests {
             "6.1.0-9-cloud-amd64",
             "6.1.0-56-cloud-amd64",
             "7.0.0-1-amd64",
+            "7.0.0-2-rt-amd64",
         ] {
             fs::create_dir_all(dir.path().join("lib/modules").join(version)).unwrap();
             fs::create_dir_all(dir.path().join("boot")).unwrap();
             fs::write(dir.path().join(format!("boot/vmlinuz-{version}")), "").unwrap();
         }
-        let kernel = Kernel::newest_in(dir.path()).unwrap();
-        assert_eq!(kernel.version, "6.1.0-56-cloud-amd64");
+        let newest = |flavour| Kernel::newest_in(dir.path(), flavour).unwrap().version;
+        assert_eq!(newest(Flavour::Cloud), "6.1.0-56-cloud-amd64");
+        assert_eq!(newest(Flavour::Generic), "7.0.0-1-amd64");
     }
 
     #[test]
     fn modules_without_a_kernel_do_not_count() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("lib/modules/6.1.0-9-cloud-amd64")).unwrap();
-        assert_eq!(Kernel::newest_in(dir.path()), None);
+        assert_eq!(Kernel::newest_in(dir.path(), Flavour::Cloud), None);
     }
 }

@@ -31,8 +31,9 @@ mod tool;
 pub use cache::Cache;
 pub use error::Error;
 pub use image::GuestImage;
-pub use kernel::{Kernel, KernelSource};
+pub use kernel::{Flavour, Kernel, KernelSource};
 pub use modules::ModuleIndex;
+pub use package::unpacked;
 pub use payload::{Payload, PayloadFormat};
 
 /// The modules a Ringside guest loads, without their dependencies; what a kernel has built in or

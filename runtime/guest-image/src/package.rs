@@ -4,10 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::tool::Tool;
-use crate::{Cache, Error};
-
-/// Always depends on the newest kernel for virtual machines.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+use crate::{Cache, Error, Flavour};
 
 const APT_CACHE: Tool = Tool {
     program: "apt-cache",
@@ -23,14 +20,15 @@ const DPKG_DEB: Tool = Tool {
 };
 
 /// Name of the real kernel package that apt would install today.
-pub(crate) fn current_name() -> Result<String, Error> {
-    let output = APT_CACHE.output(|apt| apt.args(["depends", META_PACKAGE]));
+pub(crate) fn current_name(flavour: Flavour) -> Result<String, Error> {
+    let package = flavour.meta_package();
+    let output = APT_CACHE.output(|apt| apt.args(["depends", package]));
     let text = match output {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(Error::Tool { .. }) => return Err(Error::UnknownPackage(META_PACKAGE.into())),
+        Err(Error::Tool { .. }) => return Err(Error::UnknownPackage(package.into())),
         Err(error) => return Err(error),
     };
-    kernel_dependency(&text).ok_or_else(|| Error::UnknownPackage(META_PACKAGE.into()))
+    kernel_dependency(&text).ok_or_else(|| Error::UnknownPackage(package.into()))
 }
 
 fn kernel_dependency(depends: &str) -> Option<String> {
@@ -41,10 +39,28 @@ fn kernel_dependency(depends: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// The files of a Debian package that need not be installed: from the cache, else downloaded and unpacked there.
+/// Returns the folder that is its `/`.
+///
+/// # Errors
+/// When the package is not in the cache and cannot be had.
+pub fn unpacked(cache: &Cache, package: &str) -> Result<PathBuf, Error> {
+    let _lock = cache.lock()?;
+    let name = format!("package-{package}");
+    match cache.path(&name) {
+        there if there.is_dir() => Ok(there),
+        _ => unpack_as(cache, package, &name),
+    }
+}
+
 /// Downloads `package` and unpacks it into the cache; returns the folder that is its `/`.
 pub(crate) fn unpack(cache: &Cache, package: &str) -> Result<PathBuf, Error> {
     tracing::info!(package, "downloading the guest's kernel");
-    cache.publish(package, |draft| {
+    unpack_as(cache, package, package)
+}
+
+fn unpack_as(cache: &Cache, package: &str, name: &str) -> Result<PathBuf, Error> {
+    cache.publish(name, |draft| {
         let download = draft.join("download");
         fetch(package, &download)?.unpack(draft)?;
         fs::remove_dir_all(&download).map_err(Error::file("remove", &download))

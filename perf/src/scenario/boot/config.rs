@@ -26,6 +26,14 @@ pub struct BootOptions {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
 
+    /// 3 rounds
+    #[arg(long, conflicts_with_all = ["rounds", "smoke"])]
+    pub quick: bool,
+
+    /// 1 round: shows that the harness works
+    #[arg(long, conflicts_with = "rounds")]
+    pub smoke: bool,
+
     /// The guest's memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub memory: u32,
@@ -96,7 +104,11 @@ impl BootOptions {
                 .unwrap_or_else(|| crate::peer::find_ours("ringside-vmm")),
             other_builds: self.other_build,
             peers: self.peer,
-            rounds: self.rounds,
+            rounds: match (self.quick, self.smoke) {
+                (true, _) => 3,
+                (_, true) => 1,
+                _ => self.rounds,
+            },
             memory_mib: self.memory,
             kernel: self.kernel,
             slim: self.slim,

@@ -24,7 +24,7 @@ pub(super) struct Contestant {
 
 /// What is started.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(in crate::scenario) enum Entry {
     /// A build of ours.
     Ours(OurBuild),
     /// The Rust virtiofsd.
@@ -75,7 +75,7 @@ impl Contestant {
 
 impl Entry {
     /// Starts it on `ground`; nothing for the bare host.
-    pub(super) fn start(
+    pub(in crate::scenario) fn start(
         &self,
         ground: &Path,
         cache: Cache,

@@ -39,7 +39,7 @@ pub enum Error {
 
 /// A turn gave no figures.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TurnError {
+pub(in crate::scenario) enum TurnError {
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub(super) enum TurnError {
 
 /// A load was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub(in crate::scenario) enum LoadError {
     #[error(transparent)]
     Missing(#[from] Missing),
     #[error(transparent)]

@@ -83,7 +83,7 @@ fn peer(name: &str, program: Result<PathBuf, String>, entry: fn(PathBuf) -> Entr
 }
 
 /// Our own program has the same name, and so has QEMU's: the version tells them apart.
-fn find_rust(given: Option<&Path>) -> Result<PathBuf, String> {
+pub(in crate::scenario) fn find_rust(given: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }

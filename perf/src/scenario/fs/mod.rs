@@ -19,7 +19,9 @@ mod workload;
 
 pub use super::{Pattern, Role, SystemCalls, Verdict};
 pub use config::{FsConfig, FsOptions};
+pub(super) use contestant::Entry as FileDaemon;
 pub use error::Error;
+pub(super) use line_up::find_rust as find_rust_virtiofsd;
 pub use render::render;
 pub use results::{Comparison, ContestantFacts, Outcome, Report, Row, Sample, Settings, Summary};
 pub use run::run;

@@ -1,0 +1,138 @@
+//! Figures as they come, round by round.
+
+use super::{Better, Entry, Figure, Group};
+use crate::scenario::Role;
+use crate::statistics::Spread;
+
+/// What a figure is.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// In words.
+    pub what: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Which way it should go.
+    pub better: Better,
+}
+
+/// Groups of figures that grow; groups, figures and contestants stay in the order in which they first came.
+#[derive(Clone, Debug, Default)]
+pub struct Collector {
+    groups: Vec<Group>,
+}
+
+impl Collector {
+    /// A round's value of one contestant.
+    pub fn add(&mut self, group: &str, told: Told, who: &str, role: Role, value: f64) {
+        self.entry(group, told, who, role).samples.push(value);
+    }
+
+    /// That it has no value, and why. The first reason stays.
+    pub fn fail(&mut self, group: &str, told: Told, who: &str, role: Role, why: &str) {
+        let entry = self.entry(group, told, who, role);
+        entry.failure.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// A contestant's values so far.
+    #[must_use]
+    pub fn samples(&self, group: &str, what: &str, who: &str) -> &[f64] {
+        let figures = self.groups.iter().find(|it| it.name == group);
+        let figure = figures.and_then(|it| it.figures.iter().find(|it| it.what == what));
+        let entry = figure.and_then(|it| it.entries.iter().find(|it| it.who == who));
+        entry.map_or(&[], |it| &it.samples)
+    }
+
+    /// The median of one contestant's values by another's, round by round.
+    ///
+    /// # Errors
+    /// Says who of them has no value.
+    pub fn ratio(&self, group: &str, what: &str, whose: &str, by: &str) -> Result<f64, String> {
+        let (ones, others) = (
+            self.samples(group, what, whose),
+            self.samples(group, what, by),
+        );
+        for (who, samples) in [(whose, ones), (by, others)] {
+            if samples.is_empty() {
+                return Err(format!("{who} was not measured"));
+            }
+        }
+        let ratios = Spread::of_ratios(ones, others);
+        ratios
+            .map(|it| it.median)
+            .ok_or_else(|| format!("{by} has no value above zero"))
+    }
+
+    /// All groups.
+    #[must_use]
+    pub fn groups(self) -> Vec<Group> {
+        self.groups
+    }
+
+    fn entry(&mut self, group: &str, told: Told, who: &str, role: Role) -> &mut Entry {
+        let group = or_push(
+            &mut self.groups,
+            |it| it.name == group,
+            || Group {
+                name: group.to_owned(),
+                figures: Vec::new(),
+            },
+        );
+        let figure = or_push(
+            &mut group.figures,
+            |it| it.what == told.what,
+            || Figure {
+                what: told.what.to_owned(),
+                unit: told.unit.to_owned(),
+                better: told.better,
+                entries: Vec::new(),
+            },
+        );
+        or_push(
+            &mut figure.entries,
+            |it| it.who == who,
+            || Entry {
+                who: who.to_owned(),
+                role,
+                samples: Vec::new(),
+                failure: None,
+            },
+        )
+    }
+}
+
+fn or_push<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
+    let place = all.iter().position(is_it).unwrap_or_else(|| {
+        all.push(new());
+        all.len() - 1
+    });
+    &mut all[place]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Told = Told {
+        what: "rate",
+        unit: "1/s",
+        better: Better::Higher,
+    };
+
+    #[test]
+    fn values_go_to_their_contestant_and_ratios_pair_rounds() {
+        let mut all = Collector::default();
+        for (ours, theirs) in [(200.0, 100.0), (20.0, 10.0), (90.0, 30.0)] {
+            all.add("dd", RATE, "ours", Role::Ours, ours);
+            all.add("dd", RATE, "theirs", Role::Peer, theirs);
+        }
+        all.fail("dd", RATE, "absent", Role::Peer, "it is not there");
+        assert_eq!(all.ratio("dd", "rate", "ours", "theirs"), Ok(2.0));
+        assert!(all.ratio("dd", "rate", "ours", "absent").is_err());
+        let groups = all.groups();
+        assert_eq!(groups[0].figures[0].entries.len(), 3);
+        assert_eq!(
+            groups[0].figures[0].entries[2].failure.as_deref(),
+            Some("it is not there")
+        );
+    }
+}
