@@ -104,14 +104,13 @@ impl Shim for RingsideShim {
         if let Some(shared) = self.shared.get() {
             shared.stop().await;
         }
-        let socket = self.socket.trim_start_matches("unix://");
-        // It may be gone with the bundle's `address`.
-        let _ = std::fs::remove_file(socket);
     }
 
     async fn create_task_service(&self, publisher: RemotePublisher) -> Service {
         let events = Events::new(publisher, self.namespace.clone());
-        let service = Service::new(self.namespace.clone(), events, Arc::clone(&self.exit));
+        let socket = self.socket.trim_start_matches("unix://").into();
+        let exit = Arc::clone(&self.exit);
+        let service = Service::new(self.namespace.clone(), events, exit, socket);
         // It is asked for once.
         let _ = self.shared.set(service.shared());
         service

@@ -401,8 +401,10 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::ShutdownRequest,
     ) -> TtrpcResult<api::Empty> {
-        // Each container's end asks for it; the last one's gets it.
+        // Each container's end asks for it; the last one's gets it. Answered when the pod is off, so that the
+        // next container of that id does not find this shim.
         if request.now || self.shared.containers().is_empty() {
+            self.shared.stop().await;
             self.shared.exit.signal();
         }
         Ok(api::Empty::new())

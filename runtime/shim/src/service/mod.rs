@@ -9,6 +9,7 @@ mod process;
 mod stats;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim::asynchronous::ExitSignal;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     namespace: String,
     events: Events,
     exit: Arc<ExitSignal>,
+    /// Where containerd finds the shim, until it is removed: the next one has the same.
+    socket: Mutex<Option<PathBuf>>,
     /// Held while the pod starts: who wants it waits.
     pod: tokio::sync::Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
@@ -48,12 +51,18 @@ enum PodState {
 }
 
 impl Service {
-    pub(crate) fn new(namespace: String, events: Events, exit: Arc<ExitSignal>) -> Self {
+    pub(crate) fn new(
+        namespace: String,
+        events: Events,
+        exit: Arc<ExitSignal>,
+        socket: PathBuf,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 namespace,
                 events,
                 exit,
+                socket: Mutex::new(Some(socket)),
                 pod: tokio::sync::Mutex::new(PodState::Unborn),
                 containers: Mutex::new(BTreeMap::new()),
             }),
@@ -84,12 +93,17 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the pod, if it runs.
+    /// Ends the pod, if it runs, and gives the shim's name free for the next container of that id.
     pub(crate) async fn stop(&self) {
         let mut state = self.pod.lock().await;
         if let PodState::Runs(pod) = &*state {
             pod.stop().await;
             *state = PodState::Ended("it was shut down".to_owned());
+        }
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(socket) = socket.take() {
+            // It may be gone with the bundle's `address`.
+            let _ = std::fs::remove_file(socket);
         }
     }
 

@@ -19,6 +19,9 @@ fn a_container_is_what_was_asked_for() {
     let ran = containerd.ctr_with(&arguments, b"typed");
     assert_eq!(ran.text(), "1000\n1000\n/tmp\nblue\ntyped");
     assert_eq!((ran.code, ran.err.as_str()), (7, "lost\n"));
+    // The same name at once again: nothing is left of the shim that had it.
+    let again = containerd.run("one", &[], &["echo", "again"]);
+    assert_eq!(again.ok(), "again\n");
     containerd.assert_nothing_left();
     a_terminal_is_one(&containerd);
     refusals(&containerd);
