@@ -70,7 +70,7 @@ const SCRIPT: &str = r#"
         [ "$(readlink $inner/ns/$space)" != "$(readlink /proc/self/ns/$space)" ] && echo "its own $space"
     done
     curl -sS --max-time 60 --unix-socket jail/api -X POST http://vmm/v1/resume || cat jail.log
-    wait $jailer && echo "the jail's guest ended"
+    if wait $jailer; then echo "the jail's guest ended"; else echo "jail: $?"; cat jail.log; fi
     ls jail
     paste -d ' ' before after | awk '{ print "counted", $1, $4 - $2 }'
 "#;
