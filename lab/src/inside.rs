@@ -6,7 +6,8 @@
 )]
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::process::Daemon;
 
@@ -69,13 +70,7 @@ impl Process {
     /// # Panics
     /// When they cannot be listed.
     pub fn descriptors(&self) -> Vec<(String, PathBuf)> {
-        fs::read_dir(self.path("fd"))
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
-            .filter(|(number, _)| !["0", "1", "2"].contains(&number.as_str()))
-            .filter_map(|(number, path)| Some((number, fs::read_link(path).ok()?)))
-            .collect()
+        descriptors(&self.0).unwrap()
     }
 
     /// A line of `status` of each thread, with the thread's name.
@@ -111,11 +106,29 @@ impl Process {
     }
 }
 
-fn value(status: &str, field: &str) -> String {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {field}"))
-        .trim()
-        .to_owned()
+fn value(status: &str, name: &str) -> String {
+    let value = field(status, name);
+    value.unwrap_or_else(|| panic!("no {name}")).to_owned()
+}
+
+/// What a line of `status` says.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
+    status.lines().find_map(value).map(str::trim)
+}
+
+/// What a process's descriptors are, but for standard input, output and error, and those closed meanwhile.
+pub(crate) fn descriptors(process: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(process.join("fd"))? {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().into_owned();
+        if ["0", "1", "2"].contains(&number.as_str()) {
+            continue;
+        }
+        if let Ok(target) = fs::read_link(entry.path()) {
+            found.push((number, target));
+        }
+    }
+    Ok(found)
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use disk::{ALL, Disk, SOON};
+use disk::{ALL, Disk, SOON, xorshift};
 use lab::frontend::blk::{Blk, Data, Range, UNMAP, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory};
 use lab::scratch::Scratch;
@@ -144,11 +144,7 @@ struct Traffic {
 
 impl Traffic {
     fn random(&mut self, below: u64) -> u64 {
-        // xorshift64 (Marsaglia, "Xorshift RNGs").
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
+        xorshift(&mut self.random) % below
     }
 
     fn step(&mut self) {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use disk::{ALL, Disk, SOON};
+use disk::{ALL, Disk, SOON, xorshift};
 use lab::bridge::{Bridge, Event, Journal};
 use lab::frontend::Ticket;
 use lab::frontend::blk::{Blk, Data, kind, status};
@@ -91,8 +91,7 @@ struct Guest {
 
 impl Guest {
     fn random(&mut self, below: u64) -> u64 {
-        self.random = lab_random(self.random);
-        self.random % below
+        xorshift(&mut self.random) % below
     }
 
     fn write_some(&mut self) {
@@ -140,14 +139,6 @@ impl Guest {
     }
 }
 
-// xorshift64 (Marsaglia, "Xorshift RNGs").
-fn lab_random(mut state: u64) -> u64 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    state
-}
-
 fn content(block: u64, version: u64) -> Vec<u8> {
     lab::pattern(block << 32 | version, BLOCK)
 }
@@ -158,8 +149,7 @@ fn cut(initial: &[u8], events: &[Event], mut seed: u64) -> Vec<u8> {
     let mut image = initial.to_vec();
     events[..durable].iter().for_each(|it| it.apply(&mut image));
     for event in &events[durable..] {
-        seed = lab_random(seed);
-        if seed.is_multiple_of(2) {
+        if xorshift(&mut seed).is_multiple_of(2) {
             event.apply(&mut image);
         }
     }
@@ -220,7 +210,7 @@ fn power_is_cut(
     let next = points[1..].iter().map(|point| point.recorded);
     let mut seed = 88_172_645_463_325_252;
     for (point, next) in points.iter().zip(next.chain([events.len()])) {
-        seed = lab_random(seed);
+        xorshift(&mut seed);
         let between = point.recorded + seed as usize % (next - point.recorded + 1);
         for at in [point.recorded, between] {
             std::fs::write(&cut_image, cut(&initial, &events[..at], seed)).unwrap();

@@ -14,6 +14,8 @@ use filter::Fate;
 use libseccomp::ScmpSyscall;
 use rustix::thread::CapabilitySet;
 
+use crate::inside::{descriptors, field};
+
 /// Numbers that x86-64 may have calls at.
 const CALLS: u32 = 512;
 /// What namespaces there are (namespaces(7)).
@@ -42,11 +44,11 @@ pub fn view(pid: u32, names: &[(&Path, &str)]) -> io::Result<String> {
     line("capabilities to be had", capabilities(&status, "CapBnd"));
     line(
         "may gain rights by execve",
-        yes(!has(&status, "NoNewPrivs", "1")),
+        yes(field(&status, "NoNewPrivs") != Some("1")),
     );
     line("namespaces of its own", spaces(&process)?);
     line("mounts in sight", mounts(&process, names)?);
-    line("descriptors", descriptors(&process, names)?);
+    line("descriptors", kinds(&process, names)?);
     for (thread, calls) in threads(&process)? {
         let _ = write!(text, "\nthread {thread}\n{calls}");
     }
@@ -79,21 +81,12 @@ pub fn assert_documented(name: &str, view: &str) {
     }
 }
 
-fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
-    status.lines().find_map(value).unwrap_or_default().trim()
-}
-
-fn has(status: &str, name: &str, value: &str) -> bool {
-    field(status, name) == value
-}
-
 fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.into()
 }
 
 fn capabilities(status: &str, set: &str) -> String {
-    let bits = u64::from_str_radix(field(status, set), 16).unwrap_or(u64::MAX);
+    let bits = u64::from_str_radix(field(status, set).unwrap_or_default(), 16).unwrap_or(u64::MAX);
     let set = CapabilitySet::from_bits_retain(bits);
     let names: Vec<&str> = set.iter_names().map(|(name, _)| name).collect();
     // A kernel without a name for some knows fewer than all.
@@ -145,24 +138,15 @@ fn named(path: &Path, names: &[(&Path, &str)]) -> String {
     name.trim_end_matches('/').to_owned() + if name == "/" { "/" } else { "" }
 }
 
-/// What kinds there are, but for standard input, output and error.
-fn descriptors(process: &Path, names: &[(&Path, &str)]) -> io::Result<String> {
-    let mut kinds = BTreeSet::new();
-    for entry in fs::read_dir(process.join("fd"))? {
-        let entry = entry?;
-        if ["0", "1", "2"]
-            .iter()
-            .any(|number| entry.file_name() == *number)
-        {
-            continue;
-        }
-        // One that was closed meanwhile is no matter.
-        let Ok(target) = fs::read_link(entry.path()) else {
-            continue;
-        };
-        kinds.insert(kind(&target, names));
-    }
-    Ok(kinds.into_iter().collect::<Vec<_>>().join(", "))
+/// What kinds there are.
+fn kinds(process: &Path, names: &[(&Path, &str)]) -> io::Result<String> {
+    let descriptors = descriptors(process)?;
+    let kinds = descriptors.iter().map(|(_, target)| kind(target, names));
+    Ok(kinds
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+        .join(", "))
 }
 
 fn kind(target: &Path, names: &[(&Path, &str)]) -> String {

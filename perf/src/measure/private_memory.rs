@@ -22,14 +22,18 @@ fn sum(smaps: &str, limit_kib: u64) -> u64 {
         let Some((name, rest)) = line.split_once(':') else {
             continue;
         };
-        let kib = || rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok();
         match name {
-            "Size" => counts = kib().is_none_or(|size| size < limit_kib),
-            "Private_Dirty" | "Private_Hugetlb" if counts => total += kib().unwrap_or(0),
+            "Size" => counts = kib(rest).is_none_or(|size| size < limit_kib),
+            "Private_Dirty" | "Private_Hugetlb" if counts => total += kib(rest).unwrap_or(0),
             _ => {}
         }
     }
     total
+}
+
+/// What stands behind the name of a figure.
+fn kib(rest: &str) -> Option<u64> {
+    rest.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
 /// What a process holds, in KiB.
@@ -61,13 +65,12 @@ impl Memory {
                 memfd = false;
                 continue;
             };
-            let kib = || rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok();
             match name {
-                "Size" => guest = memfd && kib().is_some_and(|size| size >= limit_kib),
-                "Rss" if guest => memory.guest_kib += kib().unwrap_or(0),
-                "Rss" => memory.clean_kib += kib().unwrap_or(0),
+                "Size" => guest = memfd && kib(rest).is_some_and(|size| size >= limit_kib),
+                "Rss" if guest => memory.guest_kib += kib(rest).unwrap_or(0),
+                "Rss" => memory.clean_kib += kib(rest).unwrap_or(0),
                 "Private_Dirty" if !guest => {
-                    let dirty = kib().unwrap_or(0);
+                    let dirty = kib(rest).unwrap_or(0);
                     memory.private_kib += dirty;
                     memory.clean_kib = memory.clean_kib.saturating_sub(dirty);
                 }

@@ -166,6 +166,14 @@ impl Disk {
     }
 }
 
+/// The next number of a sequence that is the same in every run (xorshift64: Marsaglia, "Xorshift RNGs").
+pub fn xorshift(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.image.starts_with("/dev/shm") {
