@@ -11,11 +11,13 @@
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
 //! - [`mounts`]: mounts that go with the test, whatever happens to it.
+//! - [`containerd`]: how one of a test's own is configured.
 //! - [`inside`], [`view`]: what the kernel says of a process that is closed in.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
 pub mod bridge;
 mod bytes;
+pub mod containerd;
 pub mod frontend;
 pub mod guest;
 pub mod inside;

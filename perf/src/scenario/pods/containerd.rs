@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::containerd::configuration;
 use lab::need;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
@@ -200,19 +201,4 @@ fn first_byte(child: &mut Child) -> bool {
         let _ = std::io::copy(&mut out, &mut std::io::sink());
     });
     heard.recv_timeout(PATIENCE).unwrap_or(false)
-}
-
-fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        r#"version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "{folder}/sock"
-[ttrpc]
-address = "{folder}/sock.ttrpc"
-"#
-    )
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use lab::containerd::configuration;
 use lab::need;
 use lab::scratch::Scratch;
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,7 +60,7 @@ impl Containerd {
         programs::need();
         // In memory: overlayfs does not stack on the overlay that a container's root may be.
         let scratch = Scratch::in_memory(test).unwrap();
-        fs::write(scratch.join("config.toml"), config(scratch.path())).unwrap();
+        fs::write(scratch.join("config.toml"), configuration(scratch.path())).unwrap();
         fs::create_dir(scratch.join("pods")).unwrap();
         let process = spawn(&scratch);
         let containerd = Self {
@@ -303,21 +304,6 @@ fn spawn(scratch: &Scratch) -> Child {
         .stdout(log.try_clone().unwrap())
         .stderr(log);
     command.spawn().unwrap()
-}
-
-fn config(folder: &Path) -> String {
-    let folder = folder.display();
-    format!(
-        r#"version = 2
-root = "{folder}/root"
-state = "{folder}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "{folder}/sock"
-[ttrpc]
-address = "{folder}/sock.ttrpc"
-"#
-    )
 }
 
 /// Processes with `text` in their command line.
