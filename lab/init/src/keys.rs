@@ -1,10 +1,15 @@
-//! Keeps KVM from patching the kernel's text while the lab lives.
+//! Keeps the kernel from patching its own text while the lab lives.
 //!
 //! KVM switches features on in the kernel's code (static keys, Linux
 //! Documentation/staging/static-keys.rst) when the first machine that needs one comes and off when
 //! the last one goes. While it does, there is an `int3` for a moment where another CPU may run;
 //! QEMU 7.2's multi-threaded translator can keep that `int3` and then never gets past it. With
 //! machines that stay open until power-off every key is switched once, before the command runs.
+//!
+//! The compiler of packet filters patches too: all programs share pages, and each daemon that starts brings
+//! seccomp filters, which go with it. In the lab they are interpreted.
+
+use std::fs;
 
 use anyhow::{Context, Result};
 use kvm_ioctls::Kvm;
@@ -12,8 +17,13 @@ use kvm_ioctls::Kvm;
 /// APIC base register: the APIC's global enable bit (Intel SDM volume 3, section 11.4.3).
 const APIC_ENABLED: u64 = 1 << 11;
 
-/// Opens one machine for each key and leaves them open.
+/// Whether the kernel compiles filters (Linux Documentation/admin-guide/sysctl/net.rst).
+const COMPILES_FILTERS: &str = "/proc/sys/net/core/bpf_jit_enable";
+
+/// Switches the compiler of filters off, and opens one machine for each key and leaves them open.
 pub(crate) fn hold() -> Result<()> {
+    fs::write(COMPILES_FILTERS, "0")
+        .with_context(|| format!("cannot switch off {COMPILES_FILTERS} in the lab"))?;
     let kvm = Kvm::new().context("the lab's kernel offers no KVM (is kvm-amd loaded?)")?;
     hold_all(&kvm).context("cannot keep KVM switched on in the lab")
 }

@@ -81,17 +81,29 @@ fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> T
         r#"
         state="/mnt$(sed 's/.*test.work=//' /proc/cmdline)/guest-state"
         echo loop >"$state"
+        # What waits for what, should it never end.
+        (
+            sleep 150
+            echo "not over yet"
+            dmesg -n 8
+            echo w >/proc/sysrq-trigger
+            echo l >/proc/sysrq-trigger
+            cat /proc/interrupts
+        ) &
+        over=$!
         (
             while [ "$(cat "$state")" = loop ]; do
                 host iperf3 --client 10.0.2.1 --time 3 >/mnt/mnt/iperf3 || { echo FAILED; cat /mnt/mnt/iperf3; }
                 echo sent
             done
         ) &
+        sending=$!
         while [ "$(cat "$state")" = loop ]; do
             verify --size=2M || { echo FAILED; cat /mnt/mnt/fio; }
             echo verified
         done
-        wait
+        wait "$sending"
+        kill "$over"
         dmesg | grep -iE 'i/o error|timed out|blocked for' && echo FAILED
         echo "to the end"
         "#
@@ -122,9 +134,11 @@ fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> T
                 done
                 sleep 1
                 echo done >guest-state
+                sleep 120
+                kill -USR1 "$(cat blk.pid)" "$(cat net.pid)" "$(cat fs.pid)"
             ) &
             CMDLINE="console=ttyS0 quiet panic=-1 test.work=$work"
-            boot guest --kernel "$ELF" --cpus 2 --disk socket=blk.sock \
+            boot guest --kernel "$ELF" --disk socket=blk.sock \
                 --net socket=net.sock,mac=02:00:00:00:00:02 --fs socket=fs.sock,tag=files
             tail -n 30 net.log; tail -n 30 blk.log; tail -n 30 fs.log
             ip -n guest -s link show tap0; ip -n guest neigh
@@ -133,9 +147,9 @@ fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> T
     )?;
     let console = said.guest("guest");
     for expected in ["verified", "sent", "to the end"] {
-        assert!(console.contains(expected), "no {expected:?} in {console}");
+        assert!(console.contains(expected), "no {expected:?} in {said:?}");
     }
-    assert!(!console.contains("FAILED"), "{console}");
+    assert!(!console.contains("FAILED"), "{said:?}");
     assert_eq!(said.code("guest"), 0, "{console}");
     assert!(said.contains("killed 10"), "{said:?}");
     Ok(())
