@@ -27,8 +27,8 @@ const COMMAND_LINE: &str =
 /// against it or by moving the kernel about.
 const TRANSLATED: &str = " mitigations=off nokaslr";
 
-/// Our VMM's socket for orders, which serves its metrics, too.
-const VMM_API: &str = "vmm.api";
+/// Name, in a pod's directory, of our VMM's socket for orders, which serves its metrics, too.
+pub const VMM_API: &str = "vmm.api";
 
 /// QEMU's.
 const QEMU_API: &str = "qmp.sock";
