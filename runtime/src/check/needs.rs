@@ -190,9 +190,7 @@ fn network() -> Need {
 
 fn further_ids() -> Need {
     let outcome = ordinary_user::further_ids().map_err(|why| {
-        format!(
-            "{why}; till then files of a root by virtiofs can only be this user's"
-        )
+        format!("{why}; till then files of a root by virtiofs can only be this user's")
     });
     optional("further ids", outcome)
 }
