@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         _ => log(),
     }
     let outcome = match cli.command {
+        // It reports by itself, as other OCI verbs.
+        Command::Run(options) if options.container.id.is_some() => {
+            Ok(oci::run_bundle(&cli.global, &options.container))
+        }
         Command::Run(options) => options.validate().map_err(Into::into).and_then(run::run),
         Command::Check(options) => check::report(&options).map_err(Into::into),
         Command::Config(options) => configuration::command(&options),

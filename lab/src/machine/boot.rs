@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use guest_image::{Cache, GuestImage, Kernel, MODULES, cpio};
+use lab_protocol::{CONFIG_PATH, Directory, MachineConfig, Process, RawText};
 use ringside::programs;
-use ringside_protocol::{CONFIG_PATH, Directory, GuestConfig, Process, RawText, Root};
 use rustix::fs::MemfdFlags;
 
 use super::daemons::Share;
@@ -38,7 +38,7 @@ pub(super) fn image(further: &[String]) -> Result<GuestImage, Error> {
 }
 
 /// The image's initramfs followed by an archive with this run's configuration, in memory.
-pub(super) fn initramfs(image: &GuestImage, config: &GuestConfig) -> Result<OwnedFd, Error> {
+pub(super) fn initramfs(image: &GuestImage, config: &MachineConfig) -> Result<OwnedFd, Error> {
     let mut archive = cpio::Archive::new();
     let config =
         serde_json::to_vec(config).map_err(|error| Error::io("write the config")(error.into()))?;
@@ -55,7 +55,7 @@ fn joined(image: &GuestImage, extra: &[u8]) -> io::Result<OwnedFd> {
 }
 
 impl Machine {
-    pub(super) fn config(&self, shares: &[Share]) -> GuestConfig {
+    pub(super) fn config(&self, shares: &[Share]) -> MachineConfig {
         let text = |value: &std::ffi::OsString| RawText::from(value.clone());
         let directories = shares.iter().filter_map(|share| {
             Some(Directory {
@@ -63,15 +63,10 @@ impl Machine {
                 path: RawText::from(share.path.clone()?),
             })
         });
-        GuestConfig {
+        MachineConfig {
             hostname: "lab".to_owned(),
-            root: Root::Virtiofs {
-                tag: super::daemons::ROOT.to_owned(),
-                overlay: true,
-            },
+            root: super::daemons::ROOT.to_owned(),
             directories: directories.collect(),
-            disks: Vec::new(),
-            network: None,
             process: Process {
                 args: self.command.iter().map(text).collect(),
                 env: self
@@ -80,7 +75,6 @@ impl Machine {
                     .map(|(name, value)| (text(name), text(value)))
                     .collect(),
                 cwd: RawText::from(self.folder.clone()),
-                terminal: None,
             },
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use ringside_protocol::Notice;
+use lab_protocol::Notice;
 
 use super::streams::{Near, Relay};
 use super::turn::Turn;

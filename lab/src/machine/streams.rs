@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread;
 
-use ringside_protocol::{Notice, Order, port, read_line, write_line};
+use lab_protocol::{Notice, Order, port, read_line, write_line};
 use rustix::process::Signal;
 
 use super::Error;

@@ -1,34 +1,19 @@
-//! PID 1 of a Ringside guest: prepares the machine and serves a pod's containers; and of the lab's machine,
-//! where it runs one command and reports its exit code ([`run`]).
+//! PID 1 of a Ringside guest: prepares the machine and serves a pod's containers.
 //!
 //! Runs from the initramfs as `/init`, linked statically. What it prints goes to the guest's
-//! console, which the host keeps for its error messages. A library for the lab's init.
+//! console, which the host keeps for its error messages. What it does with any bare kernel
+//! ([`init`], [`shutdown`]) is also of use to the first process of another machine, the lab's.
 
-mod control;
-mod init;
+pub mod init;
 mod pod;
-mod ports;
-mod process;
-mod relay;
-mod session;
-mod shutdown;
+pub mod shutdown;
 mod sys;
 
 use std::process::ExitCode;
 
-/// The lab's machine, from its start to its end. `before_command` is called once the machine is prepared, in the root that
-/// the command will see; what it fails with is told to the host.
-pub fn run(before_command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    if !is_first_process() {
-        return ExitCode::FAILURE;
-    }
-    if let Err(error) = session::run(before_command) {
-        eprintln!("ringside-agent: {error:#}");
-    }
-    shutdown::power_off()
-}
-
-fn is_first_process() -> bool {
+/// Whether this is the first process of a machine. If not, it says so.
+#[must_use]
+pub fn is_first_process() -> bool {
     let is_first = std::process::id() == 1;
     if !is_first {
         eprintln!(

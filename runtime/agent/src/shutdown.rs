@@ -6,12 +6,19 @@ use std::process::ExitCode;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::sys;
+
 /// File systems without anything to write back.
 const KERNEL_ONLY: [&str; 6] = ["proc", "sysfs", "devtmpfs", "devpts", "tmpfs", "cgroup2"];
 
+/// Kills every process but this one, which is PID 1.
+pub fn end_processes() {
+    sys::kill_everything_else();
+}
+
 /// Unmounts what the command mounted and leaves the root file system clean. No process but this
 /// one is left.
-pub(crate) fn write_back() {
+pub fn write_back() {
     rustix::fs::sync();
     for point in mount_points().iter().rev().filter(|point| *point != "/") {
         if let Err(error) = unmount(point.as_str(), UnmountFlags::empty()) {
@@ -42,8 +49,8 @@ fn disk_mount_point(line: &str) -> Option<String> {
     (!KERNEL_ONLY.contains(&kind)).then_some(point)
 }
 
-/// Switches the machine off.
-pub(crate) fn power_off() -> ExitCode {
+/// Switches the machine off. It returns only where it cannot.
+pub fn power_off() -> ExitCode {
     rustix::fs::sync();
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         eprintln!("ringside-agent: cannot switch the machine off: {error}");

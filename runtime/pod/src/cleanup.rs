@@ -2,24 +2,21 @@
 //!
 //! The kernel kills a pod's parts when their owner dies, and unmounts what was mounted in the
 //! owner's namespace when the last of them is gone; sockets and logs stay. Should a part outlive
-//! its owner after all, it is found by its process id *and* start time, so that no innocent process
-//! is hit.
+//! its owner after all, it is found by its [`Identity`], so that no innocent process is hit, and after
+//! a reboot none at all.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
 use crate::directory::PodDirectory;
+use crate::identity::Identity;
 use crate::parts::PID_FILE;
-use crate::proc::start_time;
 use crate::share::Share;
 use crate::{PodError, network};
 
 /// How long killed parts may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Ends what is left of a pod and removes its directory. A pod that is not there is no error.
 ///
@@ -34,39 +31,17 @@ pub fn remove(root: &Path, name: &str) -> Result<(), PodError> {
     let left: Vec<_> = entries
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|it| it == PID_FILE))
-        .filter_map(|entry| process(&entry.path()))
+        .filter_map(|entry| Identity::read(&entry.path()))
         .collect();
-    for (pid, started) in &left {
-        kill(*pid, *started);
-    }
+    left.iter().for_each(Identity::kill);
     let deadline = Instant::now() + PATIENCE;
-    let alive = |(pid, started): &(u32, u64)| start_time(*pid) == Some(*started);
-    while left.iter().any(alive) && Instant::now() < deadline {
-        std::thread::sleep(PAUSE);
+    for part in &left {
+        // Whoever does not end holds a mount, and that is told.
+        let _ = part.wait(deadline.saturating_duration_since(Instant::now()));
     }
     network::remove_abandoned(&directory)?;
     Share::abandoned(directory.shared()).destroy()?;
     directory.remove()
-}
-
-/// Process id and start time in a part's file.
-fn process(path: &Path) -> Option<(u32, u64)> {
-    let text = fs::read_to_string(path).ok()?;
-    let (pid, started) = text.trim().split_once(' ')?;
-    Some((pid.parse().ok()?, started.parse().ok()?))
-}
-
-/// Kills the process of this id if it is the one that started then.
-fn kill(pid: u32, started: u64) {
-    let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return;
-    };
-    // Opened first: once the start time is right, the descriptor is that process's for good.
-    if let Ok(process) = pidfd_open(id, PidfdFlags::empty())
-        && start_time(pid) == Some(started)
-    {
-        let _ = pidfd_send_signal(&process, Signal::KILL);
-    }
 }
 
 #[cfg(test)]
@@ -81,11 +56,13 @@ mod tests {
         let directory = PodDirectory::create(root.path(), "pod").unwrap();
         let mut part = Command::new("sleep").arg("60").spawn().unwrap();
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
-        let started = start_time(part.id()).unwrap();
-        let ours = format!("{} {started}\n", part.id());
-        let reused = format!("{} 1\n", other.id());
-        fs::write(directory.file("part.pid"), ours).unwrap();
-        fs::write(directory.file("other.pid"), reused).unwrap();
+        let write = |name, text| fs::write(directory.file(name), text).unwrap();
+        write("part.pid", format!("{}\n", Identity::of(part.id())));
+        let it = Identity::of(other.id()).to_string();
+        let (process, boot) = it.rsplit_once(' ').unwrap();
+        write("reused.pid", format!("{} 1 {boot}\n", other.id()));
+        write("before-the-reboot.pid", format!("{process} 3b1c2f0e\n"));
+        write("of-an-older-version.pid", format!("{process}\n"));
         // Waited for, so that it does not stay a zombie with a start time.
         let reaper = std::thread::spawn(move || part.wait());
         remove(root.path(), "pod").unwrap();

@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// The guest's number on its vsock: each machine has a device of its own, so all may have the same.
 const GUEST_CID: u64 = 3;
 
-/// Where the host's ends of the guest's sockets are.
-pub(crate) const VSOCK: &str = "vsock";
+/// Name, in a pod's directory, of the socket where the host's ends of the guest's connections are.
+pub const VSOCK: &str = "vsock";
 
 /// Which devices the hypervisor connects again when their daemon was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use oci_spec::runtime::{Hook, State};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::PodError;
+use crate::{PodError, chain};
 
 /// Bytes of a hook's complaint that go into an error.
 const COMPLAINT: usize = 1024;
@@ -29,6 +29,16 @@ pub async fn run(kind: &'static str, hooks: &[Hook], state: &State) -> Result<()
             })?;
     }
     Ok(())
+}
+
+/// Runs hooks one after the other, whatever becomes of those before: a failure is logged, as the
+/// specification wants it of `poststart` and `poststop` (runtime.md, "Lifecycle").
+pub async fn run_all(kind: &'static str, hooks: &[Hook], state: &State) {
+    for hook in hooks {
+        if let Err(error) = run(kind, std::slice::from_ref(hook), state).await {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
 }
 
 async fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
@@ -120,6 +130,8 @@ mod tests {
             "{text}"
         );
         assert!(!out.exists());
+        run_all("poststop", &hooks, &State::default()).await;
+        assert!(out.exists());
         let slow = [shell("sleep 5", Some(1))];
         let error = run("prestart", &slow, &State::default()).await.unwrap_err();
         assert!(error.to_string().contains("1 seconds"), "{error}");

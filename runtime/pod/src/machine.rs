@@ -24,11 +24,12 @@ const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 reboot=t 8250.nr_uarts=1 tsc=reliable cgroup_no_v1=all";
 
 /// A translated guest runs no other guest's code speculatively, and only loses time by guarding
-/// against it or by moving the kernel about.
-const TRANSLATED: &str = " mitigations=off nokaslr";
+/// against it or by moving the kernel about. On a host so busy that no timer interrupt comes while the kernel
+/// looks for one, it would panic ("IO-APIC + timer doesn't work").
+const TRANSLATED: &str = " mitigations=off nokaslr no_timer_check";
 
-/// Our VMM's socket for orders, which serves its metrics, too.
-const VMM_API: &str = "vmm.api";
+/// Name, in a pod's directory, of our VMM's socket for orders, which serves its metrics, too.
+pub const VMM_API: &str = "vmm.api";
 
 /// QEMU's.
 const QEMU_API: &str = "qmp.sock";

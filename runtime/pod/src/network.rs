@@ -1,6 +1,8 @@
 //! The pod's network: the interfaces that CNI left in a namespace, wired to daemons.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use ringside_podnet::{PodNamespace, Wiring};
@@ -10,8 +12,10 @@ use crate::PodError;
 use crate::daemons::Daemons;
 use crate::directory::PodDirectory;
 use crate::hypervisor::{NetworkBackend, NetworkDevice};
+use crate::proc::boot_id;
 
-/// File of the pod's directory that names the namespace, for who cleans up.
+/// File of the pod's directory that names the namespace, for who cleans up: the boot's id on a line, then
+/// the path.
 const NAMESPACE_FILE: &str = "netns";
 
 /// A wired network. Dropping it takes taps and redirections away.
@@ -26,8 +30,9 @@ impl PodNetwork {
     pub(crate) fn start(daemons: Daemons<'_>, path: &Path) -> Result<Self, PodError> {
         let namespace = PodNamespace::open(path)?;
         let file = daemons.directory.file(NAMESPACE_FILE);
-        fs::write(&file, path.as_os_str().as_encoded_bytes())
-            .map_err(PodError::file("write", &file))?;
+        let mut text = format!("{}\n", boot_id().unwrap_or_default()).into_bytes();
+        text.extend(path.as_os_str().as_encoded_bytes());
+        fs::write(&file, text).map_err(PodError::file("write", &file))?;
         let pairs = daemons.config.network.queue_pairs.get();
         let wiring = namespace.wire(pairs)?;
         let mut devices = Vec::new();
@@ -89,17 +94,44 @@ fn route(route: &ringside_podnet::Route) -> Route {
     }
 }
 
+/// The namespace's path, if it was made since the machine was started.
+fn of_this_boot(text: &[u8]) -> Option<&Path> {
+    let end = text.iter().position(|byte| *byte == b'\n')?;
+    let (boot, path) = (&text[..end], &text[end + 1..]);
+    let is_now = boot_id().is_some_and(|id| id.as_bytes() == boot);
+    is_now.then(|| Path::new(OsStr::from_bytes(path)))
+}
+
 /// Takes away what a killed owner of this pod left in its namespace.
 pub(crate) fn remove_abandoned(directory: &PodDirectory) -> Result<(), PodError> {
-    use std::os::unix::ffi::OsStringExt;
-    let Ok(path) = fs::read(directory.file(NAMESPACE_FILE)) else {
+    let Ok(text) = fs::read(directory.file(NAMESPACE_FILE)) else {
         return Ok(());
     };
-    let path = Path::new(&std::ffi::OsString::from_vec(path)).to_owned();
-    match PodNamespace::open(&path) {
+    let Some(path) = of_this_boot(&text) else {
+        // A namespace of that name is another pod's by now.
+        return Ok(());
+    };
+    match PodNamespace::open(path) {
         Ok(namespace) => Ok(namespace.remove()?),
         // It went with all that was in it.
         Err(_) if !path.exists() => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_of_another_boot_are_left_alone() {
+        let now = format!("{}\n/run/netns/a\nb", boot_id().unwrap());
+        assert_eq!(
+            of_this_boot(now.as_bytes()),
+            Some(Path::new("/run/netns/a\nb"))
+        );
+        for text in ["", "/run/netns/a", "3b1c2f0e\n/run/netns/a"] {
+            assert_eq!(of_this_boot(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -16,9 +16,9 @@ use tokio::time::timeout;
 
 use crate::PodError;
 use crate::directory::PodDirectory;
+use crate::identity::Identity;
 use crate::log::{self, CONSOLE_LINES};
 use crate::machine::CONSOLE;
-use crate::proc::start_time;
 use crate::sys::spawn::spawn_bound;
 
 /// How long a part may take to end after SIGTERM.
@@ -234,8 +234,8 @@ impl Parts {
 
     fn write_pid(&self, name: &str, pid: u32) -> Result<(), PodError> {
         let path = self.directory.file(&format!("{name}.{PID_FILE}"));
-        let started = start_time(pid).unwrap_or_default();
-        fs::write(&path, format!("{pid} {started}\n")).map_err(PodError::file("write", &path))
+        let process = Identity::of(pid);
+        fs::write(&path, format!("{process}\n")).map_err(PodError::file("write", &path))
     }
 }
 
@@ -345,6 +345,6 @@ mod tests {
         parts.stop().await;
         assert_eq!(ends.recv().await.unwrap().part, "two");
         assert_eq!(ends.recv().await.unwrap().part, "one");
-        assert_eq!(start_time(pid), None);
+        assert!(!Identity::read(&directory.file("two.pid")).unwrap().lives());
     }
 }

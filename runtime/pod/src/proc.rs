@@ -7,8 +7,16 @@ use std::path::Path;
 /// Flag of a listening socket in /proc/net/unix (`__SO_ACCEPTCON` in linux/net.h).
 const LISTENS: u32 = 0x1_0000;
 
+/// Which of the machine's boots this is, as a UUID (`boot_id` in random(4)).
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = text.trim();
+    (!id.is_empty()).then(|| id.to_owned())
+}
+
 /// When a process started, in clock ticks since the machine did (`starttime` in proc_pid_stat(5)).
-/// With its id it names a process for ever, while the id alone is used again.
+/// With its id it names a process of this boot, while the id alone is used again.
 #[must_use]
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -13,6 +13,7 @@ use crate::disk_image::search_path;
 use crate::environment;
 use crate::network::RunNetwork;
 use crate::programs::{self, Program};
+use crate::run::ordinary_user;
 use crate::{kvm, sys};
 
 /// Oldest QEMU whose vhost-user devices are known to work.
@@ -25,6 +26,10 @@ pub(super) fn all(host_alone: bool) -> Vec<Need> {
         needs.extend(PROGRAMS.map(|(program, why)| own_program(program, why)));
     }
     needs.extend(TOOLS.map(|tool| tool.check()));
+    if !rustix::process::geteuid().is_root() {
+        needs.push(need("user namespace", ordinary_user::user_namespace()));
+        needs.push(further_ids());
+    }
     needs.extend([fuse(), cgroup2(), containerd(), configuration()]);
     needs
 }
@@ -181,6 +186,13 @@ fn network() -> Need {
             format!("no --net: {error}{}", cause.unwrap_or_default())
         });
     need("network namespace", outcome)
+}
+
+fn further_ids() -> Need {
+    let outcome = ordinary_user::further_ids().map_err(|why| {
+        format!("{why}; till then files of a root by virtiofs can only be this user's")
+    });
+    optional("further ids", outcome)
 }
 
 fn fuse() -> Need {

@@ -37,7 +37,9 @@ const TAP: &str = "tap0";
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// No namespace.
-    #[error("cannot make a network namespace (needs root or CAP_SYS_ADMIN)")]
+    #[error(
+        "cannot make a network namespace, which needs root or CAP_SYS_ADMIN (without --net any user has a guest)"
+    )]
     Namespace(#[source] io::Error),
     /// No tap.
     #[error("cannot make a tap device with /dev/net/tun")]

@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(60);
 /// How long a killed process of this host may take.
 const KILL: Duration = Duration::from_secs(10);
 
-const SIGKILL: u32 = 9;
+pub(super) const SIGKILL: u32 = 9;
 
 /// `ringside create`.
 pub(super) fn create(
@@ -30,17 +30,11 @@ pub(super) fn create(
     options: &CreateOptions,
 ) -> Result<(), OciError> {
     start_holder::refuse_descriptors(options.preserve_fds)?;
-    let entry = root.entry(&options.id)?;
-    let bundle = options.bundle.canonicalize();
-    let bundle = bundle.map_err(OciError::file("find the bundle", &options.bundle))?;
-    let specification = spec::read(&bundle)?;
-    check(&specification, &options.id, &bundle)?;
-    check_terminal(&specification, options.console_socket.as_deref())?;
-    rights::check(&specification)?;
-    let record = record(root, &options.id, bundle, &specification)?;
     let console = options.console_socket.as_deref();
     let console = console.map(start_holder::absolute).transpose()?;
-    entry.make(&record)?;
+    let entry = prepare(root, &options.id, &options.bundle, |terminal| {
+        check_terminal(terminal, console.is_some())
+    })?;
     let made = start_holder::start(global, root, &entry, None, console.as_deref());
     let made = made.and_then(|pid| match &options.pid_file {
         Some(file) => start_holder::write_pid_file(file, pid),
@@ -51,6 +45,27 @@ pub(super) fn create(
         entry.remove()?;
     }
     made
+}
+
+/// Makes the directory of a container that can be had. Whether its process has a terminal `terminal` is told, and
+/// may refuse.
+pub(super) fn prepare(
+    root: &StateRoot,
+    id: &str,
+    bundle: &Path,
+    terminal: impl FnOnce(bool) -> Result<(), OciError>,
+) -> Result<Entry, OciError> {
+    let entry = root.entry(id)?;
+    let found = bundle.canonicalize();
+    let bundle = found.map_err(OciError::file("find the bundle", bundle))?;
+    let specification = spec::read(&bundle)?;
+    check(&specification, id, &bundle)?;
+    let process = specification.process().as_ref();
+    terminal(process.and_then(|it| it.terminal()).unwrap_or(false))?;
+    rights::check(&specification)?;
+    let record = record(root, id, bundle, &specification)?;
+    entry.make(&record)?;
+    Ok(entry)
 }
 
 /// What cannot be carried out is said before anything is begun.
@@ -68,14 +83,12 @@ fn check(specification: &Spec, id: &str, bundle: &Path) -> Result<(), OciError> 
     Ok(())
 }
 
-fn check_terminal(specification: &Spec, console: Option<&Path>) -> Result<(), OciError> {
-    let process = specification.process().as_ref();
-    let terminal = process.and_then(|it| it.terminal()).unwrap_or(false);
+fn check_terminal(terminal: bool, console: bool) -> Result<(), OciError> {
     match (terminal, console) {
-        (true, None) => Err(OciError::usage(
+        (true, false) => Err(OciError::usage(
             "process.terminal of config.json is true: say with --console-socket where the terminal goes",
         )),
-        (false, Some(_)) => Err(OciError::usage(
+        (false, true) => Err(OciError::usage(
             "--console-socket is for a container with a terminal: process.terminal of config.json is not true",
         )),
         _ => Ok(()),
@@ -117,7 +130,7 @@ fn record(
 }
 
 /// A container, in one of these states.
-fn in_state(
+pub(super) fn in_state(
     root: &StateRoot,
     id: &str,
     verb: &'static str,
@@ -187,7 +200,7 @@ pub(super) fn delete(root: &StateRoot, options: &DeleteOptions) -> Result<(), Oc
 /// Ends a container and all that is left of it, whatever it does.
 fn end(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
     let record = entry.read()?;
-    let Some(holder) = record.holder else {
+    let Some(holder) = &record.holder else {
         return Ok(());
     };
     if holder.lives() {
@@ -199,7 +212,7 @@ fn end(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
         let patience = if asked.is_ok() { END } else { KILL };
         if !holder.wait(patience) {
             holder.kill();
-            holder.wait(KILL);
+            let _ = holder.wait(KILL);
         }
     }
     // One that ended by itself has removed its pod, too.
@@ -209,9 +222,8 @@ fn end(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
     Ok(())
 }
 
-/// Tells the pod, if it goes on, and runs the hooks that come last. By the specification a failure of theirs is
-/// logged, and the rest goes on.
-fn forget(root: &StateRoot, entry: &Entry, record: &Record) {
+/// Tells the pod, if it goes on, and runs the hooks that come last.
+pub(super) fn forget(root: &StateRoot, entry: &Entry, record: &Record) {
     if record.sandbox.is_some()
         && status::task(root, entry, record).is_ok_and(|task| task.delete("").is_ok())
     {
@@ -231,7 +243,5 @@ fn forget(root: &StateRoot, entry: &Entry, record: &Record) {
         tracing::warn!("the poststop hooks of {} were not run", entry.id);
         return;
     };
-    if let Err(error) = runtime.block_on(hook::run("poststop", &plan.hooks.poststop, &state)) {
-        tracing::warn!("{}", chain(&error));
-    }
+    runtime.block_on(hook::run_all("poststop", &plan.hooks.poststop, &state));
 }

@@ -12,15 +12,16 @@ mod holder;
 mod lifecycle;
 mod lists;
 mod metrics;
-mod process;
 mod report;
 mod rights;
+mod run;
 mod signal;
 mod specification;
 mod start_holder;
 mod state;
 mod status;
 mod task;
+mod update;
 
 pub use error::OciError;
 
@@ -29,13 +30,15 @@ use std::io::Write;
 use ringside_pod::chain;
 use serde_json::Value;
 
-use crate::options::{GlobalOptions, OciCommand};
+use crate::options::{BundleOptions, GlobalOptions, OciCommand};
 use state::StateRoot;
 
 /// What engines take for a failure of the runtime.
 const FAILED: u8 = 1;
 /// What `exec` says of a process that could not be run, for it says the process's own code otherwise.
 const NOT_RUN: u8 = 255;
+/// The same for `run`, as for a run without a bundle.
+const RUN_FAILED: u8 = 125;
 
 /// Carries out a verb, reports what went wrong, and returns the exit code.
 #[must_use]
@@ -48,6 +51,16 @@ pub fn run(global: &GlobalOptions, command: OciCommand) -> u8 {
             if is_exec { NOT_RUN } else { FAILED }
         }
     }
+}
+
+/// Runs a bundle's container to its end, reports what went wrong, and returns the exit code.
+#[must_use]
+pub fn run_bundle(global: &GlobalOptions, options: &BundleOptions) -> u8 {
+    let id = options.id.as_deref().unwrap_or_default();
+    run::run(global, &StateRoot::of(global), id, options).unwrap_or_else(|error| {
+        report::error(global, &chain(&error));
+        RUN_FAILED
+    })
 }
 
 fn dispatch(global: &GlobalOptions, command: OciCommand) -> Result<u8, OciError> {
@@ -64,6 +77,7 @@ fn dispatch(global: &GlobalOptions, command: OciCommand) -> Result<u8, OciError>
         OciCommand::Ps(options) => lists::processes(&root, &options),
         OciCommand::List(options) => lists::list(&root, &options),
         OciCommand::Logs(options) => lists::logs(&root, &options.id),
+        OciCommand::Update(options) => update::update(&root, &options),
         OciCommand::Events(options) => events::events(&root, &options),
         OciCommand::Metrics(options) => metrics::metrics(&root, &options.id),
         OciCommand::Spec(options) => specification::write(&options.bundle),

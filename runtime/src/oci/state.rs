@@ -8,10 +8,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ringside_pod::directory::{self, is_name};
+use ringside_pod::identity::Identity;
 use serde::{Deserialize, Serialize};
 
 use super::OciError;
-use super::process::Identity;
 use crate::options::GlobalOptions;
 
 /// Where root's containers have their state.

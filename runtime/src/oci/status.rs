@@ -31,7 +31,7 @@ impl Status {
 
     /// What is so now. Whose holder or shim is gone has stopped, whatever it did before.
     pub(super) fn of(root: &StateRoot, entry: &Entry, record: &Record) -> Self {
-        match record.holder {
+        match &record.holder {
             _ if record.exit.is_some() => Self::Stopped,
             None => Self::Creating,
             Some(holder) if !holder.lives() => Self::Stopped,
@@ -77,7 +77,7 @@ pub(super) fn state(entry: &Entry, record: &Record, status: Status) -> Value {
 
 /// 0 is no process.
 pub(super) fn pid(record: &Record, status: Status) -> u32 {
-    match (record.holder, status) {
+    match (&record.holder, status) {
         (_, Status::Stopped) | (None, _) => 0,
         (Some(holder), _) => holder.pid,
     }

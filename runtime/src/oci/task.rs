@@ -78,7 +78,7 @@ impl Task {
             stdout: stdio.stdout,
             stderr: stdio.stderr,
             terminal: stdio.terminal,
-            spec: any(process),
+            spec: any("Process", process),
             ..api::ExecProcessRequest::default()
         };
         self.answer(self.client.exec(patience(), &request))
@@ -164,6 +164,17 @@ impl Task {
             .map(drop)
     }
 
+    /// Changes limits, by a `resources` object.
+    pub(super) fn update(&self, resources: Vec<u8>) -> Result<(), OciError> {
+        let request = api::UpdateTaskRequest {
+            id: self.id.clone(),
+            resources: any("LinuxResources", resources),
+            ..api::UpdateTaskRequest::default()
+        };
+        self.answer(self.client.update(patience(), &request))
+            .map(drop)
+    }
+
     pub(super) fn stats(&self) -> Result<Metrics, OciError> {
         let request = api::StatsRequest {
             id: self.id.clone(),
@@ -214,11 +225,11 @@ fn patience() -> context::Context {
     context::with_duration(PATIENCE)
 }
 
-/// A `process` object as containerd hands it over.
-fn any(process: Vec<u8>) -> MessageField<Any> {
+/// An object of the specification's as containerd hands it over.
+fn any(kind: &str, value: Vec<u8>) -> MessageField<Any> {
     MessageField::some(Any {
-        type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
-        value: process,
+        type_url: format!("types.containerd.io/opencontainers/runtime-spec/1/{kind}"),
+        value,
         ..Any::default()
     })
 }

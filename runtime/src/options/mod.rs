@@ -1,15 +1,18 @@
 //! What was typed, and how it becomes a configuration.
 
+mod bundle;
 mod disk;
 mod error;
 mod oci;
 mod publish;
 mod run;
+mod update;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bundle::BundleOptions;
 pub use byte_size::ByteSize;
 pub use disk::DiskOption;
 pub use error::OptionsError;
@@ -19,6 +22,7 @@ pub use oci::{
 };
 pub use publish::Publish;
 pub use run::{HypervisorChoice, RunOptions};
+pub use update::UpdateOptions;
 
 /// Containers in microVMs, with every device in a process of its own.
 #[derive(Debug, Parser)]
@@ -35,7 +39,7 @@ pub struct Cli {
 /// The things ringside does.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one command in a virtual machine of its own
+    /// Run one command, or a bundle's container, in a virtual machine of its own
     Run(Box<RunOptions>),
     /// Say what this host has and what it lacks; exit code 1 when something needed is missing
     Check(CheckOptions),

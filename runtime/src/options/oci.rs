@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::UpdateOptions;
+
 /// Options before the verb, which engines give to any OCI runtime.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalOptions {
@@ -65,6 +67,8 @@ pub enum OciCommand {
     Pause(IdOptions),
     /// Let a paused container go on
     Resume(IdOptions),
+    /// Change what a container may use
+    Update(UpdateOptions),
     /// Print what a container uses, and when it runs out of memory, one JSON object on a line
     Events(EventsOptions),
     /// Write a config.json to begin with

@@ -8,7 +8,7 @@ use clap::builder::OsStringValueParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, ValueEnum};
 
-use super::{ByteSize, DiskOption, OptionsError, Publish};
+use super::{BundleOptions, ByteSize, DiskOption, OptionsError, Publish};
 use crate::run::{Config, RootSource};
 
 /// Smallest memory that Debian's kernel and an initramfs fit in.
@@ -50,7 +50,7 @@ pub enum HypervisorChoice {
 #[derive(Debug, Args)]
 pub struct RunOptions {
     /// The directory that is, or that becomes, the guest's root file system
-    #[arg(long, value_name = "DIR", required_unless_present = "image")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["image", "id"])]
     pub rootfs: Option<PathBuf>,
     /// How the root file system reaches the guest
     #[arg(long, value_enum, default_value = "virtiofs")]
@@ -91,8 +91,11 @@ pub struct RunOptions {
     /// Have the daemons serve their metrics on unix sockets in this directory
     #[arg(long, value_name = "DIR")]
     pub metrics_dir: Option<PathBuf>,
+    /// A bundle's container instead.
+    #[command(flatten)]
+    pub container: BundleOptions,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required_unless_present = "id", value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -240,6 +243,26 @@ mod tests {
             env.contains(&(Some("A"), Some("b=c"))) && env.contains(&(Some("PATH"), Some("/x")))
         );
         assert_eq!(env.len(), 3);
+    }
+
+    #[test]
+    fn a_bundle_needs_neither_root_nor_command() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let bundle = parse("ringside run -b /b --pid-file /p c1").unwrap();
+        let Command::Run(options) = bundle.command else {
+            panic!("{bundle:?}");
+        };
+        assert_eq!(options.container.id.as_deref(), Some("c1"));
+        for wrong in [
+            "ringside run --rootfs / c1",
+            "ringside run c1 -- sh",
+            "ringside run --bundle /b",
+            "ringside run --rootfs / --keep -- sh",
+            "ringside run --console-socket /s c1",
+            "ringside run",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

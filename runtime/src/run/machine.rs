@@ -12,6 +12,7 @@ use ringside_pod::{Files, HypervisorChoice as PodHypervisor, PodConfig, PodDisk,
 use super::Config;
 use super::command::{self, ROOT_SERIAL};
 use super::directory::RunDirectory;
+use super::ordinary_user;
 use super::root::Root;
 use crate::network::{GUEST_ADDRESS, GUEST_MAC, HOST_ADDRESS, MTU, PREFIX};
 use crate::options::HypervisorChoice;
@@ -64,6 +65,10 @@ pub(super) fn pod_config(
         });
     let metrics = config.metrics_directory.as_deref();
     let mut configuration = Configuration::default();
+    configuration
+        .virtiofs
+        .options
+        .extend(ordinary_user::id_maps());
     configuration.block.queues = Count::new(config.cpus.min(MOST_QUEUES).into());
     Ok(PodConfig {
         name: POD.to_owned(),

@@ -3,6 +3,7 @@
 mod command;
 mod directory;
 mod machine;
+pub(crate) mod ordinary_user;
 pub(crate) mod prepare;
 mod root;
 mod session;

@@ -7,8 +7,11 @@
     reason = "clippy.toml allows these in test functions, not in the helpers of a test crate"
 )]
 
+mod bundle;
 mod command;
 mod devices;
 mod ending;
+mod engine;
 mod oci;
+mod ordinary_user;
 mod support;

@@ -6,150 +6,20 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use ringside_pod::identity::Identity;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, waitpid};
 use rustix::termios::{Winsize, tcsetwinsize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Bench, eventually, signal, text};
+use crate::engine::{Engine, read_json};
+use crate::support::{eventually, signal, text};
 
 /// Bytes through standard input and output: much more than every buffer on the way holds.
 const MUCH: usize = 3_000_000;
-
-struct Engine {
-    bench: Bench,
-    folder: String,
-}
-
-impl Engine {
-    fn new(process: Value) -> Self {
-        let bench = Bench::new();
-        let folder = bench.root().parent().unwrap().to_str().unwrap().to_owned();
-        let engine = Self { bench, folder };
-        fs::create_dir(engine.bench.path("pods")).unwrap();
-        engine.ok(&["spec", "--bundle", engine.folder()]);
-        let file = engine.bench.path("config.json");
-        let mut config = read_json(&file);
-        config["root"] = json!({"path": "root"});
-        for (name, value) in process.as_object().unwrap() {
-            config["process"][name] = value.clone();
-        }
-        fs::write(file, config.to_string()).unwrap();
-        engine
-    }
-
-    fn folder(&self) -> &str {
-        &self.folder
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringside"));
-        command.env("RINGSIDE_PODS", self.bench.path("pods"));
-        command.arg("--root").arg(self.bench.path("oci"));
-        command.args(arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    #[track_caller]
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
-        text(&output.stdout)
-    }
-
-    /// Fails, with exit code 1 and this in its words; the same is in `--log`.
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], words: &str) {
-        let log = self.bench.path("log.json");
-        let mut all = vec!["--log", log.to_str().unwrap(), "--log-format", "json"];
-        all.extend(arguments);
-        let output = self.run(&all);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains(words), "{arguments:?}: {said}");
-        let lines = fs::read_to_string(log).unwrap();
-        let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
-        assert_eq!(last["level"], "error");
-        assert!(last["msg"].as_str().unwrap().contains(words), "{last}");
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(arguments)).unwrap()
-    }
-
-    fn status(&self) -> String {
-        self.json(&["state", "c1"])["status"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    }
-
-    /// Makes the container as an engine does: its streams are this child's, which ends before it.
-    fn create(&self, options: &[&str]) -> (Child, i32) {
-        let pid_file = self.bench.path("pid");
-        let mut arguments = vec!["create", "--bundle", self.folder(), "--pid-file"];
-        arguments.push(pid_file.to_str().unwrap());
-        arguments.extend(options);
-        arguments.push("c1");
-        let mut child = self
-            .command(&arguments)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let status = child.wait_without_closing();
-        if !status.success() {
-            let mut said = String::new();
-            let _ = child.stderr.take().unwrap().read_to_string(&mut said);
-            panic!("create: {said}");
-        }
-        let pid = fs::read_to_string(pid_file).unwrap().parse().unwrap();
-        (child, pid)
-    }
-
-    fn assert_nothing_left(&self) {
-        eventually("processes are left", || self.bench.processes().is_empty());
-        for folder in ["oci", "pods"] {
-            let left: Vec<_> = fs::read_dir(self.bench.path(folder))
-                .unwrap()
-                .flatten()
-                .collect();
-            assert!(left.is_empty(), "{left:?}");
-        }
-    }
-}
-
-trait WaitOpen {
-    fn wait_without_closing(&mut self) -> std::process::ExitStatus;
-}
-
-impl WaitOpen for Child {
-    /// `wait` closes standard input, which the container has by now.
-    fn wait_without_closing(&mut self) -> std::process::ExitStatus {
-        let stdin = self.stdin.take();
-        let status = self.wait().unwrap();
-        self.stdin = stdin;
-        status
-    }
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
 
 #[test]
 fn a_container_lives_as_an_engine_wants_it() {
@@ -321,8 +191,7 @@ fn a_terminal_goes_to_the_engine_and_sigkill_leaves_nothing() {
     eventually("its machine goes on", || {
         engine.bench.processes().is_empty()
     });
-    engine.ok(&["delete", "c1"]);
-    engine.assert_nothing_left();
+    after_a_reboot(&engine);
 
     // The same for the shim, and for one that was never started.
     fs::remove_file(&socket).unwrap();
@@ -337,6 +206,42 @@ fn a_terminal_goes_to_the_engine_and_sigkill_leaves_nothing() {
     eventually("it goes on", || engine.status() == "stopped");
     engine.ok(&["delete", "--force", "c1"]);
     engine.assert_nothing_left();
+}
+
+/// What is left names processes that others are by now, their start times included: nobody is signalled.
+fn after_a_reboot(engine: &Engine) {
+    let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+    let its = Identity::of(stranger.id()).to_string();
+    let (process, _) = its.rsplit_once(' ').unwrap();
+    let (pid, started) = process.split_once(' ').unwrap();
+    let of_another_boot = "3b1c2f0e-0000-4000-8000-000000000000";
+    let state = engine.bench.path("oci/c1/state.json");
+    let mut record = read_json(&state);
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    record["holder"] =
+        json!({"pid": number(pid), "started": number(started), "boot": of_another_boot});
+    fs::write(state, record.to_string()).unwrap();
+    let pods = fs::read_dir(engine.bench.path("pods")).unwrap().flatten();
+    let parts = pods.flat_map(|pod| fs::read_dir(pod.path()).unwrap().flatten());
+    let parts = parts.filter(|it| it.path().extension().is_some_and(|it| it == "pid"));
+    let named =
+        parts.map(|it| fs::write(it.path(), format!("{process} {of_another_boot}\n")).unwrap());
+    assert!(named.count() >= 3);
+    let state = engine.json(&["state", "c1"]);
+    assert_eq!(
+        (&state["status"], &state["pid"]),
+        (&json!("stopped"), &json!(0))
+    );
+    assert!(engine.ok(&["list"]).contains("stopped"));
+    engine.refused(&["kill", "c1", "KILL"], "it is stopped");
+    engine.ok(&["delete", "c1"]);
+    engine.assert_nothing_left();
+    assert!(
+        stranger.try_wait().unwrap().is_none(),
+        "a stranger was signalled"
+    );
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 /// Reads until these words have come.

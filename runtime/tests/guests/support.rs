@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: &str = "sh cat echo env false head httpd kill ls md5sum mkdir mount nc printf pwd \
-                       sha256sum sleep stty sync touch true tty yes";
+const APPLETS: &str = "sh cat echo env false head httpd id ip kill ls md5sum mkdir mount nc printf pwd \
+                       sha256sum sleep stat stty sync touch true tty yes";
 
 /// One guest at a time, whatever the test runner does: two of them would only make both slow.
 pub(crate) struct Turn(#[allow(dead_code, reason = "held, not read")] File);

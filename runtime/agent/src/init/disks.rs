@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use ringside_protocol::Block;
+use anyhow::{Result, bail};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(2);
@@ -43,19 +42,4 @@ fn serials() -> Vec<(String, String)> {
         ))
     });
     disks.collect()
-}
-
-/// Names the data disks `/dev/disk/by-id/virtio-SERIAL`, as udev would.
-pub(crate) fn link_disks(disks: &[Block]) -> Result<()> {
-    let directory = Path::new("/dev/disk/by-id");
-    if !disks.is_empty() {
-        fs::create_dir_all(directory).context("cannot make /dev/disk/by-id")?;
-    }
-    for disk in disks {
-        let node = find(&disk.serial)?;
-        let link = directory.join(format!("virtio-{}", disk.serial));
-        std::os::unix::fs::symlink(&node, &link)
-            .with_context(|| format!("cannot link {} to {}", link.display(), node.display()))?;
-    }
-    Ok(())
 }

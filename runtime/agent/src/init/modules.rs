@@ -8,7 +8,11 @@ use ringside_protocol::{MODULES_DIR, MODULES_LIST};
 use rustix::io::Errno;
 
 /// Loads all modules of the initramfs.
-pub(crate) fn load_modules() -> Result<()> {
+///
+/// # Errors
+/// When the list or a module is not there, or the kernel refuses one. A driver for a CPU feature that
+/// this CPU lacks is no error.
+pub fn load_modules() -> Result<()> {
     let list =
         fs::read_to_string(MODULES_LIST).with_context(|| format!("cannot read {MODULES_LIST}"))?;
     for name in list.lines() {

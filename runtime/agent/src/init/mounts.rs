@@ -1,4 +1,4 @@
-//! Mounts what a command expects to find and makes the asked-for root the root.
+//! Mounts what programs expect to find, and makes another directory the root.
 
 use std::ffi::CStr;
 use std::fs;
@@ -6,18 +6,17 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ringside_protocol::{CONFIG_PATH, Directory, MODULES_DIR, Root};
+use ringside_protocol::MODULES_DIR;
 use rustix::mount::{MountFlags, mount, mount_move};
 
-use super::disks;
-
-const NEW_ROOT: &str = "/sysroot";
-
-/// Mounts that the init itself needs, moved into the new root later.
-pub(crate) const MOVED: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Mounts of [`mount_kernel_file_systems`], to be moved into the new root later.
+pub const MOVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// Mounts `/proc`, `/sys` and `/dev` in the initramfs.
-pub(crate) fn mount_kernel_file_systems() -> Result<()> {
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn mount_kernel_file_systems() -> Result<()> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     attach("proc", "/proc", "proc", closed, None)?;
     attach("sysfs", "/sys", "sysfs", closed, None)?;
@@ -30,66 +29,11 @@ pub(crate) fn mount_kernel_file_systems() -> Result<()> {
     )
 }
 
-/// Mounts the root file system and changes into it for good.
-pub(crate) fn enter_root(root: &Root) -> Result<()> {
-    fs::create_dir(NEW_ROOT).context("cannot make /sysroot in the initramfs")?;
-    match root {
-        Root::Virtiofs {
-            tag,
-            overlay: false,
-        } => attach(tag, NEW_ROOT, "virtiofs", MountFlags::empty(), None)?,
-        Root::Virtiofs { tag, overlay: true } => attach_overlay(tag)?,
-        Root::Block(block) => {
-            let device = disks::find(&block.serial)?;
-            let flags = if block.read_only {
-                MountFlags::RDONLY
-            } else {
-                MountFlags::empty()
-            };
-            attach(&device.to_string_lossy(), NEW_ROOT, "ext4", flags, None)?;
-        }
-    }
-    free_initramfs();
-    for point in MOVED {
-        let target = format!("{NEW_ROOT}{point}");
-        ensure_directory(&target)?;
-        mount_move(point, &target).with_context(|| format!("cannot move {point} into the root"))?;
-    }
-    switch_root(NEW_ROOT).context("cannot change into the root file system")
-}
-
-/// The device below, a file system in memory above. Both are mounted in the initramfs and stay
-/// there, out of reach of the command.
-fn attach_overlay(tag: &str) -> Result<()> {
-    attach(tag, "/lower", "virtiofs", MountFlags::RDONLY, None)?;
-    attach("overlay", "/changes", "tmpfs", MountFlags::empty(), None)?;
-    for folder in ["/changes/upper", "/changes/work"] {
-        fs::create_dir(folder).with_context(|| format!("cannot make {folder}"))?;
-    }
-    let layers = c"lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work";
-    attach(
-        "overlay",
-        NEW_ROOT,
-        "overlay",
-        MountFlags::empty(),
-        Some(layers),
-    )
-}
-
-/// Mounts further directories of the host into the root.
-pub(crate) fn mount_directories(directories: &[Directory]) -> Result<()> {
-    directories.iter().try_for_each(|directory| {
-        let path = Path::new(directory.path.as_os_str());
-        fs::create_dir_all(path)
-            .with_context(|| format!("cannot make the folder {}", path.display()))?;
-        let (flags, tag) = (MountFlags::empty(), &directory.tag);
-        mount(tag, path, "virtiofs", flags, None)
-            .with_context(|| format!("cannot mount virtiofs {tag:?} on {}", path.display()))
-    })
-}
-
 /// The classic way (switch_root(8)): the initramfs cannot be unmounted, so the root is moved over it.
-pub(crate) fn switch_root(to: &str) -> io::Result<()> {
+///
+/// # Errors
+/// When `to` is no mount point.
+pub fn switch_root(to: &str) -> io::Result<()> {
     std::env::set_current_dir(to)?;
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
@@ -97,14 +41,16 @@ pub(crate) fn switch_root(to: &str) -> io::Result<()> {
 }
 
 /// The initramfs lives in memory: what is no longer needed goes. A leftover only costs memory.
-pub(crate) fn free_initramfs() {
+pub fn free_initramfs() {
     let _ = fs::remove_dir_all(MODULES_DIR);
-    let _ = fs::remove_file(CONFIG_PATH);
     let _ = fs::remove_file("/init");
 }
 
 /// Mounts the rest of what programs expect of a Linux machine.
-pub(crate) fn mount_process_file_systems() -> Result<()> {
+///
+/// # Errors
+/// When the kernel refuses, or a folder is not there and cannot be made.
+pub fn mount_process_file_systems() -> Result<()> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let data = MountFlags::NOSUID | MountFlags::NODEV;
     let terminals = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -132,7 +78,10 @@ pub(crate) fn mount_process_file_systems() -> Result<()> {
 }
 
 /// Mounts a file system, on a directory that it makes where there is none.
-pub(crate) fn attach(
+///
+/// # Errors
+/// When the kernel refuses, or the directory cannot be made.
+pub fn attach(
     source: &str,
     target: &str,
     kind: &str,

@@ -15,7 +15,7 @@ use super::error::{Error, Result};
 use super::helper::{self, Job, Stdio3};
 use super::spec::{self, Glance, ProcessGlance};
 use super::{Pod, cgroup, device_rules, devices, layout, stdio, storage};
-use crate::sys;
+use crate::{shutdown, sys};
 
 /// How long what was killed may take to be gone.
 const KILLED: Duration = Duration::from_secs(10);
@@ -289,9 +289,9 @@ impl Pod {
     /// Everything ends, and the machine with it.
     pub(super) fn end(&self) -> ! {
         cgroup::kill_all();
-        sys::kill_everything_else();
-        crate::shutdown::write_back();
-        crate::shutdown::power_off();
+        shutdown::end_processes();
+        shutdown::write_back();
+        shutdown::power_off();
         // Switched off: the answer to this order never leaves.
         loop {
             std::thread::park();

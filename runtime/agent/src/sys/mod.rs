@@ -2,7 +2,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "pre_exec hooks, bpf(2), kill(2) to every process, and what the modules say"
+    reason = "bpf(2), kill(2) to every process, and what the modules say"
 )]
 
 pub(crate) mod bpf;
@@ -14,32 +14,8 @@ pub(crate) mod reap;
 pub(crate) mod vsock;
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use rustix::process::Pid;
-
-/// What terminal the command's session gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Terminal {
-    /// None.
-    None,
-    /// Its standard input is one: make it the controlling terminal.
-    Stdin,
-}
-
-/// Starts the command in a session of its own.
-pub(crate) fn in_new_session(command: &mut Command, terminal: Terminal) {
-    let prepare = move || {
-        rustix::process::setsid()?;
-        if terminal == Terminal::Stdin {
-            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
-        }
-        Ok(())
-    };
-    // SAFETY: the hook makes two plain system calls: nothing that allocates, locks or panics.
-    unsafe { command.pre_exec(prepare) };
-}
 
 /// Sends any signal number, real-time ones included.
 pub(crate) fn signal(pid: Pid, number: i32) -> io::Result<()> {

@@ -47,10 +47,7 @@ impl Service {
         started.map_err(failure)?;
         process.has_started();
         let state = container.state(ContainerState::Running);
-        // By the specification a failure is logged, and the rest goes on.
-        if let Err(error) = hook::run("poststart", &container.hooks.poststart, &state).await {
-            tracing::warn!("{error}");
-        }
+        hook::run_all("poststart", &container.hooks.poststart, &state).await;
         self.publish(TaskStart {
             container_id: container.id.clone(),
             pid: process.pid,

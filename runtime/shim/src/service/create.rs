@@ -63,6 +63,7 @@ impl Shared {
             bundle,
             host_spec,
         };
+        let poststop = plan.hooks.poststop.clone();
         let made = async {
             let plan = disks.plug_in(&planned, plan).await?;
             let root = disks.root.is_none().then_some(&plan.root);
@@ -76,6 +77,10 @@ impl Shared {
                 tracing::warn!("{}", chain(&error));
             }
             disks::unplug(&pod, &disks.serials()).await;
+            // What `prestart` hooks made is theirs to take away (runtime.md, "Lifecycle").
+            let mut state = container::state(&request.id, bundle, pod.pid(), host_spec);
+            state.set_status(ContainerState::Stopped);
+            hook::run_all("poststop", &poststop, &state).await;
         }
         made
     }
@@ -179,10 +184,7 @@ impl Shared {
         }
         unmount_rootfs(&container.bundle);
         let state = container.state(ContainerState::Stopped);
-        // By the specification a failure is logged, and the rest goes on.
-        if let Err(error) = hook::run("poststop", &container.hooks.poststop, &state).await {
-            tracing::warn!("{error}");
-        }
+        hook::run_all("poststop", &container.hooks.poststop, &state).await;
         self.containers().remove(&container.id);
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
+use ringside_pod::identity::Identity;
 use ringside_pod::{chain, spec};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +25,6 @@ use self::serve::{Event, Served};
 use self::shim::Shim;
 pub(super) use self::shim::{LOG, clean_up};
 use super::OciError;
-use super::process::Identity;
 use super::state::{Entry, Record, StateRoot};
 use super::status;
 use super::task::Task;
@@ -97,6 +97,7 @@ pub(super) fn hold(global: &GlobalOptions, root: &StateRoot, options: &HoldOptio
     match code {
         Ok(code) => u8::try_from(code).unwrap_or(u8::MAX),
         Err(error) => {
+            tracing::error!("{}", chain(&error));
             if let Some(report) = report.take() {
                 // With nobody to read it there is nobody to tell.
                 let _ = report.tell(&json!({"error": chain(&error)}));
@@ -127,7 +128,11 @@ fn log(entry: &Entry) {
         .try_init();
 }
 
-fn hold_container(
+/// Makes a container and stands for it until it has ended; `tell` is called when it was made.
+///
+/// # Errors
+/// When it cannot be made, or `tell` fails; then its pod is gone, if it began with it.
+pub(super) fn hold_container(
     global: &GlobalOptions,
     root: &StateRoot,
     entry: &Entry,
@@ -150,19 +155,20 @@ fn hold_container(
             return Err(error);
         }
     };
-    let code = match tell(std::process::id()) {
-        Ok(()) => served.until_the_end(&inbox),
-        Err(error) => {
-            // Who asked for it is gone: so is the reason for it.
-            tracing::error!("{}", chain(&error));
-            KILLED
+    // Where nobody wants it any more, or it does not start, there is no reason for it.
+    let told = tell(std::process::id());
+    let code = match &told {
+        Ok(()) => {
+            let code = served.until_the_end(&inbox);
+            served.drain(&inbox);
+            code
         }
+        Err(_) => KILLED,
     };
-    served.drain(&inbox);
     stop(shim, entry);
     record.exit = Some(code);
     entry.write(&record)?;
-    Ok(code)
+    told.map(|()| code)
 }
 
 fn stop(shim: Option<Shim>, entry: &Entry) {

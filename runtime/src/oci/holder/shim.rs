@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use containerd_shim_protos::api;
 use containerd_shim_protos::shim_sync::{Events, create_events};
 use containerd_shim_protos::ttrpc::{self, Server, TtrpcContext};
+use ringside_pod::identity::Identity;
 use ringside_pod::{chain, programs};
 
 use super::super::OciError;
-use super::super::process::Identity;
 use super::super::state::Entry;
 use super::super::task::Task;
 use super::serve::Event;
@@ -84,6 +85,8 @@ impl Shim {
         if debug {
             command.arg("-debug");
         }
+        // What is typed on the holder's terminal is not for it.
+        command.process_group(0);
         command.env(EVENTS, &sink);
         command.env(HOLDER, std::process::id().to_string());
         let log = File::options()
@@ -110,7 +113,7 @@ impl Shim {
         }
         if !self.process.wait(SWITCH_OFF) {
             self.process.kill();
-            self.process.wait(SWITCH_OFF);
+            let _ = self.process.wait(SWITCH_OFF);
         }
         clean_up(entry);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Longest line either side reads, in bytes. The peer is not trusted to end its lines.
 const LONGEST_LINE: u64 = 64 * 1024;
 
-/// What the host asks of the guest.
+/// What the host asks of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
@@ -16,13 +16,6 @@ pub enum Order {
     Signal {
         /// The signal's number on Linux x86-64.
         number: i32,
-    },
-    /// The terminal has a new size.
-    Resize {
-        /// Lines.
-        rows: u16,
-        /// Characters a line.
-        columns: u16,
     },
     /// Standard input ends after this many bytes in all.
     StdinEnd {
@@ -33,7 +26,7 @@ pub enum Order {
     PowerOff,
 }
 
-/// What the guest tells the host.
+/// What the machine tells the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "notice", rename_all = "snake_case")]
 pub enum Notice {
@@ -51,7 +44,7 @@ pub enum Notice {
         /// All bytes it wrote to standard error.
         stderr: u64,
     },
-    /// The guest could not get as far as running the command.
+    /// The machine could not get as far as running the command.
     Failed {
         /// Which step failed and why.
         message: String,

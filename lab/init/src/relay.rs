@@ -12,9 +12,6 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 /// Bytes moved at a time: what the kernel's virtio-serial driver takes in one write.
 const CHUNK: usize = 32 * 1024;
 
-/// What a terminal takes for "no more input" (VEOF, termios(3)).
-const END_OF_INPUT: u8 = 4;
-
 /// Copies all of `from` into `port` on a thread of its own, which returns the bytes copied.
 pub(crate) fn copy_output(mut from: File, mut port: File) -> JoinHandle<u64> {
     thread::spawn(move || {
@@ -22,12 +19,11 @@ pub(crate) fn copy_output(mut from: File, mut port: File) -> JoinHandle<u64> {
         let mut total = 0;
         loop {
             let length = match from.read(&mut buffer) {
-                // A terminal whose last user is gone answers EIO.
                 Ok(0) | Err(_) => return total,
                 Ok(length) => length,
             };
             if let Err(error) = port.write_all(&buffer[..length]) {
-                eprintln!("ringside-agent: cannot pass output on to the host: {error}");
+                eprintln!("ringside-lab-init: cannot pass output on to the host: {error}");
                 return total;
             }
             total += length as u64;
@@ -58,18 +54,18 @@ impl Input {
     }
 
     /// Copies `port` into `to` on a thread of its own until the input ends or nobody reads it.
-    pub(crate) fn feed(self: &Arc<Self>, port: File, to: File, is_terminal: bool) {
+    pub(crate) fn feed(self: &Arc<Self>, port: File, to: File) {
         let input = Arc::clone(self);
         thread::spawn(move || {
-            if let Err(error) = input.copy(port, to, is_terminal)
+            if let Err(error) = input.copy(port, to)
                 && error.kind() != io::ErrorKind::BrokenPipe
             {
-                eprintln!("ringside-agent: cannot pass input on to the command: {error}");
+                eprintln!("ringside-lab-init: cannot pass input on to the command: {error}");
             }
         });
     }
 
-    fn copy(&self, mut port: File, mut to: File, is_terminal: bool) -> io::Result<()> {
+    fn copy(&self, mut port: File, mut to: File) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         let mut total = 0;
         while total < self.end.load(Ordering::Acquire) {
@@ -84,11 +80,7 @@ impl Input {
             to.write_all(&buffer[..length])?;
             total += length as u64;
         }
-        if is_terminal {
-            to.write_all(&[END_OF_INPUT])
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
     /// Waits for input or for news about its end; says whether there is input.

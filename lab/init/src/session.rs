@@ -1,31 +1,31 @@
-//! A guest's whole life, in order.
+//! A machine's whole life, in order.
+
+use std::fs;
 
 use anyhow::{Context, Result};
-use ringside_protocol::{GuestConfig, Notice};
+use lab_protocol::{CONFIG_PATH, MachineConfig, Notice};
+use ringside_agent::{init, shutdown};
 
 use crate::control::Control;
 use crate::process::{Command, StartError};
-use crate::{init, shutdown};
+use crate::{keys, loopback, root};
 
 /// Boots, runs the command to its end and tells the host. Returns when the machine may stop.
-pub(crate) fn run(before_command: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn run() -> Result<()> {
     init::mount_kernel_file_systems().context("cannot mount the kernel's file systems")?;
     init::load_modules()?;
     let mut control = Control::open()?;
-    let notice = boot_and_run(&mut control, before_command).unwrap_or_else(|failure| failure);
+    let notice = boot_and_run(&mut control).unwrap_or_else(|failure| failure);
     control.send(&notice)?;
     control.wait_for_power_off();
     Ok(())
 }
 
 /// The notice to end with: how the command ended, or as the error why it did not start.
-fn boot_and_run(
-    control: &mut Control,
-    before_command: impl FnOnce() -> Result<()>,
-) -> Result<Notice, Notice> {
-    let config = init::read_config().map_err(|error| boot_failure(&error))?;
+fn boot_and_run(control: &mut Control) -> Result<Notice, Notice> {
+    let config = read_config().map_err(|error| boot_failure(&error))?;
     prepare(&config)
-        .and_then(|()| before_command())
+        .and_then(|()| keys::hold())
         .map_err(|error| boot_failure(&error))?;
     let command = Command::open(&config.process).map_err(|error| boot_failure(&error))?;
     let running = command.start().map_err(StartError::into_notice)?;
@@ -43,13 +43,22 @@ fn boot_and_run(
     })
 }
 
-fn prepare(config: &GuestConfig) -> Result<()> {
+/// Reads what the host wants of this machine.
+fn read_config() -> Result<MachineConfig> {
+    let text = fs::read(CONFIG_PATH).with_context(|| format!("cannot read {CONFIG_PATH}"))?;
+    serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{CONFIG_PATH} is not for this program: ringside-lab and ringside-lab-init must be of one build"
+        )
+    })
+}
+
+fn prepare(config: &MachineConfig) -> Result<()> {
     rustix::system::sethostname(config.hostname.as_bytes()).context("cannot set the host name")?;
-    init::enter_root(&config.root)?;
+    root::enter(&config.root)?;
     init::mount_process_file_systems()?;
-    init::mount_directories(&config.directories)?;
-    init::link_disks(&config.disks)?;
-    init::configure_network(config.network.as_ref())
+    root::mount_directories(&config.directories)?;
+    loopback::set_up()
 }
 
 fn boot_failure(error: &anyhow::Error) -> Notice {

@@ -1,4 +1,4 @@
-//! The control port, seen from the guest.
+//! The control port, seen from the machine.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -7,13 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ringside_protocol::{Notice, Order, port, read_line, write_line};
+use lab_protocol::{Notice, Order, port, read_line, write_line};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::ports;
 use crate::process::Target;
 
-/// How long the host may take to collect the last output before the guest switches itself off.
+/// How long the host may take to collect the last output before the machine switches itself off.
 /// A host that is slow to read its pipe is no reason to lose bytes; one that is gone is.
 const HOST_PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -81,7 +81,7 @@ fn obey_until_power_off(orders: &mut impl BufRead, target: Option<&Target>) {
             (Ok(Some(order)), Some(target)) => target.obey(order),
             (Ok(Some(_)), None) => {}
             (Err(error), _) => {
-                eprintln!("ringside-agent: bad order from the host: {error}");
+                eprintln!("ringside-lab-init: bad order from the host: {error}");
                 if error.kind() != io::ErrorKind::InvalidData {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! The guest's command: started, signalled, waited for.
+//! The machine's command: started, signalled, waited for.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
-use ringside_protocol::{Notice, Order, Process, WindowSize, port};
-use rustix::fs::{Mode, OFlags};
+use lab_protocol::{Notice, Order, Process, port};
+use ringside_agent::shutdown;
 use rustix::process::{Pid, WaitOptions, wait};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::relay::{Input, copy_output};
 use crate::{ports, sys};
@@ -40,7 +38,7 @@ impl StartError {
         } else {
             126
         };
-        let message = format!("cannot run {program} in the guest: {source}");
+        let message = format!("cannot run {program} in the lab: {source}");
         Notice::Failed { message, code }
     }
 }
@@ -51,7 +49,7 @@ impl<'a> Command<'a> {
         let is_directory = fs::metadata(cwd).is_ok_and(|metadata| metadata.is_dir());
         anyhow::ensure!(
             is_directory,
-            "the guest has no working directory {}",
+            "the machine has no working directory {}",
             cwd.display()
         );
         let stdin = ports::open(port::STDIN)?;
@@ -81,11 +79,7 @@ impl<'a> Command<'a> {
                 .map(|(name, value)| (name.as_os_str(), value.as_os_str())),
         );
         command.current_dir(self.config.cwd.as_os_str());
-        let started = match self.config.terminal {
-            Some(size) => self.start_on_terminal(command, size),
-            None => self.start_on_pipes(command),
-        };
-        started.map_err(|source| StartError {
+        self.start_on_pipes(command).map_err(|source| StartError {
             program: program.display().to_string(),
             source,
         })
@@ -96,7 +90,7 @@ impl<'a> Command<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        sys::in_new_session(&mut command, sys::Terminal::None);
+        sys::in_new_session(&mut command);
         let mut child = command.spawn()?;
         let pid = child_pid(&child)?;
         let missing = || io::Error::other("a standard stream of the command is missing");
@@ -104,43 +98,12 @@ impl<'a> Command<'a> {
         let stdout = OwnedFd::from(child.stdout.take().ok_or_else(missing)?);
         let stderr = OwnedFd::from(child.stderr.take().ok_or_else(missing)?);
         let input = Arc::new(Input::new()?);
-        input.feed(self.stdin.try_clone()?, stdin.into(), false);
+        input.feed(self.stdin.try_clone()?, stdin.into());
         Ok(Running {
             pid,
             input,
-            terminal: None,
             stdout: copy_output(stdout.into(), self.stdout.try_clone()?),
-            stderr: Some(copy_output(stderr.into(), self.stderr.try_clone()?)),
-        })
-    }
-
-    fn start_on_terminal(
-        &self,
-        mut command: std::process::Command,
-        size: WindowSize,
-    ) -> io::Result<Running> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        tcsetwinsize(&master, winsize(size.rows, size.columns))?;
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave = rustix::fs::open(ptsname(&master, Vec::new())?, flags, Mode::empty())?;
-        command
-            .stdin(slave.try_clone()?)
-            .stdout(slave.try_clone()?)
-            .stderr(slave);
-        sys::in_new_session(&mut command, sys::Terminal::Stdin);
-        let child = command.spawn()?;
-        // The builder holds the slave's descriptors: the master sees no end before they close.
-        drop(command);
-        let input = Arc::new(Input::new()?);
-        input.feed(self.stdin.try_clone()?, master.try_clone()?.into(), true);
-        Ok(Running {
-            pid: child_pid(&child)?,
-            input,
-            stdout: copy_output(master.try_clone()?.into(), self.stdout.try_clone()?),
-            terminal: Some(Arc::new(master)),
-            stderr: None,
+            stderr: copy_output(stderr.into(), self.stderr.try_clone()?),
         })
     }
 }
@@ -150,29 +113,18 @@ fn child_pid(child: &std::process::Child) -> io::Result<Pid> {
     pid.ok_or_else(|| io::Error::other("the command has no process id"))
 }
 
-fn winsize(rows: u16, columns: u16) -> Winsize {
-    Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
-}
-
 /// The command while it runs.
 pub(crate) struct Running {
     pid: Pid,
     input: Arc<Input>,
-    terminal: Option<Arc<OwnedFd>>,
     stdout: JoinHandle<u64>,
-    stderr: Option<JoinHandle<u64>>,
+    stderr: JoinHandle<u64>,
 }
 
 /// What the host's orders act on.
 pub(crate) struct Target {
     pid: Pid,
     input: Arc<Input>,
-    terminal: Option<Arc<OwnedFd>>,
 }
 
 impl Running {
@@ -180,7 +132,6 @@ impl Running {
         Target {
             pid: self.pid,
             input: Arc::clone(&self.input),
-            terminal: self.terminal.clone(),
         }
     }
 
@@ -204,10 +155,10 @@ impl Running {
     /// Ends whatever the command left running, then waits until all output is on its way to the
     /// host. Returns the bytes of standard output and standard error.
     pub(crate) fn drain(self) -> (u64, u64) {
-        sys::kill_everything_else();
+        shutdown::end_processes();
         while wait(WaitOptions::empty()).is_ok() {}
         let bytes = |thread: JoinHandle<u64>| thread.join().unwrap_or_default();
-        (bytes(self.stdout), self.stderr.map_or(0, bytes))
+        (bytes(self.stdout), bytes(self.stderr))
     }
 }
 
@@ -215,17 +166,11 @@ impl Target {
     pub(crate) fn obey(&self, order: Order) {
         let done = match order {
             Order::Signal { number } => sys::signal(self.pid, number),
-            Order::Resize { rows, columns } => match &self.terminal {
-                Some(terminal) => {
-                    tcsetwinsize(terminal, winsize(rows, columns)).map_err(io::Error::from)
-                }
-                None => Ok(()),
-            },
             Order::StdinEnd { bytes } => self.input.end_after(bytes),
             Order::PowerOff => Ok(()),
         };
         if let Err(error) = done {
-            eprintln!("ringside-agent: {order:?}: {error}");
+            eprintln!("ringside-lab-init: {order:?}: {error}");
         }
     }
 }
