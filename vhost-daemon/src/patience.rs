@@ -120,6 +120,12 @@ mod tests {
             thread::sleep(STEP);
         }
         assert!(is_ending(process), "a zombie");
+        let mut patience = Patience {
+            began: Instant::now().checked_sub(2 * WITH_STRANGERS).unwrap(),
+            told: false,
+        };
+        assert!(patience.lasts(&"it", Some(process)));
+        assert!(!patience.lasts(&"it", None));
         child.wait().unwrap();
         assert!(is_ending(process), "nobody");
     }

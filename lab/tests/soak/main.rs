@@ -61,7 +61,7 @@ fn nothing_is_lost_and_nothing_grows() {
     let kinds: [fn(u64, Instant) -> Vec<Report>; 3] = [disk::soak, share::soak, network::soak];
     let running = kinds.map(|kind| {
         thread::spawn(move || {
-            // Its mounts are its own, and counted.
+            // Its mounts are its own.
             lab::mounts::make_private().unwrap();
             kind(seed, until)
         })
