@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity fuzz clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak fuzz clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -168,6 +168,11 @@ integrity: ## Work on files through virtiofsd at random, beside a model; OPERATI
 	export INTEGRITY_OPERATIONS=$(or $(OPERATIONS),100000) INTEGRITY_SEED=$(or $(SEED),$$(date +%s))
 	echo "seed $$INTEGRITY_SEED"
 	cargo test --quiet --release -p virtiofsd --test integrity -- --nocapture --test-threads 1
+
+soak: ## Mixed load on the three daemons, which are killed at random, for SECONDS (3600); SEED repeats a run
+	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p virtiofsd
+	export SOAK_SECONDS=$(or $(SECONDS),3600) SOAK_SEED=$(or $(SEED),$$(date +%s))
+	cargo test --quiet --release -p lab --test soak -- --nocapture
 
 fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod messages;
 pub mod metrics;
 pub mod options;
+pub mod patience;
 pub mod queue;
 pub mod rate;
 pub mod sandbox;

@@ -4,14 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 
+use crate::patience::Patience;
 use crate::sys;
 
 /// A socket cannot be listened on.
@@ -32,9 +31,6 @@ pub enum ListenError {
         source: io::Error,
     },
 }
-
-/// A daemon that was killed may take a moment to go: its sandboxed process follows the one outside.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Listens on `path`, mode 0600. A socket file that nobody listens on any more (a killed daemon's)
 /// is replaced; one in use, or a file of another kind, is not.
@@ -76,36 +72,38 @@ fn remove_stale(path: &Path, metadata: &std::fs::Metadata) -> Result<(), ListenE
     if !metadata.file_type().is_socket() {
         return Err(ListenError::NotASocket(path.to_owned()));
     }
-    let deadline = Instant::now() + PATIENCE;
-    let mut answer = try_connect(path);
-    while is_in_use(answer) && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-        answer = try_connect(path);
-    }
+    let mut patience = Patience::default();
+    let mut holder = None;
+    let answer = loop {
+        match try_connect(path) {
+            Ok(process) => holder = process,
+            // Who has as many connections waiting as may be is there; asked before, perhaps, who it is.
+            Err(Errno::AGAIN) => {}
+            Err(errno) => break errno,
+        }
+        if !patience.lasts(&path.display(), holder) {
+            return Err(ListenError::InUse(path.to_owned()));
+        }
+    };
     match answer {
-        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
-        Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(|source| ListenError::Bind {
+        Errno::CONNREFUSED => std::fs::remove_file(path).map_err(|source| ListenError::Bind {
             path: path.to_owned(),
             source,
         }),
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(ListenError::Bind {
+        Errno::NOENT => Ok(()),
+        errno => Err(ListenError::Bind {
             path: path.to_owned(),
             source: errno.into(),
         }),
     }
 }
 
-/// Who has as many connections waiting as may be (`EAGAIN`) is busy, and there.
-fn is_in_use(answer: rustix::io::Result<()>) -> bool {
-    matches!(answer, Ok(()) | Err(Errno::AGAIN))
-}
-
-/// Without waiting for a listener that does not accept.
-fn try_connect(path: &Path) -> rustix::io::Result<()> {
+/// The process that listens, if it has a number for us. Without waiting for one that does not accept.
+fn try_connect(path: &Path) -> rustix::io::Result<Option<i32>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(sys::peer_process(socket.as_fd()))
 }
 
 /// A socket's file, which goes when the value does.

@@ -251,6 +251,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = front_end.clone();
         self.connected.store(true, Ordering::Relaxed);
+        self.storage.begin();
     }
 
     fn disconnected(&self) {

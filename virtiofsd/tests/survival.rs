@@ -12,6 +12,7 @@ mod share;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use lab::frontend::fs::{Fs, REQUEST_QUEUE};
 use lab::frontend::{FrontEnd, GuestMemory};
@@ -19,6 +20,9 @@ use lab::process::{Daemon, DaemonBuilder};
 use share::session::{ENTRY, ROOT, Session, number, transfer, words};
 use share::{PROGRAM, SOON, Share};
 use virtiofsd::fuse::Opcode;
+
+/// A process that was killed is awaited: it goes when the kernel has done what it had begun.
+const AFTER_A_SYNC: Duration = Duration::from_secs(60);
 
 /// A daemon that remembers, and a guest's driver.
 struct Guest {
@@ -82,7 +86,7 @@ impl Guest {
 
 fn launch(share: &Share, options: &[String]) -> Daemon {
     builder(share, options)
-        .spawn_listening(&share.socket, SOON)
+        .spawn_listening(&share.socket, AFTER_A_SYNC)
         .unwrap()
 }
 
@@ -418,7 +422,7 @@ fn requests_in_flight_happen_once() {
             tickets.push((ticket, None));
         }
         // Somewhere in the middle of it.
-        std::thread::sleep(std::time::Duration::from_micros(round * 53 % 1500));
+        std::thread::sleep(Duration::from_micros(round * 53 % 1500));
         guest.kill();
         let mut nodes = Vec::new();
         for (ticket, name) in tickets {
@@ -450,6 +454,41 @@ fn requests_in_flight_happen_once() {
     assert_eq!(made, 1600);
     assert!(uncounted <= 40, "{uncounted}");
     assert_eq!(entries(&guest.share.directory), 1640);
+}
+
+/// A sync takes as long as the disk needs, and may be in flight when each of several processes dies.
+#[test]
+fn syncs_in_flight_are_answered_however_often_the_daemon_is_killed_meanwhile() {
+    let mut guest = Guest::start("survival-sync", &[]);
+    let file = guest.session().create("file");
+    let data = vec![7; 256 << 10];
+    // `struct fuse_fsync_in`: the handle, flags, padding.
+    let sync = [&file.1.to_le_bytes()[..], &[0; 8]].concat();
+    for round in 0..3_u64 {
+        for at in 0..16 {
+            let offset = (round * 16 + at) * data.len() as u64;
+            assert_eq!(guest.session().write(file, offset, &data).error, 0);
+        }
+        let caller = lab::frontend::fs::Caller::root(file.0);
+        let sync = |_| {
+            guest
+                .fs
+                .submit(Opcode::Fsync as u32, caller, &[&sync], &[0])
+        };
+        let tickets: Vec<_> = (0..8).map(sync).collect();
+        // In the middle of the syncs, then of what the next process repeats, and the next.
+        for pause in [10, 0, 20] {
+            std::thread::sleep(Duration::from_millis(pause));
+            guest.kill();
+        }
+        guest.fs.exchange().set_timeout(AFTER_A_SYNC);
+        for ticket in tickets {
+            let ticket = ticket.unwrap();
+            assert_eq!(guest.fs.wait(ticket).unwrap().error, 0, "round {round}");
+        }
+    }
+    let len = fs::metadata(guest.path("file")).unwrap().len();
+    assert_eq!(len, 48 * data.len() as u64);
 }
 
 fn exists(session: &mut Session<'_>, node: u64) -> bool {

@@ -148,7 +148,7 @@ fn on_demand() -> BitFlags<AccessFs> {
 
 /// A thread that was joined may still be on its way out.
 fn wait_for_one_thread() -> Result<(), SandboxError> {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(10);
     let deadline = Instant::now() + PATIENCE;
     loop {
         match sys::threads().map_err(SandboxError::Split)? {

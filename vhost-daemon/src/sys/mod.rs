@@ -29,7 +29,7 @@ pub use io::{Io, IoFile};
 pub use lost_memory::TooManyRanges;
 pub(crate) use lost_memory::expect_lost_memory;
 pub use mapped_file::MappedFile;
-pub use peer::peer_user;
+pub use peer::{peer_process, peer_user};
 pub use reactor::{Event, Reactor, WatchId};
 pub use shared_words::{SharedWords, open_locked};
 pub use split_ring::{DESCRIPTOR_BYTES, Descriptor, SplitRing};

@@ -8,6 +8,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// rustix's call wants to know the process, too, which has no number for us if it is in another pid namespace:
 /// then it fails.
 pub fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    peer(socket).map(|peer| peer.uid)
+}
+
+/// The process that made the other end, or listens there, if it has a number for us.
+pub fn peer_process(socket: BorrowedFd<'_>) -> Option<i32> {
+    let process = peer(socket).ok()?.pid;
+    (process > 0).then_some(process)
+}
+
+fn peer(socket: BorrowedFd<'_>) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -25,7 +35,7 @@ pub fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
         )
     };
     if done == 0 {
-        Ok(peer.uid)
+        Ok(peer)
     } else {
         Err(io::Error::last_os_error())
     }
@@ -43,5 +53,7 @@ mod tests {
         let (one, _other) = UnixStream::pair().unwrap();
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(peer_user(one.as_fd()).unwrap(), own);
+        let process = std::process::id().cast_signed();
+        assert_eq!(peer_process(one.as_fd()), Some(process));
     }
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::lost_memory::Guarded;
 use super::mapped_file::Mapping;
+use crate::patience::{Patience, lock_holder};
 
 /// Words of a file.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct SharedWords {
 }
 
 /// Opens or makes the file `path` (mode 0600) and locks it (flock(2)): for as long as the file, or a
-/// clone of it, is open.
+/// clone of it, is open. Waits for a process that was killed to be gone.
 ///
 /// # Errors
 /// open(2)'s; `WouldBlock` when another process has it.
@@ -36,8 +37,14 @@ pub fn open_locked(path: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600);
     let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(file)
+    let mut patience = Patience::default();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if patience.lasts(&path.display(), lock_holder(&file)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 impl SharedWords {

@@ -39,7 +39,9 @@ pub(crate) fn run<W: QueueWorker>(
             left_over,
             "doing requests of an earlier process once more"
         );
-        // It may have died between a completion and its interrupt.
+    }
+    // An earlier process may have died between a completion and its interrupt, also if it left nothing in flight.
+    if left_over > 0 || queue.next_used() != 0 {
         queue.interrupt();
     }
     let mut cx = match start(&mut worker, queue, stop, name) {

@@ -4,14 +4,13 @@ use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstat, fstatfs, statx,
 };
 use rustix::io::Errno;
 use thiserror::Error;
+use vhost_daemon::patience::{Patience, lock_holder};
 
 /// An image cannot be served.
 #[derive(Debug, Error)]
@@ -90,9 +89,6 @@ pub(super) fn can_punch(file: &File, kind: FileType, size: u64) -> bool {
     }
 }
 
-/// How long to wait for another process to give an image up.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-
 /// Locks the image: exclusively for writing, shared for reading.
 ///
 /// A process that was killed holds its lock until the kernel has finished its last operations:
@@ -103,13 +99,11 @@ fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut patience = Patience::default();
     loop {
         match flock(file, kind) {
             Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(1));
-            }
+            Err(Errno::WOULDBLOCK) if patience.lasts(&path.display(), lock_holder(file)) => {}
             Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
             Err(error) => {
                 return Err(OpenError::Open {

@@ -9,7 +9,7 @@
 //! reading a sparse image would fill the host's memory, and would be SIGBUS where there is no room.
 //!
 //! What is known comes from three sides. The file's extents are listed once, in the background, when it
-//! is mapped. A write by system call has filled what it touched. And before a hole is punched, what is in
+//! is mapped: with the first front end, for a process that is yet to be closed in has one thread. A write by system call has filled what it touched. And before a hole is punched, what is in
 //! it is forgotten. Listing and punching exclude each other, else a hole punched between looking and
 //! noting would be noted as data. Between other pairs it may happen that a bit is set for a hole:
 //! a write's note after a punch of the same range at the same time, a hole punched by another process. A
@@ -19,7 +19,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
@@ -32,7 +32,13 @@ use super::present::Present;
 
 /// A file in memory and what of it is mapped.
 #[derive(Debug)]
-pub(super) struct InMemory(Arc<Shared>);
+pub(super) struct InMemory {
+    shared: Arc<Shared>,
+    /// Of the file, when it was asked for last.
+    size: AtomicU64,
+    /// It is being mapped, or is.
+    begun: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -65,7 +71,7 @@ struct Part {
 }
 
 impl InMemory {
-    /// Maps `file` of `size` bytes, as far as that can be done.
+    /// Prepares to map `file` of `size` bytes.
     ///
     /// # Errors
     /// dup(2)'s.
@@ -76,23 +82,37 @@ impl InMemory {
             parts: [const { OnceLock::new() }; MAX_PARTS],
             holes: Mutex::new(()),
         });
-        let lister = shared.clone();
+        Ok(Self {
+            shared,
+            size: AtomicU64::new(size),
+            begun: AtomicBool::new(false),
+        })
+    }
+
+    /// Maps the file in the background, as far as that can be done. The first call counts.
+    pub(super) fn begin(&self) {
+        if self.begun.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (lister, size) = (self.shared.clone(), self.size.load(Ordering::Acquire));
         let list = move || lister.extend_to(size);
         // Without the thread nothing is mapped, and system calls do all.
         if let Err(error) = thread::Builder::new().name("extents".into()).spawn(list) {
             tracing::warn!(%error, "the image is not mapped");
         }
-        Ok(Self(shared))
     }
 
     /// The file has `size` bytes now: maps what is new.
     pub(super) fn extend_to(&self, size: u64) {
-        self.0.extend_to(size);
+        self.size.store(size, Ordering::Release);
+        if self.begun.load(Ordering::Acquire) {
+            self.shared.extend_to(size);
+        }
     }
 
     /// Does an operation at once. The result is as from the kernel.
     pub(super) fn run(&self, io: &Io) -> io::Result<u32> {
-        let shared = &*self.0;
+        let shared = &*self.shared;
         match io {
             Io::Read {
                 buffers, offset, ..

@@ -77,6 +77,9 @@ pub trait Storage: Send + Sync + 'static {
         self.alignment()
     }
 
+    /// Called when a front end is about to be served: for what takes time, in the background.
+    fn begin(&self) {}
+
     /// Called when a queue has stopped and its requests are done: what brings the medium up to date
     /// with them, if anything does.
     fn settle(&self) -> Option<Task> {

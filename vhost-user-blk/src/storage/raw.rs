@@ -104,6 +104,12 @@ impl Storage for RawFile {
         Ok(size - size % SECTOR)
     }
 
+    fn begin(&self) {
+        if let Some(memory) = &self.in_memory {
+            memory.begin();
+        }
+    }
+
     fn read_only(&self) -> bool {
         self.read_only
     }

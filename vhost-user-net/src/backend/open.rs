@@ -2,12 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use libc::c_int;
 use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
+use vhost_daemon::patience::Patience;
 
 use super::{InterfaceName, NetworkNamespace};
 use crate::sys;
@@ -142,13 +141,10 @@ fn attach(name: &InterfaceName, lanes: usize, more: c_int) -> Result<OwnedFd, Ta
 /// A daemon that was killed just now may still hold the tap: the kernel takes an io_uring that
 /// watches it apart after the process has gone.
 fn attach_in_time(fd: BorrowedFd<'_>, name: &InterfaceName, flags: c_int) -> io::Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let deadline = Instant::now() + PATIENCE;
+    let mut patience = Patience::default();
     loop {
         match sys::attach_interface(fd, name.as_str(), flags) {
-            Err(error) if is_busy(&error) && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(10));
-            }
+            Err(error) if is_busy(&error) && patience.lasts(name, None) => {}
             result => return result,
         }
     }

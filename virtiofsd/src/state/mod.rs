@@ -17,8 +17,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vhost_daemon::queue::{InFlightFile, LogError};
@@ -34,9 +32,6 @@ const FILES: [&str; 3] = [
     "virtiofsd.journal",
     "virtiofsd.in-flight",
 ];
-
-/// A process that was killed may take a moment to go: the kernel finishes its writes first.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state directory cannot be used.
 #[derive(Debug, Error)]
@@ -86,20 +81,6 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn open(directory: &Path, queues: usize, queue_size: u16) -> Result<Self, StateError> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Self::open_now(directory, queues, queue_size) {
-                Err(StateError::InUse(_) | StateError::InFlight(LogError::InUse(_)))
-                    if Instant::now() < deadline =>
-                {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn open_now(directory: &Path, queues: usize, queue_size: u16) -> Result<Self, StateError> {
         let [nodes, journal, in_flight] = FILES.map(|name| directory.join(name));
         let failed = |path: &Path| {
             let path = path.to_owned();
