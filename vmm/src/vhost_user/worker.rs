@@ -216,15 +216,13 @@ impl Worker {
         let Queues::Waiting(begin) = &self.queues else {
             return Ok(());
         };
+        let is_fresh = matches!(begin, Begin::At(positions) if positions.is_empty());
         let started = session.start(setup, &self.memory, begin, &mut self.notes);
         let started = started.and_then(|()| set_calls(session, &self.calls));
-        let is_fresh = matches!(begin, Begin::At(positions) if positions.is_empty());
-        if started.is_ok() {
-            if !is_fresh {
-                wake_both(setup, &self.calls);
-            }
-            self.queues = Queues::Served;
+        if started.is_ok() && !is_fresh {
+            wake_both(setup, &self.calls);
         }
+        self.queues = after(&started);
         self.or_needs_reset(started)
     }
 
@@ -309,12 +307,14 @@ impl Worker {
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
             let started = session.start(setup, &self.memory, begin, &mut self.notes);
             let started = started.and_then(|()| set_calls(&mut session, &self.calls));
+            if started.is_ok() {
+                wake_both(setup, &self.calls);
+            }
+            self.queues = after(&started);
             if let Err(error) = started {
                 self.mark_all();
                 return Err(error);
             }
-            wake_both(setup, &self.calls);
-            self.queues = Queues::Served;
         }
         self.daemon = Daemon::Here(session);
         self.desk.state().connected = true;
@@ -324,6 +324,14 @@ impl Worker {
 
     fn name(&self) -> String {
         self.config.socket.display().to_string()
+    }
+}
+
+/// A daemon that was handed some of the queues, and was lost then, may have completed requests in these.
+fn after(started: &Result<(), FrontEndError>) -> Queues {
+    match started {
+        Ok(()) => Queues::Served,
+        Err(_) => Queues::Waiting(Begin::BehindUsed),
     }
 }
 
