@@ -13,7 +13,7 @@ use vhost_daemon::metrics::Registry;
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Enclosure, Files, SandboxError, close_inherited};
 use vhost_user_blk::control::{Command, DiskStats};
-use vhost_user_blk::disks::{AddError, Common, Disks};
+use vhost_user_blk::disks::{AddError, Common, Disks, StateDir};
 use vhost_user_blk::options::{Action, CAPABILITIES, Config, Options, OptionsError};
 use vhost_user_blk::system_calls::CALLS;
 
@@ -75,7 +75,7 @@ fn serve(config: Config) -> Result<(), Error> {
     let prepared = Prepared::new(config.shared.metrics_socket.as_deref())?;
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
     let disks = Disks::new(Common {
-        state_dir: config.state_dir,
+        state_dir: config.state_dir.map(StateDir::new),
         once: config.shared.once,
         poll: config.shared.poll,
         metrics: metrics.clone(),

@@ -17,12 +17,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use vhost_daemon::boot_id::BootId;
+use vhost_daemon::file_lock::open_locked;
 use vhost_daemon::queue::{InFlightFile, LogError};
-use vhost_daemon::sys::open_locked;
 
 pub use journal::{Entry, Evidence, Journal, Journals, Recalled};
 pub(crate) use ledger::{Ledger, NodeRecord, OpenRecord, Saved, SavedNode, SavedOpen};
@@ -34,9 +33,6 @@ const FILES: [&str; 3] = [
     "virtiofsd.journal",
     "virtiofsd.in-flight",
 ];
-
-/// A process that was killed may take a moment to go: the kernel finishes its writes first.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state directory cannot be used.
 #[derive(Debug, Error)]
@@ -86,20 +82,7 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn open(directory: &Path, queues: usize, queue_size: u16) -> Result<Self, StateError> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Self::open_now(directory, queues, queue_size) {
-                Err(StateError::InUse(_) | StateError::InFlight(LogError::InUse(_)))
-                    if Instant::now() < deadline =>
-                {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn open_now(directory: &Path, queues: usize, queue_size: u16) -> Result<Self, StateError> {
+        let boot = BootId::current();
         let [nodes, journal, in_flight] = FILES.map(|name| directory.join(name));
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -110,7 +93,7 @@ impl State {
         };
         let lock = open_locked(&nodes).map_err(failed(&nodes))?;
         let file = lock.try_clone().map_err(failed(&nodes))?;
-        let session = Session::open(&file).map_err(failed(&nodes))?;
+        let session = Session::open(&file, boot).map_err(failed(&nodes))?;
         let journals = open_locked(&journal)
             .and_then(|file| Journals::open(&file, queues))
             .map_err(failed(&journal))?;
@@ -119,19 +102,26 @@ impl State {
             session,
             ledger: Ledger::open(file).map_err(failed(&nodes))?,
             journals,
-            in_flight: InFlightFile::open(&in_flight, queues, queue_size)?,
+            in_flight: InFlightFile::open(&in_flight, boot, queues, queue_size)?,
             lock,
         })
     }
 
-    /// What was remembered of the directory with this identity; nothing, if it was another one.
+    /// What was remembered of the directory with this identity; nothing, if it was another one or another boot
+    /// of the host, which no guest outlives.
     pub(crate) fn saved(&self, root: &RootIdentity) -> Saved {
         let mut saved = self.ledger.load();
         let left = self.session.features().is_some();
-        if self.session.is_of(root) && left {
+        let same_boot = self.session.is_of_this_boot();
+        if same_boot && self.session.is_of(root) && left {
             return saved;
         }
-        if left {
+        if left && !same_boot {
+            tracing::info!(
+                directory = %self.path.display(),
+                "--state-dir is of a former boot of the host: it is started anew"
+            );
+        } else if left {
             tracing::warn!(
                 directory = %self.path.display(),
                 "--state-dir is about another directory than the one shared: it is started anew"
