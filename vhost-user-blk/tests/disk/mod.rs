@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod medium;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
