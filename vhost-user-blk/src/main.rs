@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::control::{self, ControlError, ControlServer};
-use vhost_daemon::daemon::{self, DaemonError, Prepared};
+use vhost_daemon::daemon::{self, DaemonError, Prepared, raise_descriptor_limit};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Registry;
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
@@ -72,6 +72,7 @@ fn run(options: Options) -> Result<(), Error> {
 /// What is named at the start is open before the daemon is closed in; only then guests are heard.
 fn serve(config: Config) -> Result<(), Error> {
     let metrics = Arc::new(Registry::default());
+    raise_descriptor_limit();
     let prepared = Prepared::new(config.shared.metrics_socket.as_deref())?;
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
     let disks = Disks::new(Common {

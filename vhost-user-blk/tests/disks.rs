@@ -9,6 +9,7 @@
 
 mod disk;
 
+use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -22,6 +23,7 @@ use lab::guest::{QemuGuest, VhostUser};
 use lab::inside::Process;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A daemon with a control socket and disks named by letters.
 struct Disks {
@@ -473,6 +475,10 @@ fn has(disks: &Disks) -> [u64; 3] {
 fn sixty_four_guests_at_once_each_have_their_disk() {
     let names: Vec<String> = (0..MANY).map(|n| format!("d{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // What is usual; each disk needs 27, and the daemon has to see to it.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(1024);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
     let disks = Disks::start("blk-many", &names);
     let mut before = None;
     for round in 0..2 {
@@ -509,4 +515,64 @@ fn sixty_four_guests_at_once_each_have_their_disk() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Says `message` again and again and reads nothing, until there is no room for it. How much that took.
+fn talk_until_full(socket: &Path, message: &[u8]) -> (UnixStream, usize) {
+    // The control socket, which a start waits for, is there before the disks'.
+    let deadline = Instant::now() + SOON;
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut refusals) = (0, 0);
+    while refusals < 50 {
+        let rest = &message[sent % message.len()..];
+        match stream.write(rest) {
+            Ok(written) => (sent, refusals) = (sent + written, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                refusals += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // A client that reads nothing for ten seconds is left.
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+                break;
+            }
+        }
+        assert!(sent < 16 << 20, "{} takes all", socket.display());
+    }
+    (stream, sent)
+}
+
+/// What the daemon answers has no end for them but the socket's.
+#[test]
+fn who_asks_and_never_reads_is_not_listened_to_any_more_and_holds_up_nobody() {
+    let mut disks = Disks::start("blk-never-read", &["a", "b"]);
+    // `VHOST_USER_GET_FEATURES`, version 1, without a payload.
+    let get_features: Vec<u8> = [1_u32, 1, 0]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let front_end = talk_until_full(&disks.socket("a"), &get_features);
+    let stats = br#"{"command":"stats"}"#;
+    let client = talk_until_full(&disks.scratch.join("ctl"), &[&stats[..], b"\n"].concat());
+    println!("bytes taken: {} and {}", front_end.1, client.1);
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    for block in 0..100 {
+        assert_eq!(b.write(block, &[2; 512]).unwrap(), status::OK);
+    }
+    assert!(disks.told(&["stats", "b"]).contains(r#""write":100"#));
+    let [_, _, kib] = has(&disks);
+    assert!(kib < 64 << 10, "{kib} KiB");
+    // Gone, it makes room for the next.
+    drop(front_end);
+    attach(&disks.socket("a"));
+    let _again = talk_until_full(&disks.socket("a"), &get_features);
+    let exit = disks.daemon.terminate(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
 }
