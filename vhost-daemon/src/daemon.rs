@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
@@ -43,6 +44,19 @@ pub enum DaemonError {
     /// Signals or the stop event.
     #[error("cannot prepare for signals")]
     Signals(#[from] io::Error),
+}
+
+/// Lets the process have as many descriptors as its hard limit allows: some thirty for each device. The
+/// usual soft limit of 1024 is for programs that call select(2).
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) stays at {:?}", limit.current);
+    }
 }
 
 /// What a daemon must have before it is closed in: its metrics socket, and signals that do not end

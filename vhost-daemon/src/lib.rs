@@ -8,8 +8,10 @@
 //! One thread owns one queue from start to stop. Control code ([`session`]) only starts, pauses
 //! and stops workers; it never touches a running ring.
 
+pub mod boot_id;
 pub mod control;
 pub mod daemon;
+pub mod file_lock;
 pub mod key_values;
 pub mod listen;
 pub mod log;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 use vhost_daemon::Device;
+use vhost_daemon::boot_id::BootId;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::queue::{InFlightFile, InFlightLog, LogError};
 use vhost_daemon::rate::Limits;
@@ -111,12 +112,12 @@ impl<S: Storage> BlockDevice<S> {
     }
 
     /// Remembers requests in flight in `file`, so that the next process does them once more if
-    /// this one is killed. To be called before the device is served.
+    /// this one is killed during this `boot` of the host. To be called before the device is served.
     ///
     /// # Errors
     /// When the file there cannot be used, or another daemon uses it.
-    pub fn remember_in(&mut self, file: &Path) -> Result<(), LogError> {
-        let log = InFlightFile::open(file, self.queues, self.max_queue_size())?;
+    pub fn remember_in(&mut self, file: &Path, boot: BootId) -> Result<(), LogError> {
+        let log = InFlightFile::open(file, boot, self.queues, self.max_queue_size())?;
         self.in_flight = Some(log);
         Ok(())
     }

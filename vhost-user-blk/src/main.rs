@@ -7,13 +7,13 @@ use std::sync::Arc;
 use clap::Parser;
 use thiserror::Error;
 use vhost_daemon::control::{self, ControlError, ControlServer};
-use vhost_daemon::daemon::{self, DaemonError, Prepared};
+use vhost_daemon::daemon::{self, DaemonError, Prepared, raise_descriptor_limit};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Registry;
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Enclosure, Files, SandboxError, close_inherited};
 use vhost_user_blk::control::{Command, DiskStats};
-use vhost_user_blk::disks::{AddError, Common, Disks};
+use vhost_user_blk::disks::{AddError, Common, Disks, StateDir};
 use vhost_user_blk::options::{Action, CAPABILITIES, Config, Options, OptionsError};
 use vhost_user_blk::system_calls::CALLS;
 
@@ -72,10 +72,11 @@ fn run(options: Options) -> Result<(), Error> {
 /// What is named at the start is open before the daemon is closed in; only then guests are heard.
 fn serve(config: Config) -> Result<(), Error> {
     let metrics = Arc::new(Registry::default());
+    raise_descriptor_limit();
     let prepared = Prepared::new(config.shared.metrics_socket.as_deref())?;
     let filters = Arc::new(ThreadFilters::new(config.sandbox.seccomp, CALLS)?);
     let disks = Disks::new(Common {
-        state_dir: config.state_dir,
+        state_dir: config.state_dir.map(StateDir::new),
         once: config.shared.once,
         poll: config.shared.poll,
         metrics: metrics.clone(),

@@ -17,21 +17,20 @@ use std::time::{Duration, Instant};
 use disk::{ALL, Disk, PROGRAM, SOON};
 use lab::frontend::blk::{Data, kind, status};
 use lab::guest::QemuGuest;
+use lab::scratch::Scratch;
 
 fn controlled(test: &str) -> Disk {
-    let socket = std::env::temp_dir().join(format!("{test}-{}.ctl", std::process::id()));
-    Disk::start_with(test, 1 << 20, |d| d.arg("--control").arg(&socket))
+    let scratch = Scratch::new(test).unwrap();
+    let image = scratch.image("disk.img", 1 << 20).unwrap();
+    let control = scratch.join("control");
+    Disk::serve(scratch, image, |d| d.arg("--control").arg(control))
 }
 
-fn socket(test: &str) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("{test}-{}.ctl", std::process::id()))
-}
-
-fn ctl(test: &str, command: &str) -> Output {
+fn ctl(disk: &Disk, command: &str) -> Output {
     let words = command.split(' ');
     Command::new(PROGRAM)
         .arg("ctl")
-        .arg(socket(test))
+        .arg(disk.scratch.join("control"))
         .args(words)
         .output()
         .unwrap()
@@ -48,8 +47,7 @@ fn grow(disk: &Disk, bytes: u64) {
 
 #[test]
 fn a_grown_image_is_taken_up_while_running() {
-    let test = "blk-resize";
-    let disk = controlled(test);
+    let disk = controlled("blk-resize");
     let (mut front_end, mut blk) = disk.driver(ALL);
     let mut channel = front_end.open_backend_channel().unwrap();
     assert_eq!(
@@ -58,7 +56,7 @@ fn a_grown_image_is_taken_up_while_running() {
         "beyond the end"
     );
     grow(&disk, 2 << 20);
-    let output = ctl(test, "resize");
+    let output = ctl(&disk, "resize");
     assert!(
         output.status.success(),
         "{}",
@@ -76,24 +74,22 @@ fn a_grown_image_is_taken_up_while_running() {
 
 #[test]
 fn a_disk_does_not_shrink() {
-    let test = "blk-shrink";
-    let disk = controlled(test);
+    let disk = controlled("blk-shrink");
     grow(&disk, 512);
-    let output = ctl(test, "resize");
+    let output = ctl(&disk, "resize");
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         stderr.contains("shrunk to 512 bytes; a disk can only grow"),
         "{stderr}"
     );
-    assert!(String::from_utf8_lossy(&ctl(test, "stats").stdout).contains("1048576"));
+    assert!(String::from_utf8_lossy(&ctl(&disk, "stats").stdout).contains("1048576"));
 }
 
 #[test]
 fn nonsense_is_answered_and_the_next_client_served() {
-    let test = "blk-ctl-nonsense";
-    let disk = controlled(test);
-    let mut stream = UnixStream::connect(socket(test)).unwrap();
+    let disk = controlled("blk-ctl-nonsense");
+    let mut stream = UnixStream::connect(disk.scratch.join("control")).unwrap();
     for line in [
         "{}\n",
         "resize\n",
@@ -110,7 +106,7 @@ fn nonsense_is_answered_and_the_next_client_served() {
         );
     }
     drop(stream);
-    assert!(ctl(test, "stats").status.success());
+    assert!(ctl(&disk, "stats").status.success());
     disk.assert_serves();
     let nobody = Command::new(PROGRAM)
         .args(["ctl", "/no/such", "stats"])
@@ -125,13 +121,12 @@ fn nonsense_is_answered_and_the_next_client_served() {
 
 #[test]
 fn a_qemu_guest_sees_the_disk_grow() {
-    let test = "blk-grow-qemu";
-    let disk = controlled(test);
+    let disk = controlled("blk-grow-qemu");
     let script = "cat /sys/block/vda/size; echo ready; read line; sleep 1; cat /sys/block/vda/size";
     let mut guest = QemuGuest::new(script).blk(&disk.socket).start().unwrap();
     guest.wait_output("ready").unwrap();
     grow(&disk, 4 << 20);
-    assert!(ctl(test, "resize").status.success());
+    assert!(ctl(&disk, "resize").status.success());
     guest.write(b"go\n").unwrap();
     let output = guest.wait().unwrap().success().unwrap();
     assert!(
@@ -155,21 +150,20 @@ fn reads_in_a_second(blk: &mut lab::frontend::blk::Blk) -> u64 {
 
 #[test]
 fn a_limit_holds_within_a_second_and_can_be_lifted() {
-    let test = "blk-limit";
-    let disk = controlled(test);
+    let disk = controlled("blk-limit");
     let (_front_end, mut blk) = disk.driver(ALL);
     let free = reads_in_a_second(&mut blk);
     assert!(free > 2000, "only {free} reads a second without a limit");
-    assert!(ctl(test, "limit --iops 300").status.success());
+    assert!(ctl(&disk, "limit --iops 300").status.success());
     reads_in_a_second(&mut blk);
     let limited = reads_in_a_second(&mut blk);
     assert!(
         (150..450).contains(&limited),
         "{limited} reads a second with a limit of 300"
     );
-    let stats = ctl(test, "stats");
+    let stats = ctl(&disk, "stats");
     assert!(String::from_utf8_lossy(&stats.stdout).contains("\"iops\":300"));
-    assert!(ctl(test, "limit").status.success());
+    assert!(ctl(&disk, "limit").status.success());
     let lifted = reads_in_a_second(&mut blk);
     assert!(
         lifted > 1000,
@@ -179,9 +173,8 @@ fn a_limit_holds_within_a_second_and_can_be_lifted() {
 
 #[test]
 fn a_limited_queue_stops_at_once() {
-    let test = "blk-limit-stop";
-    let disk = controlled(test);
-    assert!(ctl(test, "limit --iops 1 --iops-burst 1").status.success());
+    let disk = controlled("blk-limit-stop");
+    assert!(ctl(&disk, "limit --iops 1 --iops-burst 1").status.success());
     let (mut front_end, mut blk) = disk.driver(ALL);
     for _ in 0..10 {
         blk.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();

@@ -10,6 +10,8 @@
 mod disk;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use disk::{ALL, Disk, PROGRAM, SOON};
@@ -231,4 +233,85 @@ fn a_state_file_that_is_cut_short_costs_the_recovery_and_no_request() {
     let log = disk.daemon.stderr();
     let told = log.matches("the state file was cut short").count();
     assert_eq!(told, 1, "{log}");
+}
+
+/// Words of the state file (`vhost_daemon::queue::InFlightFile`): the header with the boot's two, then queue 0
+/// with its ring's size, then a word for each head.
+const BOOT: u64 = 3;
+const RING_SIZE: u64 = 8 + 3;
+const HEADS: u64 = 8 + 8;
+const TAKEN: u64 = 1 << 2 | 1;
+
+fn state_file(disk: &Disk) -> File {
+    let path = disk.scratch.join("disk.img.in-flight");
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+fn word(file: &File, at: u64) -> u64 {
+    let mut word = [0; 8];
+    file.read_exact_at(&mut word, at * 8).unwrap();
+    u64::from_le_bytes(word)
+}
+
+/// Kills the daemon once it knows the ring, and changes words of the state file.
+fn kill_and_falsify(disk: &mut Disk, words: &[(u64, u64)]) {
+    let file = state_file(disk);
+    let deadline = Instant::now() + SOON;
+    while word(&file, RING_SIZE) != 128 {
+        assert!(Instant::now() < deadline, "not the file's layout");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    disk.daemon.kill().unwrap();
+    for (word, value) in words {
+        file.write_all_at(&value.to_le_bytes(), word * 8).unwrap();
+    }
+}
+
+/// Requests that are there before the daemon is, written and read back.
+fn served_from_the_first_on(disk: &Disk, memory: &GuestMemory, mut blk: Blk) -> Blk {
+    let mut front_end = connect(disk, memory, ALL);
+    let base = blk.queue().used_idx().unwrap();
+    let blocks = [
+        lab::pattern(1, 4096),
+        lab::pattern(2, 4096),
+        lab::pattern(3, 4096),
+    ];
+    let write = |(sector, block): (u64, &Vec<u8>)| {
+        let data = Data::ToDevice(block);
+        blk.stage(kind::OUT, sector * 8, data).unwrap()
+    };
+    let tickets: Vec<Ticket> = (0..).zip(&blocks).map(write).collect();
+    blk.kick().unwrap();
+    front_end.attach_queue(blk.queue(), base).unwrap();
+    for ticket in tickets {
+        assert_eq!(blk.wait(ticket).unwrap().0, status::OK);
+    }
+    for (sector, block) in (0..).zip(blocks) {
+        assert_eq!(blk.read(sector * 8, 4096).unwrap(), (status::OK, block));
+    }
+    blk
+}
+
+/// A guest that boots puts its rings where the one before it had them, and begins at 0 as that one did.
+#[test]
+fn what_a_guest_that_is_gone_asked_for_is_not_done_on_the_next() {
+    let mut disk = disk("blk-other-guest");
+    let gone = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &gone, ALL);
+    front_end.set_up_queue(0, 128).unwrap();
+    // The next guest's second request starts at the same descriptor.
+    kill_and_falsify(&mut disk, &[(HEADS + 3, TAKEN)]);
+    drop(front_end);
+    disk.daemon = start(&disk);
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let queue = connect(&disk, &memory, ALL).lay_out_queue(0, 128).unwrap();
+    let blk = served_from_the_first_on(&disk, &memory, Blk::new(queue));
+    // The host has booted again since.
+    let other_boot = [(BOOT, 1), (BOOT + 1, 1)];
+    kill_and_falsify(
+        &mut disk,
+        &[&other_boot[..], &[(HEADS + 100, TAKEN)]].concat(),
+    );
+    disk.daemon = start(&disk);
+    served_from_the_first_on(&disk, &memory, blk);
 }

@@ -9,17 +9,21 @@
 
 mod disk;
 
+use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use disk::medium::Medium;
 use disk::{ALL, PROGRAM, SOON};
 use lab::frontend::blk::{Blk, Data, kind, status};
-use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, Ticket, features};
 use lab::guest::{QemuGuest, VhostUser};
+use lab::inside::Process;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A daemon with a control socket and disks named by letters.
 struct Disks {
@@ -74,6 +78,20 @@ impl Disks {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Waits until the daemon has taken so many requests of a disk, and not done them.
+    fn wait_in_flight(&self, name: &str, count: usize) {
+        let deadline = Instant::now() + SOON;
+        let expected = format!(r#""in_flight":{count}}}"#);
+        loop {
+            let told = self.told(&["stats", name]);
+            if told.trim_end().ends_with(&expected) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {expected}: {told}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// What a command that is refused says.
     fn refused(&self, words: &[&str]) -> String {
         let output = self.ctl(words);
@@ -84,6 +102,11 @@ impl Disks {
 
 /// A front end on `socket` with one queue.
 fn attach(socket: &Path) -> (FrontEnd, Blk) {
+    let (front_end, queue) = attach_some(socket, 1);
+    (front_end, queue.into_iter().next().unwrap())
+}
+
+fn attach_some(socket: &Path, queues: usize) -> (FrontEnd, Vec<Blk>) {
     let memory = GuestMemory::with_size(16 << 20).unwrap();
     let mut front_end = FrontEnd::connect(socket, SOON).unwrap();
     let protocol = ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
@@ -91,8 +114,9 @@ fn attach(socket: &Path) -> (FrontEnd, Blk) {
         .handshake(ALL | features::VERSION_1, protocol)
         .unwrap();
     front_end.set_mem_table(&memory).unwrap();
-    let queue = front_end.set_up_queue(0, 128).unwrap();
-    (front_end, Blk::new(queue))
+    let queues = (0..queues).map(|queue| Blk::new(front_end.set_up_queue(queue, 128).unwrap()));
+    let queues = queues.collect();
+    (front_end, queues)
 }
 
 #[test]
@@ -346,4 +370,209 @@ fn a_qemu_guest_has_two_disks_of_one_daemon() {
     let image = |name: &str| std::fs::read(disks.scratch.join(name)).unwrap();
     assert!(image("a.img") == image("b.img"));
     assert!(image("a.img")[..4096] != [0; 4096]);
+}
+
+/// Writes `count` blocks at once, each of its own content; done and in order or not.
+fn submit_blocks(blk: &mut Blk, mark: u64, count: u64) -> Vec<Ticket> {
+    let submit = |block| {
+        let bytes = lab::pattern(mark << 16 | block, 4096);
+        let data = Data::ToDevice(&bytes);
+        blk.submit(kind::OUT, block * 8, data).unwrap()
+    };
+    (0..count).map(submit).collect()
+}
+
+fn assert_blocks(blk: &mut Blk, mark: u64, count: u64) {
+    for block in 0..count {
+        let expected = (status::OK, lab::pattern(mark << 16 | block, 4096));
+        assert!(
+            blk.read(block * 8, 4096).unwrap() == expected,
+            "disk {mark}"
+        );
+    }
+}
+
+/// The image of one disk lies where nothing is answered for seconds, that of the other elsewhere.
+#[test]
+fn a_disk_that_answers_late_holds_up_no_other_and_gives_no_error() {
+    let medium = Medium::new("blk-late");
+    let slow = medium.scratch.join("slow.sock");
+    std::fs::File::create(medium.mount.join("slow.img"))
+        .unwrap()
+        .set_len(4 << 20)
+        .unwrap();
+    let spec = format!(
+        "path={},socket={},name=slow,queues=2",
+        medium.mount.join("slow.img").display(),
+        slow.display()
+    );
+    let mut disks = Disks::start_with("blk-not-late", &["fast"], &["--disk", &spec]);
+    let (mut slow_end, mut late) = attach_some(&slow, 2);
+    let (_fast_end, mut fast) = attach(&disks.socket("fast"));
+    for queue in &mut late {
+        assert_eq!(queue.write(0, &[1; 4096]).unwrap(), status::OK);
+    }
+    let held = medium.hold();
+    let mut late = late.into_iter();
+    let (mut one, mut two) = (late.next().unwrap(), late.next().unwrap());
+    let tickets = [
+        submit_blocks(&mut one, 1, 24),
+        submit_blocks(&mut two, 1, 24),
+    ];
+    for round in 0..100 {
+        assert_eq!(fast.write(round, &[2; 512]).unwrap(), status::OK);
+        assert_eq!(fast.read(round, 512).unwrap(), (status::OK, vec![2; 512]));
+    }
+    disks.wait_in_flight("slow", 48);
+    std::thread::scope(|scope| {
+        // The answer is that everything taken is done: it waits for the disk.
+        let stopped = scope.spawn(|| slow_end.stop_queue(0).unwrap());
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(
+            !stopped.is_finished(),
+            "an answer before the requests were done"
+        );
+        let early = [&mut one, &mut two].map(|queue| queue.queue().used_idx().unwrap());
+        assert_eq!(early, [1, 1], "done by a disk that stands still");
+        held.answer();
+        assert_eq!(stopped.join().unwrap(), 25);
+    });
+    for (queue, tickets) in [&mut one, &mut two].into_iter().zip(tickets) {
+        for ticket in tickets {
+            assert_eq!(queue.wait(ticket).unwrap().0, status::OK);
+        }
+    }
+    assert_blocks(&mut two, 1, 24);
+    // A signal waits for the disk as well.
+    let held = medium.hold();
+    let tickets = submit_blocks(&mut two, 3, 16);
+    disks.wait_in_flight("slow", 16);
+    disks.daemon.signal(rustix::process::Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(disks.daemon.is_running(), "ended with requests in flight");
+    held.answer();
+    let exit = disks.daemon.wait_exit(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
+    let done = tickets.into_iter().map(|ticket| two.wait(ticket));
+    assert!(done.into_iter().all(|done| done.unwrap().0 == status::OK));
+}
+
+const MANY: u64 = 64;
+
+/// What the daemon has: threads, descriptors, and memory in KiB.
+fn has(disks: &Disks) -> [u64; 3] {
+    let process = Process::serving(&disks.daemon);
+    let number = |field| {
+        let text = process.status(field);
+        let number = text.split_whitespace().next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    let descriptors = process.descriptors().len() as u64;
+    [number("Threads"), descriptors, number("VmRSS")]
+}
+
+#[test]
+fn sixty_four_guests_at_once_each_have_their_disk() {
+    let names: Vec<String> = (0..MANY).map(|n| format!("d{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // What is usual; each disk needs 27, and the daemon has to see to it.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(1024);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    let disks = Disks::start("blk-many", &names);
+    let mut before = None;
+    for round in 0..2 {
+        let mut guests: Vec<(FrontEnd, Blk)> = names
+            .iter()
+            .map(|name| attach(&disks.socket(name)))
+            .collect();
+        let mut tickets = Vec::new();
+        for (mark, (_, blk)) in (round * MANY..).zip(&mut guests) {
+            tickets.push(submit_blocks(blk, mark, 24));
+        }
+        for ((_, blk), tickets) in guests.iter_mut().zip(tickets) {
+            for ticket in tickets {
+                assert_eq!(blk.wait(ticket).unwrap().0, status::OK);
+            }
+            assert_eq!(blk.flush().unwrap(), status::OK);
+        }
+        for (mark, (_, blk)) in (round * MANY..).zip(&mut guests) {
+            assert_blocks(blk, mark, 24);
+        }
+        let now = has(&disks);
+        println!("{MANY} guests: threads, descriptors, KiB: {now:?}");
+        let [threads, descriptors, kib] = now;
+        assert!(threads <= 8 * MANY && descriptors <= 40 * MANY, "{now:?}");
+        // Guest memory that the daemon has touched counts: 24 blocks and the rings of each.
+        assert!(kib < 1024 * MANY, "{now:?}");
+        if let Some([threads, descriptors, _]) = before.replace(now) {
+            assert_eq!(now[..2], [threads, descriptors], "more for the next guests");
+        }
+        drop(guests);
+        let deadline = Instant::now() + SOON;
+        while disks.told(&["stats"]).contains(r#""connected":true"#) {
+            assert!(Instant::now() < deadline, "front ends that are gone");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Says `message` again and again and reads nothing, until there is no room for it. How much that took.
+fn talk_until_full(socket: &Path, message: &[u8]) -> (UnixStream, usize) {
+    // The control socket, which a start waits for, is there before the disks'.
+    let deadline = Instant::now() + SOON;
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut refusals) = (0, 0);
+    while refusals < 50 {
+        let rest = &message[sent % message.len()..];
+        match stream.write(rest) {
+            Ok(written) => (sent, refusals) = (sent + written, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                refusals += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // A client that reads nothing for ten seconds is left.
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+                break;
+            }
+        }
+        assert!(sent < 16 << 20, "{} takes all", socket.display());
+    }
+    (stream, sent)
+}
+
+/// What the daemon answers has no end for them but the socket's.
+#[test]
+fn who_asks_and_never_reads_is_not_listened_to_any_more_and_holds_up_nobody() {
+    let mut disks = Disks::start("blk-never-read", &["a", "b"]);
+    // `VHOST_USER_GET_FEATURES`, version 1, without a payload.
+    let get_features: Vec<u8> = [1_u32, 1, 0]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let front_end = talk_until_full(&disks.socket("a"), &get_features);
+    let stats = br#"{"command":"stats"}"#;
+    let client = talk_until_full(&disks.scratch.join("ctl"), &[&stats[..], b"\n"].concat());
+    println!("bytes taken: {} and {}", front_end.1, client.1);
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    for block in 0..100 {
+        assert_eq!(b.write(block, &[2; 512]).unwrap(), status::OK);
+    }
+    assert!(disks.told(&["stats", "b"]).contains(r#""write":100"#));
+    let [_, _, kib] = has(&disks);
+    assert!(kib < 64 << 10, "{kib} KiB");
+    // Gone, it makes room for the next.
+    drop(front_end);
+    attach(&disks.socket("a"));
+    let _again = talk_until_full(&disks.socket("a"), &get_features);
+    let exit = disks.daemon.terminate(SOON).unwrap();
+    assert!(exit.status.success(), "{}", exit.stderr);
 }

@@ -13,62 +13,20 @@ mod disk;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
+use disk::medium::Medium;
 use disk::{ALL, Disk, SOON, xorshift};
-use lab::bridge::{Bridge, Event, Journal};
+use lab::bridge::{Event, Journal};
 use lab::frontend::Ticket;
 use lab::frontend::blk::{Blk, Data, kind, status};
-use lab::process::{Daemon, binary};
 use lab::scratch::Scratch;
 
 const BLOCK: usize = 12 << 10;
 const BLOCKS: u64 = 300;
 const BYTES: u64 = 4 << 20;
 const FLUSHES: u64 = 24;
-
-/// A directory whose changes are recorded.
-struct Medium {
-    mount: PathBuf,
-    shared: PathBuf,
-    journal: Arc<Journal>,
-    // Last to first: unmounted, then the daemon, then the directory.
-    _bridge: Bridge,
-    _daemon: Daemon,
-    scratch: Scratch,
-}
-
-impl Medium {
-    fn new(test: &str) -> Self {
-        lab::need::root().unwrap();
-        lab::mounts::make_private().unwrap();
-        let scratch = Scratch::new(test).unwrap();
-        let (mount, shared) = (
-            scratch.dir("mount").unwrap(),
-            scratch.dir("shared").unwrap(),
-        );
-        let socket = scratch.join("fs.sock");
-        let daemon = Daemon::builder(binary("virtiofsd").unwrap())
-            .arg("--socket-path")
-            .arg(&socket)
-            .arg("--shared-dir")
-            .arg(&shared)
-            .spawn_listening(&socket, SOON)
-            .unwrap();
-        let journal = Arc::new(Journal::default());
-        let bridge = Bridge::new(&socket).recording(&journal).mount(&mount);
-        Self {
-            mount,
-            shared,
-            journal,
-            _bridge: bridge.unwrap(),
-            _daemon: daemon,
-            scratch,
-        }
-    }
-}
 
 /// What a guest knows when a flush was answered.
 struct Point {

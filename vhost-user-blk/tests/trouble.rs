@@ -1,4 +1,5 @@
-//! A daemon that stands still, and one without descriptors: a pause, and nothing else.
+//! A daemon that stands still, and one without descriptors or memory to have: a pause or an error for what
+//! needs it, and nothing else.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,10 @@ use std::time::Duration;
 
 use disk::{ALL, Disk, SOON};
 use lab::frontend::blk::{Data, kind, status};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::inside::Process;
+use lab::process::Daemon;
+use lab::scratch::Scratch;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 const MIB: u64 = 1 << 20;
@@ -79,4 +84,66 @@ fn without_descriptors_to_have_the_guest_goes_on_and_others_wait() {
     asking.read_to_string(&mut text).unwrap();
     assert!(text.contains("requests"), "{text}");
     drop(waiting);
+}
+
+/// Lets the daemon have no more of `resource` than it has, which proc(5) names `field`.
+fn limit_to_now(daemon: &Daemon, resource: Resource, field: &str) {
+    let kib = Process::serving(daemon).status(field);
+    let kib: u64 = kib.split_whitespace().next().unwrap().parse().unwrap();
+    set_limit(daemon, resource, Some(kib << 10));
+}
+
+fn set_limit(daemon: &Daemon, resource: Resource, current: Option<u64>) {
+    let pid = Pid::from_raw(daemon.serving_pid().unwrap().cast_signed());
+    let maximum = getrlimit(resource).maximum;
+    prlimit(pid, resource, Rlimit { current, maximum }).unwrap();
+}
+
+/// `--direct` and buffers that are not aligned: the daemon needs memory of its own for each request.
+#[test]
+fn without_memory_to_have_requests_that_need_some_fail_and_the_rest_goes_on() {
+    let scratch = Scratch::new("blk-memory-short").unwrap();
+    let image = scratch.image("disk.img", 16 * MIB).unwrap();
+    let mut disk = Disk::serve(scratch, image, |daemon| daemon.arg("--direct"));
+    let (front_end, mut blk) = disk.driver(ALL);
+    let block = lab::pattern(1, 4096);
+    assert_eq!(blk.write(0, &block).unwrap(), status::OK);
+    limit_to_now(&disk.daemon, Resource::Data, "VmData");
+    let mut failed = 0;
+    for round in 0..20 {
+        // Each in buffers of 4000 bytes.
+        blk.set_segment_len(4000);
+        let large = lab::pattern(round, 65536);
+        let tickets: Vec<_> = (1..6)
+            .map(|at| {
+                blk.submit(kind::OUT, at * 128, Data::ToDevice(&large))
+                    .unwrap()
+            })
+            .collect();
+        for ticket in tickets {
+            let (status, _) = blk.wait(ticket).unwrap();
+            assert!(matches!(status, status::OK | status::IOERR), "{status}");
+            failed += u32::from(status == status::IOERR);
+        }
+        blk.set_segment_len(usize::MAX);
+        assert_eq!(blk.read(0, 4096).unwrap(), (status::OK, block.clone()));
+    }
+    println!("{failed} of 100 failed");
+    assert!(failed > 0, "nothing was short of memory");
+    set_limit(&disk.daemon, Resource::Data, None);
+    limit_to_now(&disk.daemon, Resource::As, "VmSize");
+    // The next front end's memory cannot be mapped: its loss.
+    drop(front_end);
+    let memory = GuestMemory::with_size(1 << 30).unwrap();
+    let refused = FrontEnd::connect(&disk.socket, SOON).and_then(|mut front_end| {
+        front_end.handshake(ALL | features::VERSION_1, ProtocolFeatures::REPLY_ACK)?;
+        front_end.set_mem_table(&memory)
+    });
+    assert!(refused.is_err(), "1 GiB was mapped beyond the limit");
+    assert!(disk.daemon.is_running(), "{}", disk.daemon.stderr());
+    set_limit(&disk.daemon, Resource::As, None);
+    let (_front_end, mut blk) = disk.driver(ALL);
+    assert_eq!(blk.read(0, 4096).unwrap(), (status::OK, block));
+    let log = disk.daemon.stderr();
+    assert!(!log.contains("panicked"), "{log}");
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use vhost_daemon::control::ControlServer;
-use vhost_daemon::daemon::{DaemonError, Prepared};
+use vhost_daemon::daemon::{DaemonError, Prepared, raise_descriptor_limit};
 use vhost_daemon::listen::ListenError;
 use vhost_daemon::metrics::Registry;
 use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
@@ -78,6 +78,7 @@ pub fn run(options: Options) -> Result<(), NetError> {
         control,
     } = options.validate()?;
     let metrics = Arc::new(Registry::default());
+    raise_descriptor_limit();
     let prepared = Prepared::new(shared.metrics_socket.as_deref())?;
     let filters = Arc::new(ThreadFilters::new(sandbox.seccomp, system_calls::CALLS)?);
     let common = Common {

@@ -19,28 +19,29 @@ use lab::netns::Tap;
 use lab::process::Daemon;
 use network::{ALL, Network, PROGRAM, SOON, packet};
 
-fn socket(test: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("{test}-{}.ctl", std::process::id()))
-}
+const CONTROL: &str = "control";
 
 fn controlled(test: &str) -> Network {
-    let socket = socket(test);
-    Network::start_with(test, &Tap::default(), |daemon| {
-        daemon.arg("--control").arg(socket)
+    Network::start_in(test, &Tap::default(), |daemon, scratch| {
+        daemon.arg("--control").arg(scratch.join(CONTROL))
     })
 }
 
-fn ctl(test: &str, command: &str) -> Output {
+fn socket(network: &Network) -> PathBuf {
+    network.scratch.join(CONTROL)
+}
+
+fn ctl(network: &Network, command: &str) -> Output {
     let mut program = Command::new(PROGRAM);
     program
         .arg("ctl")
-        .arg(socket(test))
+        .arg(socket(network))
         .args(command.split(' '));
     program.output().unwrap()
 }
 
-fn told(test: &str, command: &str) -> String {
-    let output = ctl(test, command);
+fn told(network: &Network, command: &str) -> String {
+    let output = ctl(network, command);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
@@ -48,11 +49,10 @@ fn told(test: &str, command: &str) -> String {
 
 #[test]
 fn statistics_tell_what_passed() {
-    let test = "net-ctl-stats";
-    let mut network = controlled(test);
-    assert!(told(test, "stats").contains("\"connected\":false"));
+    let mut network = controlled("net-ctl-stats");
+    assert!(told(&network, "stats").contains("\"connected\":false"));
     network.assert_serves();
-    let stats = told(test, "stats");
+    let stats = told(&network, "stats");
     for part in [
         "\"port\":\"net-tap\"",
         "\"network\":\"tap net-tap\"",
@@ -62,10 +62,10 @@ fn statistics_tell_what_passed() {
     ] {
         assert!(stats.contains(part), "{part}: {stats}");
     }
-    let refused = ctl(test, "stats --port x");
+    let refused = ctl(&network, "stats --port x");
     assert!(!refused.status.success());
     let no_option = String::from_utf8_lossy(&refused.stderr).into_owned();
-    let unknown = ctl(test, "link down --port x");
+    let unknown = ctl(&network, "link down --port x");
     let stderr = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(
         stderr.contains("there is no port 'x'"),
@@ -73,16 +73,15 @@ fn statistics_tell_what_passed() {
     );
     let exit = network.daemon.terminate(SOON).unwrap();
     assert!(exit.status.success());
-    assert!(!socket(test).exists());
+    assert!(!socket(&network).exists());
 }
 
 #[test]
 fn the_link_goes_down_and_up() {
-    let test = "net-ctl-link";
-    let mut network = controlled(test);
+    let mut network = controlled("net-ctl-link");
     let mut guest = network.guest(ALL, 64, 2048);
     let mut channel = guest.front_end.open_backend_channel().unwrap();
-    told(test, "link down");
+    told(&network, "link down");
     assert!(channel.wait_config_changed(SOON).unwrap());
     assert_eq!(guest.front_end.get_config(6, 2).unwrap(), [0, 0]);
     guest
@@ -92,7 +91,7 @@ fn the_link_goes_down_and_up() {
     network.wait_metric(&network.drops(1, "transmit", "unplugged"), 1);
     network.wire.send(packet::PLAIN, &packet::udp(2, b"lost"));
     network.wait_metric(&network.drops(0, "receive", "unplugged"), 1);
-    told(test, "link up");
+    told(&network, "link up");
     assert!(channel.wait_config_changed(SOON).unwrap());
     // Up, and asked to announce itself.
     assert_eq!(guest.front_end.get_config(6, 2).unwrap(), [3, 0]);
@@ -102,11 +101,10 @@ fn the_link_goes_down_and_up() {
 
 #[test]
 fn limits_hold_in_each_direction_and_go_away_again() {
-    let test = "net-ctl-limit";
-    let mut network = controlled(test);
+    let mut network = controlled("net-ctl-limit");
     let mut guest = network.guest(ALL, 128, 2048);
     told(
-        test,
+        &network,
         "limit --direction transmit --packets 200 --packets-burst 10",
     );
     let frame = packet::udp(1, &[0; 100]);
@@ -120,7 +118,7 @@ fn limits_hold_in_each_direction_and_go_away_again() {
         "{took:?} for 50 frames beyond the burst"
     );
     let stats = told(
-        test,
+        &network,
         "limit --direction receive --bytes 20000 --bytes-burst 1000",
     );
     assert!(
@@ -143,7 +141,7 @@ fn limits_hold_in_each_direction_and_go_away_again() {
         took >= Duration::from_millis(200),
         "{took:?} for 7 kB at 20 kB/s"
     );
-    told(test, "limit");
+    told(&network, "limit");
     let started = Instant::now();
     for _ in 0..200 {
         guest.transmit.send(packet::PLAIN, &frame).unwrap();
@@ -153,13 +151,12 @@ fn limits_hold_in_each_direction_and_go_away_again() {
 
 #[test]
 fn a_capture_holds_what_passes_in_both_directions() {
-    let test = "net-ctl-capture";
-    let mut network = controlled(test);
+    let mut network = controlled("net-ctl-capture");
     let mut guest = network.guest(ALL, 64, 2048);
     let file = network.scratch.join("capture.pcap");
     let mut capture = Daemon::builder(PROGRAM)
         .arg("ctl")
-        .arg(socket(test))
+        .arg(socket(&network))
         .arg("capture")
         .arg(&file)
         .args(["--frames", "2", "--snap", "50"])
@@ -194,13 +191,12 @@ fn a_capture_holds_what_passes_in_both_directions() {
 
 #[test]
 fn a_client_that_talks_nonsense_or_nothing_harms_nobody() {
-    let test = "net-ctl-hostile";
-    let mut network = controlled(test);
+    let mut network = controlled("net-ctl-hostile");
     let mut silent = Vec::new();
     for _ in 0..4 {
-        silent.push(UnixStream::connect(socket(test)).unwrap());
+        silent.push(UnixStream::connect(socket(&network)).unwrap());
     }
-    let mut stream = UnixStream::connect(socket(test)).unwrap();
+    let mut stream = UnixStream::connect(socket(&network)).unwrap();
     let mut answers = BufReader::new(stream.try_clone().unwrap());
     for line in [
         "nonsense\n",
@@ -216,7 +212,7 @@ fn a_client_that_talks_nonsense_or_nothing_harms_nobody() {
     }
     // Captures of clients that have gone do not stay.
     for _ in 0..12 {
-        let mut stream = UnixStream::connect(socket(test)).unwrap();
+        let mut stream = UnixStream::connect(socket(&network)).unwrap();
         stream
             .write_all(b"{\"command\":\"capture\",\"snap\":10}\n")
             .unwrap();
@@ -227,5 +223,5 @@ fn a_client_that_talks_nonsense_or_nothing_harms_nobody() {
         std::thread::sleep(Duration::from_millis(if taken { 500 } else { 0 }));
     }
     network.assert_serves();
-    assert!(told(test, "stats").contains("net-tap"));
+    assert!(told(&network, "stats").contains("net-tap"));
 }

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use lab::frontend::net::{Header, Receive, Received, Transmit};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::inside::Process;
 use lab::process::Daemon;
 use lab::scratch::Scratch;
 use network::{ALL, PROGRAM, SOON, packet};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Long enough for a frame that should not come.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -248,4 +250,73 @@ fn a_guest_that_comes_back_is_found_again() {
         a.send(to_b, packet::PLAIN, &packet::udp(2, b"lost"));
     }
     assert!(switch.metric("cause=\"down\"") >= 3);
+}
+
+const MANY: usize = 64;
+
+/// The next frame with this payload; others before it are passed over.
+fn expect(guest: &mut Guest, payload: &[u8]) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        assert!(Instant::now() < deadline, "{payload:?} did not come");
+        let frames = guest.received();
+        let is_it = |it: &Received| packet::udp_payload(&it.frame) == payload;
+        if frames.iter().any(is_it) {
+            return;
+        }
+    }
+}
+
+/// The last one posts no buffer to receive into.
+#[test]
+fn sixty_four_guests_reach_each_other_past_one_that_takes_nothing() {
+    // What is usual; each port needs 39, and the daemon has to see to it.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(1024);
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    let switch = Switch::start("switch-many", MANY);
+    let mut guests: Vec<Guest> = (0..MANY)
+        .map(|port| switch.guest(port, ALL, if port == MANY - 1 { 0 } else { 128 }))
+        .collect();
+    let macs: Vec<[u8; 6]> = guests.iter().map(|guest| guest.mac).collect();
+    let deaf = MANY - 1;
+    // All are known then; those between were sent to all.
+    for port in 0..MANY {
+        guests[port].send(
+            macs[(port + 1) % MANY],
+            packet::PLAIN,
+            &packet::udp(1, b"first"),
+        );
+    }
+    let started = Instant::now();
+    for _ in 0..2000 {
+        guests[0].send(macs[deaf], packet::PLAIN, &packet::udp(2, b"to nobody"));
+    }
+    let took = started.elapsed();
+    for round in 0..5_u8 {
+        for (port, guest) in guests.iter_mut().enumerate().take(deaf) {
+            let payload = [round, u8::try_from(port).unwrap(), 7];
+            guest.send(
+                macs[(port + 1) % deaf],
+                packet::PLAIN,
+                &packet::udp(3, &payload),
+            );
+        }
+        for port in 0..deaf {
+            let payload = [round, u8::try_from(port).unwrap(), 7];
+            expect(&mut guests[(port + 1) % deaf], &payload);
+        }
+    }
+    let process = Process::serving(&switch.daemon);
+    let now = ["Threads", "VmRSS"].map(|field| process.status(field));
+    println!(
+        "{MANY} guests: {now:?}, {} descriptors",
+        process.descriptors().len()
+    );
+    println!("2000 frames to the one that takes none: {took:?}");
+    let number = |text: &String| text.split_whitespace().next().unwrap().parse::<usize>();
+    assert!(number(&now[0]).unwrap() <= 8 * MANY, "{now:?}");
+    assert!(number(&now[1]).unwrap() <= 2048 * MANY, "{now:?}");
+    // What was taken for it is not more than its port holds.
+    assert!(switch.metric("net_drops_total{") >= 900);
 }

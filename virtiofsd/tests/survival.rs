@@ -10,7 +10,7 @@
 mod share;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -498,4 +498,39 @@ fn exists(session: &mut Session<'_>, node: u64) -> bool {
 fn entries(directory: &Path) -> usize {
     assert!(fs::metadata(directory).unwrap().nlink() > 2);
     fs::read_dir(directory).unwrap().count()
+}
+
+/// Words of the file of nodes that tell the boot.
+const BOOT: u64 = 8;
+
+#[test]
+fn a_state_directory_of_a_former_boot_is_started_anew() {
+    let mut guest = Guest::start("fs-reboot", &["--xattr"]);
+    let file = guest.session().create("file");
+    assert_eq!(guest.session().write(file, 0, b"kept").error, 0);
+    guest.die();
+    let nodes = guest.share.scratch.join("state/virtiofsd.nodes");
+    let nodes = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(nodes)
+        .unwrap();
+    let mut boot = [0; 16];
+    nodes.read_exact_at(&mut boot, BOOT * 8).unwrap();
+    assert_ne!(boot, [0; 16], "not the file's layout");
+    nodes.write_all_at(&[1; 16], BOOT * 8).unwrap();
+    // With options that the guest of before could not have gone on with.
+    guest.options = vec!["--no-xattr".into()];
+    guest.memory = GuestMemory::with_size(64 << 20).unwrap();
+    guest.share.daemon = launch(&guest.share, &guest.options);
+    let mut front_end = guest.share.front_end(u64::MAX, &guest.memory);
+    guest.fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
+    guest.front_end = Some(front_end);
+    let log = guest.share.daemon.stderr();
+    assert!(log.contains("of a former boot of the host"), "{log}");
+    guest.fs.init(38, 0).unwrap();
+    let mut session = guest.session();
+    let node = named(&mut session, Opcode::Lookup, ROOT, "file").unwrap();
+    assert_ne!(node, file.0, "a number of before");
+    assert_ne!(session.read(file, 0, 4).error, 0, "a handle of before");
 }

@@ -15,20 +15,29 @@
 //!
 //! If the guest's used index equals the intended one, the index was stored: `Completed` entries are
 //! done. If it equals the reached one, it was not: they are done once more.
+//!
+//! Requests are done again for the guest only that asked for them: the file begins anew with each boot of the
+//! host, which no guest outlives, and a ring is the same one only in the same memory, as the file behind it
+//! tells: a guest that boots puts its rings where the one before it had them.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 use virtio_queue::QueueState;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::sys::{SharedWords, open_locked};
+use crate::boot_id::BootId;
+use crate::file_lock::open_locked;
+use crate::memory::Memory;
+use crate::sys::SharedWords;
 
 /// "RSinfl" and the layout's version.
-const MAGIC: u64 = 0x5253_696e_666c_0001;
+const MAGIC: u64 = 0x5253_696e_666c_0002;
 const HEADER_WORDS: usize = 8;
 const QUEUE_WORDS: usize = 8;
 
@@ -59,11 +68,16 @@ pub struct InFlightFile {
 
 impl InFlightFile {
     /// Opens or makes the file for `queues` queues of at most `queue_size` entries. A file of
-    /// another layout is started anew: nothing in it could be matched.
+    /// another layout, or of another `boot`, is started anew: nothing in it could be matched.
     ///
     /// # Errors
     /// See [`LogError`].
-    pub fn open(path: &Path, queues: usize, queue_size: u16) -> Result<Self, LogError> {
+    pub fn open(
+        path: &Path,
+        boot: BootId,
+        queues: usize,
+        queue_size: u16,
+    ) -> Result<Self, LogError> {
         let queue_size = usize::from(queue_size);
         let len = HEADER_WORDS + queues * (QUEUE_WORDS + queue_size);
         let failed = |source: io::Error| match source.kind() {
@@ -75,7 +89,8 @@ impl InFlightFile {
         };
         let file = open_locked(path).map_err(failed)?;
         let words = SharedWords::map(&file, 0, len).map_err(failed)?;
-        words.lay_out(&[MAGIC, queues as u64, queue_size as u64]);
+        let [high, low] = boot.words();
+        words.lay_out(&[MAGIC, queues as u64, queue_size as u64, high, low]);
         Ok(Self {
             _file: file,
             words: Arc::new(words),
@@ -103,7 +118,25 @@ const COMPLETED: u64 = 2;
 const STATE: u64 = 3;
 
 /// Words of a queue before its entries: the ring's identity, then the used index.
-const USED_INDEX: usize = 4;
+const USED_INDEX: usize = IDENTITY;
+const IDENTITY: usize = 6;
+
+/// What tells a ring from others of this boot: where it is, and in which file of guest memory (0 where there
+/// is none).
+fn identity(ring: &QueueState, memory: &Memory) -> [u64; IDENTITY] {
+    let region = memory.find_region(GuestAddress(ring.desc_table));
+    let backing = region.and_then(|region| region.file_offset());
+    let file = backing.and_then(|backing| backing.file().metadata().ok());
+    let (device, inode) = file.map_or((0, 0), |file| (file.dev(), file.ino()));
+    [
+        ring.desc_table,
+        ring.avail_ring,
+        ring.used_ring,
+        u64::from(ring.size),
+        device,
+        inode,
+    ]
+}
 
 /// The log of one queue, in the hands of the queue's thread.
 #[derive(Debug)]
@@ -123,13 +156,14 @@ impl InFlightLog {
     ///
     /// `used` and `available` are the ring's indexes as guest memory has them. If the ring is
     /// another one, or its indexes do not fit, there is nothing to recover.
-    pub(super) fn attach(&mut self, ring: &QueueState, used: u16, available: u16) -> Vec<u16> {
-        let identity = [
-            ring.desc_table,
-            ring.avail_ring,
-            ring.used_ring,
-            u64::from(ring.size),
-        ];
+    pub(super) fn attach(
+        &mut self,
+        ring: &QueueState,
+        memory: &Memory,
+        used: u16,
+        available: u16,
+    ) -> Vec<u16> {
+        let identity = identity(ring, memory);
         let same = (0..)
             .zip(&identity)
             .all(|(at, word)| self.load(at) == *word);

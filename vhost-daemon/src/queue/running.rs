@@ -67,7 +67,7 @@ impl RunningQueue {
         let mut next_avail = Wrapping(state.next_avail);
         let mut left_over = Vec::new();
         if let Some(log) = &mut log {
-            left_over = log.attach(state, state.next_used, ring.available_index());
+            left_over = log.attach(state, &memory, state.next_used, ring.available_index());
             if let Ok(count @ 1..) = u16::try_from(left_over.len()) {
                 next_avail = Wrapping(state.next_used) + Wrapping(count);
             }

@@ -31,7 +31,7 @@ pub(crate) use lost_memory::expect_lost_memory;
 pub use mapped_file::MappedFile;
 pub use peer::{peer_process, peer_user};
 pub use reactor::{Event, Reactor, WatchId};
-pub use shared_words::{SharedWords, open_locked};
+pub use shared_words::SharedWords;
 pub use split_ring::{DESCRIPTOR_BYTES, Descriptor, SplitRing};
 pub use thread::name_current_thread;
 pub use zeroed::zeroed_words;

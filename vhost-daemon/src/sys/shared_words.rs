@@ -1,17 +1,14 @@
 //! A file of 64-bit words, mapped shared: what is stored survives the death of the process.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::lost_memory::Guarded;
 use super::mapped_file::Mapping;
-use crate::patience::{Patience, lock_holder};
 
 /// Words of a file.
 #[derive(Debug)]
@@ -21,30 +18,6 @@ pub struct SharedWords {
     mapping: Mapping,
     len: usize,
     loss_noticed: AtomicBool,
-}
-
-/// Opens or makes the file `path` (mode 0600) and locks it (flock(2)): for as long as the file, or a
-/// clone of it, is open. Waits for a process that was killed to be gone.
-///
-/// # Errors
-/// open(2)'s; `WouldBlock` when another process has it.
-pub fn open_locked(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
-    let mut patience = Patience::default();
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) if patience.lasts(&path.display(), lock_holder(&file)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 impl SharedWords {

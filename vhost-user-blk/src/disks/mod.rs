@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vhost_daemon::boot_id::BootId;
 use vhost_daemon::control::{Controlled, Done};
 use vhost_daemon::metrics::{Metrics, Registry};
 use vhost_daemon::sandbox::seccomp::ThreadFilters;
@@ -22,7 +23,7 @@ use open::Opened;
 /// What all disks of a process share.
 pub struct Common {
     /// Where requests in flight are remembered.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<StateDir>,
     /// Whether a disk goes with its first front end.
     pub once: bool,
     /// Polling of the queues' threads.
@@ -33,6 +34,22 @@ pub struct Common {
     pub shutdown: Arc<Shutdown>,
     /// What the disks' threads are bound to.
     pub filters: Arc<ThreadFilters>,
+}
+
+/// Where requests in flight are remembered.
+pub struct StateDir {
+    path: PathBuf,
+    /// Read before the sandbox hides it.
+    boot: BootId,
+}
+
+impl StateDir {
+    /// The directory `path`, during this boot of the host.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        let boot = BootId::current();
+        Self { path, boot }
+    }
 }
 
 /// All disks that are being served.

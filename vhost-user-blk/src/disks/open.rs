@@ -93,8 +93,10 @@ fn open_on<S: Storage>(
     let mut device = BlockDevice::new(storage, geometry, config.serial, config.queues, &metrics)
         .map_err(AddError::Capacity)?;
     if let Some(directory) = &common.state_dir {
-        let file = directory.join(format!("{}.in-flight", config.name));
-        device.remember_in(&file).map_err(AddError::State)?;
+        let file = directory.path.join(format!("{}.in-flight", config.name));
+        device
+            .remember_in(&file, directory.boot)
+            .map_err(AddError::State)?;
     }
     device.announce(&config.name, &config.medium.source());
     let device = Arc::new(device);

@@ -5,12 +5,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, StatxFlags, fallocate, flock, fstat, fstatfs, statx,
-};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, fstat, fstatfs, statx};
 use thiserror::Error;
-use vhost_daemon::patience::{Patience, lock_holder};
+use vhost_daemon::file_lock::{self, Lock};
 
 /// An image cannot be served.
 #[derive(Debug, Error)]
@@ -90,29 +87,19 @@ pub(super) fn can_punch(file: &File, kind: FileType, size: u64) -> bool {
 }
 
 /// Locks the image: exclusively for writing, shared for reading.
-///
-/// A process that was killed holds its lock until the kernel has finished its last operations:
-/// waiting for them also keeps a late write of its from landing on a newer one of ours.
 fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), OpenError> {
     let kind = if read_only {
-        FlockOperation::NonBlockingLockShared
+        Lock::Shared
     } else {
-        FlockOperation::NonBlockingLockExclusive
+        Lock::Exclusive
     };
-    let mut patience = Patience::default();
-    loop {
-        match flock(file, kind) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if patience.lasts(&path.display(), lock_holder(file)) => {}
-            Err(Errno::WOULDBLOCK) => return Err(OpenError::InUse(path.to_owned())),
-            Err(error) => {
-                return Err(OpenError::Open {
-                    path: path.to_owned(),
-                    source: error.into(),
-                });
-            }
-        }
-    }
+    file_lock::lock(file, path, kind).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::InUse(path.to_owned()),
+        _ => OpenError::Open {
+            path: path.to_owned(),
+            source,
+        },
+    })
 }
 
 /// Whether a block device zeroes ranges by itself. Without that the kernel refuses to punch holes

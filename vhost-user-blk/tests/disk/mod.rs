@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod medium;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use lab::process::{Daemon, DaemonBuilder};
 use lab::scratch::Scratch;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-user-blk");
-pub const SOON: Duration = Duration::from_secs(10);
+/// Longer than a daemon waits for a file that another one has.
+pub const SOON: Duration = Duration::from_secs(20);
 /// All features but the dirty log, which a front end asks for while it migrates.
 pub const ALL: u64 = !LOG_ALL;
 pub const LOG_ALL: u64 = 1 << 26;

@@ -59,6 +59,15 @@ impl Network {
         tap: &Tap<'_>,
         options: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
     ) -> Self {
+        Self::start_in(test, tap, |daemon, _| options(daemon))
+    }
+
+    /// With options that name files in the test's directory.
+    pub fn start_in(
+        test: &str,
+        tap: &Tap<'_>,
+        options: impl FnOnce(DaemonBuilder, &Scratch) -> DaemonBuilder,
+    ) -> Self {
         let scratch = Scratch::new(test).unwrap();
         let namespace = NetNamespace::new().unwrap();
         namespace.add_tap(TAP, tap).unwrap();
@@ -69,7 +78,7 @@ impl Network {
             .arg(&socket)
             .arg("--metrics-socket")
             .arg(scratch.join("metrics.sock"));
-        let mut daemon = namespace.spawn(options(builder)).unwrap();
+        let mut daemon = namespace.spawn(options(builder, &scratch)).unwrap();
         daemon.wait_stderr("waiting for a front end", SOON).unwrap();
         wire::wait_forwarding(&namespace, TAP);
         Self {

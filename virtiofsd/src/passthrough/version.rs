@@ -30,6 +30,11 @@ impl LastOpened {
     /// # Errors
     /// fstat(2)'s.
     pub(super) fn is_unchanged(&self, file: &impl AsFd) -> io::Result<bool> {
+        // Before the file is looked at: a clock that jumps forward must not make a change look old that
+        // comes behind this look.
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let stat = fstat(file)?;
         let version = Version {
             size: stat.st_size,
@@ -37,7 +42,7 @@ impl LastOpened {
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         };
         // A version that a further change might not differ from is not remembered.
-        let remembered = is_settled(stat.st_ctime).then_some(version);
+        let remembered = is_settled(stat.st_ctime, now).then_some(version);
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let unchanged = *last == Some(version);
         *last = remembered;
@@ -45,11 +50,24 @@ impl LastOpened {
     }
 }
 
-fn is_settled(changed: i64) -> bool {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+/// Whether a change at `changed` (seconds of the host's clock) is old at `now`. A clock that was set back
+/// makes it look as if it were to come: not old.
+fn is_settled(changed: i64, now: Duration) -> bool {
     let changed = Duration::from_secs(u64::try_from(changed).unwrap_or(0));
     now.checked_sub(changed)
         .is_some_and(|age| age > COARSEST_STAMP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_old_only_by_a_clock_that_went_on_behind_it() {
+        let at = |seconds| Duration::from_secs(seconds);
+        assert!(is_settled(100, at(103)));
+        assert!(!is_settled(100, at(102)), "within the coarsest stamp");
+        assert!(!is_settled(100, at(40)), "the clock was set back");
+        assert!(!is_settled(100, Duration::ZERO));
+    }
 }

@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
+use vhost_daemon::boot_id::BootId;
+use vhost_daemon::file_lock::open_locked;
 use vhost_daemon::queue::{InFlightFile, LogError};
-use vhost_daemon::sys::open_locked;
 
 pub use journal::{Entry, Evidence, Journal, Journals, Recalled};
 pub(crate) use ledger::{Ledger, NodeRecord, OpenRecord, Saved, SavedNode, SavedOpen};
@@ -81,6 +82,7 @@ impl State {
     /// # Errors
     /// See [`StateError`].
     pub fn open(directory: &Path, queues: usize, queue_size: u16) -> Result<Self, StateError> {
+        let boot = BootId::current();
         let [nodes, journal, in_flight] = FILES.map(|name| directory.join(name));
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -91,7 +93,7 @@ impl State {
         };
         let lock = open_locked(&nodes).map_err(failed(&nodes))?;
         let file = lock.try_clone().map_err(failed(&nodes))?;
-        let session = Session::open(&file).map_err(failed(&nodes))?;
+        let session = Session::open(&file, boot).map_err(failed(&nodes))?;
         let journals = open_locked(&journal)
             .and_then(|file| Journals::open(&file, queues))
             .map_err(failed(&journal))?;
@@ -100,19 +102,26 @@ impl State {
             session,
             ledger: Ledger::open(file).map_err(failed(&nodes))?,
             journals,
-            in_flight: InFlightFile::open(&in_flight, queues, queue_size)?,
+            in_flight: InFlightFile::open(&in_flight, boot, queues, queue_size)?,
             lock,
         })
     }
 
-    /// What was remembered of the directory with this identity; nothing, if it was another one.
+    /// What was remembered of the directory with this identity; nothing, if it was another one or another boot
+    /// of the host, which no guest outlives.
     pub(crate) fn saved(&self, root: &RootIdentity) -> Saved {
         let mut saved = self.ledger.load();
         let left = self.session.features().is_some();
-        if self.session.is_of(root) && left {
+        let same_boot = self.session.is_of_this_boot();
+        if same_boot && self.session.is_of(root) && left {
             return saved;
         }
-        if left {
+        if left && !same_boot {
+            tracing::info!(
+                directory = %self.path.display(),
+                "--state-dir is of a former boot of the host: it is started anew"
+            );
+        } else if left {
             tracing::warn!(
                 directory = %self.path.display(),
                 "--state-dir is about another directory than the one shared: it is started anew"

@@ -1,9 +1,10 @@
-//! What a guest's kernel and the daemon agreed on, and about which directory.
+//! What a guest's kernel and the daemon agreed on, about which directory, and since which boot of the host.
 
 use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 
+use vhost_daemon::boot_id::BootId;
 use vhost_daemon::sys::SharedWords;
 
 use crate::fuse::Features;
@@ -18,6 +19,7 @@ const FEATURES: usize = 2;
 /// How many processes there were before this one.
 const EPOCH: usize = 3;
 const ROOT: usize = 4;
+const BOOT: usize = 8;
 
 /// Each process numbers its new nodes and handles from a multiple of this on: numbers are not used again
 /// that a guest may still know.
@@ -46,12 +48,15 @@ impl RootIdentity {
 
 /// The first page of the file of nodes.
 #[derive(Debug)]
-pub(crate) struct Session(SharedWords);
+pub(crate) struct Session {
+    words: SharedWords,
+    boot: BootId,
+}
 
 impl Session {
     /// # Errors
     /// ftruncate(2)'s, fallocate(2)'s and mmap(2)'s.
-    pub(super) fn open(file: &File) -> io::Result<Self> {
+    pub(super) fn open(file: &File, boot: BootId) -> io::Result<Self> {
         let words = SharedWords::map(file, 0, WORDS)?;
         // Without the number: a new file, or one in which not all could be remembered.
         if words.word(0).load(Ordering::Acquire) != MAGIC {
@@ -59,12 +64,12 @@ impl Session {
             words.word(0).store(MAGIC, Ordering::Release);
         }
         words.word(EPOCH).fetch_add(1, Ordering::AcqRel);
-        Ok(Self(words))
+        Ok(Self { words, boot })
     }
 
     /// The first number for this process' nodes and handles.
     pub(crate) fn first_number(&self) -> u64 {
-        self.0
+        self.words
             .word(EPOCH)
             .load(Ordering::Relaxed)
             .wrapping_mul(NUMBERS)
@@ -72,8 +77,8 @@ impl Session {
 
     /// What was agreed on, if anything is.
     pub(crate) fn features(&self) -> Option<Features> {
-        let initialised = self.0.word(INITIALISED).load(Ordering::Acquire) != 0;
-        let features = self.0.word(FEATURES).load(Ordering::Relaxed);
+        let initialised = self.words.word(INITIALISED).load(Ordering::Acquire) != 0;
+        let features = self.words.word(FEATURES).load(Ordering::Relaxed);
         initialised.then(|| Features::from_bits(features))
     }
 
@@ -81,26 +86,34 @@ impl Session {
     pub(super) fn is_of(&self, root: &RootIdentity) -> bool {
         (ROOT..)
             .zip(root.words())
-            .all(|(at, word)| self.0.word(at).load(Ordering::Acquire) == word)
+            .all(|(at, word)| self.words.word(at).load(Ordering::Acquire) == word)
+    }
+
+    /// Whether what was agreed on was so with a guest that may still be there.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        (BOOT..)
+            .zip(self.boot.words())
+            .all(|(at, word)| self.words.word(at).load(Ordering::Acquire) == word)
     }
 
     /// About directory `root`, with nothing agreed on yet.
     pub(super) fn begin_anew(&self, root: &RootIdentity) {
         self.end();
-        for (at, word) in (ROOT..).zip(root.words()) {
-            self.0.word(at).store(word, Ordering::Release);
+        let boot = (BOOT..).zip(self.boot.words());
+        for (at, word) in (ROOT..).zip(root.words()).chain(boot) {
+            self.words.word(at).store(word, Ordering::Release);
         }
     }
 
     /// Nothing is agreed on any more.
     pub(super) fn end(&self) {
-        self.0.word(INITIALISED).store(0, Ordering::Release);
+        self.words.word(INITIALISED).store(0, Ordering::Release);
     }
 
     /// That is agreed on now.
     pub(crate) fn begin(&self, features: Features) {
-        let word = self.0.word(FEATURES);
+        let word = self.words.word(FEATURES);
         word.store(features.bits(), Ordering::Relaxed);
-        self.0.word(INITIALISED).store(1, Ordering::Release);
+        self.words.word(INITIALISED).store(1, Ordering::Release);
     }
 }

@@ -16,7 +16,8 @@ use lab::process::{Daemon, DaemonBuilder};
 use lab::scratch::Scratch;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_virtiofsd");
-pub const SOON: Duration = Duration::from_secs(10);
+/// Longer than a daemon waits for a state directory that another one has.
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Name of the file system in guests.
 pub const TAG: &str = "share";

@@ -19,7 +19,8 @@ use crate::pci::testing::Remembered;
 use crate::virtio::{Device, Kind, SaveError, Saved, Transport};
 use driver::{Disk, SECTOR};
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// Longer than a daemon waits for an image whose last owner was killed.
+const LIMIT: Duration = Duration::from_secs(30);
 const IMAGE: u64 = 16 << 20;
 
 struct Fixture {

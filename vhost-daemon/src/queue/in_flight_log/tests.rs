@@ -1,6 +1,15 @@
 //! Deaths at every step, and what the next process finds.
 
+use vm_memory::FileOffset;
+
 use super::*;
+
+fn memory() -> Memory {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(0x8000).unwrap();
+    let file = Some(FileOffset::new(file, 0));
+    Memory::from_ranges_with_files([(GuestAddress(0), 0x8000, file)]).unwrap()
+}
 
 fn ring() -> QueueState {
     QueueState {
@@ -19,6 +28,8 @@ fn ring() -> QueueState {
 /// A process dies: its log is opened again by the next one.
 struct Deaths {
     path: PathBuf,
+    boot: BootId,
+    memory: Memory,
     _dir: tempfile::TempDir,
 }
 
@@ -27,12 +38,20 @@ impl Deaths {
         let dir = tempfile::tempdir().unwrap();
         Self {
             path: dir.path().join("log"),
+            boot: BootId::current(),
+            memory: memory(),
             _dir: dir,
         }
     }
 
     fn open(&self) -> InFlightLog {
-        InFlightFile::open(&self.path, 2, 8).unwrap().queue(1)
+        InFlightFile::open(&self.path, self.boot, 2, 8)
+            .unwrap()
+            .queue(1)
+    }
+
+    fn attach_again(&self, ring: &QueueState, used: u16, available: u16) -> Vec<u16> {
+        self.open().attach(ring, &self.memory, used, available)
     }
 }
 
@@ -40,7 +59,7 @@ impl Deaths {
 fn requests_left_in_flight_are_found_oldest_first() {
     let deaths = Deaths::new();
     let mut log = deaths.open();
-    assert!(log.attach(&ring(), 0, 0).is_empty());
+    assert!(log.attach(&ring(), &deaths.memory, 0, 0).is_empty());
     for head in [5, 2, 7] {
         log.taken(head);
     }
@@ -48,9 +67,9 @@ fn requests_left_in_flight_are_found_oldest_first() {
     log.publishing(0, 1);
     log.published(1);
     drop(log);
-    assert_eq!(deaths.open().attach(&ring(), 1, 3), [5, 7]);
+    assert_eq!(deaths.attach_again(&ring(), 1, 3), [5, 7]);
     // Recovering does not use them up: another death finds them again.
-    assert_eq!(deaths.open().attach(&ring(), 1, 3), [5, 7]);
+    assert_eq!(deaths.attach_again(&ring(), 1, 3), [5, 7]);
 }
 
 #[test]
@@ -58,14 +77,14 @@ fn the_guests_index_tells_whether_a_batch_was_published() {
     for (used, left) in [(0, vec![4, 5]), (1, vec![5])] {
         let deaths = Deaths::new();
         let mut log = deaths.open();
-        log.attach(&ring(), 0, 0);
+        log.attach(&ring(), &deaths.memory, 0, 0);
         log.taken(4);
         log.taken(5);
         log.completed(4);
         log.publishing(0, 1);
         drop(log);
         assert_eq!(
-            deaths.open().attach(&ring(), used, 2),
+            deaths.attach_again(&ring(), used, 2),
             left,
             "used index {used}"
         );
@@ -76,11 +95,11 @@ fn the_guests_index_tells_whether_a_batch_was_published() {
 fn completed_but_never_offered_is_done_again() {
     let deaths = Deaths::new();
     let mut log = deaths.open();
-    log.attach(&ring(), 9, 9);
+    log.attach(&ring(), &deaths.memory, 9, 9);
     log.taken(1);
     log.completed(1);
     drop(log);
-    assert_eq!(deaths.open().attach(&ring(), 9, 10), [1]);
+    assert_eq!(deaths.attach_again(&ring(), 9, 10), [1]);
 }
 
 #[test]
@@ -92,17 +111,36 @@ fn another_ring_or_another_guest_recovers_nothing() {
     for (ring_now, used, available) in [(moved, 3, 4), (ring(), 7, 8), (ring(), 3, 3)] {
         let deaths = Deaths::new();
         let mut log = deaths.open();
-        log.attach(&ring(), 3, 3);
+        log.attach(&ring(), &deaths.memory, 3, 3);
         log.taken(1);
         drop(log);
-        assert!(deaths.open().attach(&ring_now, used, available).is_empty());
+        assert!(deaths.attach_again(&ring_now, used, available).is_empty());
     }
 }
 
+/// The next guest of the daemon, or of the one after a reboot, puts its rings where this one had them.
 #[test]
-fn a_log_has_one_user() {
-    let deaths = Deaths::new();
-    let _first = InFlightFile::open(&deaths.path, 2, 8).unwrap();
-    let second = InFlightFile::open(&deaths.path, 2, 8);
-    assert!(matches!(second, Err(LogError::InUse(_))));
+fn the_same_ring_in_other_memory_or_after_a_reboot_recovers_nothing() {
+    let mut deaths = Deaths::new();
+    let mut log = deaths.open();
+    log.attach(&ring(), &deaths.memory, 0, 0);
+    log.taken(1);
+    drop(log);
+    let this_boot = std::mem::replace(&mut deaths.boot, BootId::parse(&"f".repeat(32)).unwrap());
+    assert!(
+        deaths.attach_again(&ring(), 0, 1).is_empty(),
+        "another boot"
+    );
+    for at in [this_boot, deaths.boot] {
+        deaths.boot = at;
+        let mut log = deaths.open();
+        log.attach(&ring(), &deaths.memory, 0, 0);
+        log.taken(1);
+    }
+    assert_eq!(deaths.attach_again(&ring(), 0, 1), [1]);
+    deaths.memory = memory();
+    assert!(
+        deaths.attach_again(&ring(), 0, 1).is_empty(),
+        "other memory"
+    );
 }
