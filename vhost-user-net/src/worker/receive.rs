@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use memmap2::MmapMut;
 use smallvec::SmallVec;
 use vhost_daemon::queue::Chain;
 use vhost_daemon::sys::Buffers;
@@ -40,7 +41,9 @@ pub struct Receive<P: Port> {
     /// Buffers popped and not given to a frame.
     held: HeldBuffers,
     depth: Depth,
-    spill: Box<[u8]>,
+    /// Fresh from the kernel: pages that no frame spills into cost nothing, and all go with the worker. An
+    /// allocator would keep them, in as many places as threads came and went.
+    spill: MmapMut,
     /// Frames that were read, oldest first.
     landed: VecDeque<Landed>,
     patience: Patience,
@@ -62,7 +65,7 @@ impl<P: Port> Receive<P> {
     /// The worker of pair `pair`.
     ///
     /// # Errors
-    /// When the process is out of descriptors.
+    /// When the process is out of descriptors or memory.
     pub(crate) fn new(
         station: Arc<Station<P>>,
         source: P::Source,
@@ -80,7 +83,7 @@ impl<P: Port> Receive<P> {
             agreed,
             metrics,
             held: HeldBuffers::default(),
-            spill: vec![0; SPILL * FrameBatch::MOST].into_boxed_slice(),
+            spill: MmapMut::map_anon(SPILL * FrameBatch::MOST)?,
             landed: VecDeque::new(),
             patience: Patience::new()?,
             in_vain: false,
