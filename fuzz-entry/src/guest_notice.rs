@@ -1,0 +1,43 @@
+//! What a guest tells its host: a line on the control port, the announcement of a stream, the agent's answers.
+//!
+//! Byte 0 chooses which of the agent's answers the rest is read as.
+
+use protobuf::Message;
+use ringside_protocol::agent::{EventsResponse, HelloResponse, PidsResponse, StatsResponse};
+use ringside_protocol::{Notice, Order, read_line, stream, write_line};
+
+/// Read, written and read again, a message is the same.
+fn again<T: Message + PartialEq>(bytes: &[u8]) {
+    if let Ok(message) = T::parse_from_bytes(bytes) {
+        let written = message.write_to_bytes().unwrap();
+        let again = T::parse_from_bytes(&written).unwrap();
+        // A number that is none is not even itself.
+        assert_eq!(again.write_to_bytes().unwrap(), written);
+    }
+}
+
+/// What one input does.
+pub fn run(input: &[u8]) {
+    let Some((choice, bytes)) = input.split_first() else {
+        return;
+    };
+    let mut reader = bytes;
+    while let Ok(Some(notice)) = read_line::<Notice>(&mut reader) {
+        let mut line = Vec::new();
+        write_line(&mut line, &notice).unwrap();
+        assert_eq!(read_line::<Notice>(&mut &line[..]).unwrap(), Some(notice));
+    }
+    let _ = read_line::<Order>(&mut &bytes[..]);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        if let Some(name) = stream::parse(line) {
+            let announced = stream::announcement(name).unwrap();
+            assert_eq!(announced.trim_end().as_bytes(), line);
+        }
+    }
+    match choice % 4 {
+        0 => again::<EventsResponse>(bytes),
+        1 => again::<StatsResponse>(bytes),
+        2 => again::<PidsResponse>(bytes),
+        _ => again::<HelloResponse>(bytes),
+    }
+}
