@@ -1,10 +1,10 @@
-//! What a guest tells its host: a line on the control port, the announcement of a stream, the agent's answers.
+//! What a guest tells its host: the agent's answers; and the announcement of a stream.
 //!
 //! Byte 0 chooses which of the agent's answers the rest is read as.
 
 use protobuf::Message;
 use ringside_protocol::agent::{EventsResponse, HelloResponse, PidsResponse, StatsResponse};
-use ringside_protocol::{Notice, Order, read_line, stream, write_line};
+use ringside_protocol::stream;
 
 /// Read, written and read again, a message is the same.
 fn again<T: Message + PartialEq>(bytes: &[u8]) {
@@ -21,13 +21,6 @@ pub fn run(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
-    let mut reader = bytes;
-    while let Ok(Some(notice)) = read_line::<Notice>(&mut reader) {
-        let mut line = Vec::new();
-        write_line(&mut line, &notice).unwrap();
-        assert_eq!(read_line::<Notice>(&mut &line[..]).unwrap(), Some(notice));
-    }
-    let _ = read_line::<Order>(&mut &bytes[..]);
     for line in bytes.split(|byte| *byte == b'\n') {
         if let Some(name) = stream::parse(line) {
             let announced = stream::announcement(name).unwrap();
