@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak fuzz clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak fuzz corpus loom audit sbom clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -180,6 +180,36 @@ fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and 
 		mkdir -p "fuzz/corpus/$$target"
 		cargo +nightly fuzz run "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
 	done
+
+corpus: ## Make what fuzzing found small: seeds keep what reaches code that no other seed does
+	for target in $$(cargo +nightly fuzz list); do
+		mkdir -p "fuzz/corpus/$$target"
+		cargo +nightly fuzz run "$$target" "fuzz/seeds/$$target" "fuzz/corpus/$$target" -- -merge=1 -max_len=4096 -rss_limit_mb=2048
+	done
+
+loom: ## Try every order of loads and stores in models of who sleeps and who wakes
+	cargo test --quiet --release --manifest-path models/Cargo.toml --target-dir target/models
+
+audit: ## Look for known holes in dependencies (.cargo/audit.toml): fetches RustSec's database, or takes DATABASE
+	cargo audit --version >/dev/null 2>&1 || cargo install cargo-audit --locked --debug
+	cargo audit $(if $(DATABASE),--db "$(DATABASE)" --no-fetch) --file Cargo.lock
+	cargo audit $(if $(DATABASE),--db "$(DATABASE)" --no-fetch) --file fuzz/Cargo.lock
+
+# The clock of what is built: the last commit's.
+EPOCH = $$(git log -1 --format=%ct)
+
+sbom: ## List what each program is made of, target/sbom/*.cdx.json (CycloneDX 1.5), and check the lists
+	cargo cyclonedx --version >/dev/null 2>&1 || cargo install cargo-cyclonedx --version 0.5.9 --locked --debug
+	rm -rf target/sbom
+	mkdir -p target/sbom
+	SOURCE_DATE_EPOCH=$(EPOCH) cargo cyclonedx --format json --spec-version 1.5 --describe binaries --target $(AGENT_TARGET) -qq
+	# They are written beside the manifests. Nobody needs to know where they were made.
+	find . -name '*_bin.cdx.json' -not -path './target/*' | while read -r list; do
+		name="$${list##*/}"
+		sed 's#file://$(CURDIR)#file:///ringside#g' "$$list" > "target/sbom/$${name%_bin.cdx.json}.cdx.json"
+		rm "$$list"
+	done
+	cargo nextest run -p ringside-deploy --run-ignored only -E 'test(every_program_is_listed_with_what_it_is_made_of)'
 
 clean: ## Remove what was built
 	cargo clean

@@ -11,6 +11,8 @@ mod sys;
 
 use std::process::ExitCode;
 
+pub use pod::dry_run;
+
 /// Whether this is the first process of a machine. If not, it says so.
 #[must_use]
 pub fn is_first_process() -> bool {

@@ -3,6 +3,7 @@
 mod call;
 mod chain;
 mod dirty;
+mod event;
 mod fault;
 mod in_flight_log;
 mod running;

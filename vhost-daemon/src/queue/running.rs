@@ -8,6 +8,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_N
 use virtio_queue::QueueState;
 
 use super::dirty::DirtyRanges;
+use super::event::event_passed;
 use super::{Call, Chain, ChainError, InFlightLog, QueueError, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
@@ -220,8 +221,7 @@ impl RunningQueue {
     /// `before`.
     fn interrupt_wanted(&self, before: Wrapping<u16>) -> bool {
         if self.event_idx {
-            let event = Wrapping(self.ring.used_event());
-            return self.next_used - event - Wrapping(1) < self.next_used - before;
+            return event_passed(self.ring.used_event(), before.0, self.next_used.0);
         }
         u32::from(self.ring.available_flags()) & VRING_AVAIL_F_NO_INTERRUPT == 0
     }

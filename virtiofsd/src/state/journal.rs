@@ -25,6 +25,8 @@ use crate::fuse::Opcode;
 /// "RSjrnl" and the layout's version.
 const MAGIC: u64 = 0x5253_6a72_6e6c_0001;
 const HEADER_WORDS: usize = 8;
+/// No journal has counted so many requests.
+const MOST_SEQUENCE: u64 = 1 << 63;
 /// Twice what a queue can have in flight.
 const SLOTS: u16 = 2048;
 const SLOT_WORDS: usize = 32;
@@ -136,7 +138,10 @@ impl Journals {
             .map(|slot| {
                 let state = load(slot, STATE) & 0xff;
                 let begun = u64::from(state == BEGUN);
-                let sequence = if state == 0 { 0 } else { load(slot, SEQUENCE) };
+                let sequence = load(slot, SEQUENCE);
+                // Nobody counts so far: a file that was written to by others.
+                let counted = state != 0 && sequence < MOST_SEQUENCE;
+                let sequence = if counted { sequence } else { 0 };
                 (begun, sequence, slot)
             })
             .collect();

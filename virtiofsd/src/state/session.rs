@@ -24,6 +24,8 @@ const BOOT: usize = 8;
 /// Each process numbers its new nodes and handles from a multiple of this on: numbers are not used again
 /// that a guest may still know.
 const NUMBERS: u64 = 1 << 40;
+/// No directory has seen so many processes. Numbers stay below the half of what there are, whatever the file says.
+const MOST_PROCESSES: u64 = 1 << 22;
 
 /// What tells a shared directory from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,10 @@ impl Session {
     /// ftruncate(2)'s, fallocate(2)'s and mmap(2)'s.
     pub(super) fn open(file: &File, boot: BootId) -> io::Result<Self> {
         let words = SharedWords::map(file, 0, WORDS)?;
+        if words.word(EPOCH).load(Ordering::Acquire) >= MOST_PROCESSES {
+            words.word(0).store(0, Ordering::Release);
+            words.word(EPOCH).store(0, Ordering::Release);
+        }
         // Without the number: a new file, or one in which not all could be remembered.
         if words.word(0).load(Ordering::Acquire) != MAGIC {
             words.word(INITIALISED).store(0, Ordering::Release);
@@ -72,7 +78,7 @@ impl Session {
         self.words
             .word(EPOCH)
             .load(Ordering::Relaxed)
-            .wrapping_mul(NUMBERS)
+            .saturating_mul(NUMBERS)
     }
 
     /// What was agreed on, if anything is.
@@ -115,5 +121,33 @@ impl Session {
         let word = self.words.word(FEATURES);
         word.store(features.bits(), Ordering::Relaxed);
         self.words.word(INITIALISED).store(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_never_come_back_to_the_first_ones() {
+        let file = tempfile::tempfile().unwrap();
+        let session = Session::open(&file).unwrap();
+        session.begin(Features::WRITEBACK_CACHE);
+        for (processes, first) in [(7, 8), (MOST_PROCESSES - 1, MOST_PROCESSES)] {
+            session.0.word(EPOCH).store(processes, Ordering::Relaxed);
+            let next = Session::open(&file).unwrap();
+            assert_eq!(next.first_number(), first * NUMBERS);
+            assert!(next.features().is_some());
+        }
+        for nonsense in [MOST_PROCESSES, 1 << 24, u64::MAX] {
+            session.begin(Features::WRITEBACK_CACHE);
+            session.0.word(EPOCH).store(nonsense, Ordering::Relaxed);
+            let next = Session::open(&file).unwrap();
+            assert_eq!(next.first_number(), NUMBERS);
+            assert!(
+                next.features().is_none(),
+                "what such a file says is not gone by"
+            );
+        }
     }
 }

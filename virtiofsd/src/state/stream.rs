@@ -20,6 +20,8 @@ const MAGIC: u64 = 0x5253_6673_6d69_6701;
 const MAX_HANDLE: usize = 128;
 /// `NAME_MAX`.
 const MAX_NAME: usize = 255;
+/// Numbers are counted up: no daemon gets so far, and behind the last one would come the root's again.
+const MOST_NUMBERS: u64 = 1 << 63;
 
 /// What moves.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(crate) enum StreamError {
     Short,
     #[error("the state names a file in a way that cannot be")]
     BadName,
+    #[error("the state has a number that was never given to a node or an open file")]
+    BadNumber,
 }
 
 impl Moved {
@@ -80,12 +84,22 @@ impl Moved {
         // Collected one by one: counts that lie end at the end of the bytes.
         let nodes = (0..nodes).map(|_| rest.node()).collect::<Result<_, _>>()?;
         let open = (0..open).map(|_| rest.open()).collect::<Result<_, _>>()?;
-        Ok(Self {
+        let moved = Self {
             features,
             next,
             nodes,
             open,
-        })
+        };
+        moved.check_numbers().map(|()| moved)
+    }
+
+    /// What was given lies below what is given next.
+    fn check_numbers(&self) -> Result<(), StreamError> {
+        let (node, open) = self.next;
+        let counted = node.max(open) < MOST_NUMBERS
+            && self.nodes.iter().all(|it| it.id < node)
+            && self.open.iter().all(|it| it.number < open);
+        counted.then_some(()).ok_or(StreamError::BadNumber)
     }
 }
 
@@ -215,6 +229,21 @@ mod tests {
         let mut bytes = moved().to_bytes();
         bytes[40..56].fill(0xff);
         assert!(Moved::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn numbers_that_nobody_was_given_are_refused() {
+        let with = |change: fn(&mut Moved)| {
+            let mut moved = moved();
+            change(&mut moved);
+            Moved::from_bytes(&moved.to_bytes())
+        };
+        let refused = Err(StreamError::BadNumber);
+        assert_eq!(with(|it| it.next.0 = u64::MAX), refused);
+        assert_eq!(with(|it| it.next.1 = u64::MAX), refused);
+        assert_eq!(with(|it| it.nodes[1].id = 100), refused);
+        assert_eq!(with(|it| it.open[0].number = 200), refused);
+        assert!(with(|it| it.nodes[1].id = 99).is_ok());
     }
 
     proptest! {

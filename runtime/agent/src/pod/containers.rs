@@ -160,7 +160,7 @@ fn not_so(container: &str, state: State, wanted: &str) -> Error {
 }
 
 /// Names become files' names and parts of cgroups' paths.
-fn check_name(field: &'static str, name: &str) -> Result<()> {
+pub(super) fn check_name(field: &'static str, name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
     let is_file = !matches!(name, "" | "." | "..") && name.len() <= LONGEST_NAME;
     if is_file && name.bytes().all(allowed) {

@@ -52,19 +52,26 @@ struct Rules {
 
 /// Limits a container's devices as its specification says. One that says nothing is not limited.
 pub(super) fn apply(container: &str, spec: &Value) -> Result<()> {
-    let given = spec.pointer("/linux/resources/devices");
-    let Some(given) = given.and_then(Value::as_array).filter(|it| !it.is_empty()) else {
+    let Some(program) = program_of(spec)? else {
         return Ok(());
     };
-    let rules = Rules::read(given).map_err(|why| Error::invalid("linux.resources.devices", why))?;
     let directory = layout::cgroup_directory(container);
     // Before anything runs in it. The library takes it as it is.
     let cgroup = fs::create_dir(&directory)
         .and_then(|()| File::open(&directory))
         .with_context(|| format!("cannot make the cgroup {}", directory.display()))?;
-    bpf::limit_devices(cgroup.as_fd(), &rules.program())
-        .context("cannot limit the container's devices")?;
+    bpf::limit_devices(cgroup.as_fd(), &program).context("cannot limit the container's devices")?;
     Ok(())
+}
+
+/// The program that a specification's rules come to; `None` where it has none.
+pub(super) fn program_of(spec: &Value) -> Result<Option<Vec<Instruction>>> {
+    let given = spec.pointer("/linux/resources/devices");
+    let Some(given) = given.and_then(Value::as_array).filter(|it| !it.is_empty()) else {
+        return Ok(None);
+    };
+    let rules = Rules::read(given).map_err(|why| Error::invalid("linux.resources.devices", why))?;
+    Ok(Some(rules.program()))
 }
 
 impl Rules {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ringside_protocol::agent::{BlockVolume, CreateContainerRequest, ExecRequest, Exit};
 use rustix::process::{Pid, WaitStatus};
-use serde_json::Value;
 
 use super::children::{self, ProcessName};
 use super::containers::State;
@@ -64,10 +63,7 @@ impl Pod {
 
     /// Puts the container's config.json where libcontainer looks for it.
     fn write_spec(&self, name: &str, bytes: &[u8], volumes: &[BlockVolume]) -> Result<Glance> {
-        let glance =
-            serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
-        let mut spec: Value =
-            serde_json::from_slice(bytes).map_err(|error| Error::invalid("spec", error))?;
+        let (glance, mut spec) = spec::read(bytes)?;
         spec::adapt(&mut spec, name, &self.share());
         for volume in volumes {
             devices::set_numbers(

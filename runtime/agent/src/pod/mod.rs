@@ -10,6 +10,7 @@ mod control;
 mod copy;
 mod device_rules;
 mod devices;
+pub mod dry_run;
 mod error;
 mod events;
 pub(crate) mod helper;

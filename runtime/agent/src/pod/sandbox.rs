@@ -129,7 +129,7 @@ impl Pod {
 }
 
 /// A sysctl's file. Dots separate, and a slash stands for a dot within a name (sysctl(8)).
-fn sysctl_path(name: &str) -> Result<PathBuf> {
+pub(super) fn sysctl_path(name: &str) -> Result<PathBuf> {
     let swapped: String = name
         .chars()
         .map(|character| match character {

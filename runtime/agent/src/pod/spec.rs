@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::error::{Error, Result};
 use super::layout;
 
 /// The parts of a specification that decide how a process's streams are made.
@@ -37,7 +38,23 @@ pub(super) struct Pod {
     pub(super) resolv_conf: bool,
 }
 
-/// Makes a specification this guest's: its cgroup, the pod's name spaces, the pod's resolv.conf.
+/// Reads a specification. Its parts are checked by who acts on them, and by the library; that it and its `linux`
+/// are objects is what [`adapt`] stands on.
+pub(super) fn read(bytes: &[u8]) -> Result<(Glance, Value)> {
+    let refused = |error| Error::invalid("spec", error);
+    let glance = serde_json::from_slice(bytes).map_err(refused)?;
+    let spec: Value = serde_json::from_slice(bytes).map_err(refused)?;
+    if !spec.is_object() {
+        return Err(Error::invalid("spec", "is no JSON object"));
+    }
+    let linux = spec.get("linux").unwrap_or(&Value::Null);
+    if !(linux.is_null() || linux.is_object()) {
+        return Err(Error::invalid("spec", "its linux is no JSON object"));
+    }
+    Ok((glance, spec))
+}
+
+/// Makes a specification that [`read`] gave this guest's: its cgroup, the pod's name spaces, the pod's resolv.conf.
 pub(super) fn adapt(spec: &mut Value, container: &str, pod: &Pod) {
     if spec.get("linux").is_none_or(Value::is_null) {
         spec["linux"] = json!({});
@@ -135,6 +152,29 @@ mod tests {
         assert_eq!(spec["mounts"][0]["source"], "/run/ringside/resolv.conf");
         let own = json!({"mounts": [{"destination": "/etc/resolv.conf", "source": "/x"}]});
         assert_eq!(adapted(own.clone(), &pod)["mounts"], own["mounts"]);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_and_not_written_into() {
+        for bad in [
+            "[]",
+            "[[true]]",
+            "7",
+            "\"x\"",
+            r#"{"linux": "x"}"#,
+            r#"{"linux": []}"#,
+        ] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+        for good in ["{}", r#"{"linux": null}"#, r#"{"linux": {}, "mounts": 7}"#] {
+            let (_, mut spec) = read(good.as_bytes()).unwrap();
+            let pod = Pod {
+                resolv_conf: true,
+                ..Pod::default()
+            };
+            adapt(&mut spec, "c1", &pod);
+            assert_eq!(spec["linux"]["cgroupsPath"], "/pod/c1", "{good}");
+        }
     }
 
     #[test]

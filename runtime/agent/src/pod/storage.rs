@@ -1,6 +1,6 @@
 //! What is mounted in the guest before a container sees it.
 
-mod options;
+pub(super) mod options;
 mod superblock;
 
 use std::fs;

@@ -100,3 +100,17 @@ fn what_was_done_last_is_kept_longest() {
         Some(Recalled::Begun([9; 8]))
     );
 }
+
+#[test]
+fn a_sequence_that_nobody_counted_is_as_good_as_none() {
+    let deaths = Deaths::new();
+    let entry = deaths.next().enter(7, Opcode::Unlink).unwrap();
+    entry.begin(&[0; 8]);
+    entry.word(SEQUENCE).store(u64::MAX, Ordering::Relaxed);
+    let next = deaths.next();
+    assert_eq!(next.journals.queues[1].sequence.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        recalled(&next, 7, Opcode::Unlink),
+        Some(Recalled::Begun([0; 8]))
+    );
+}

@@ -32,13 +32,13 @@ const IGNORED: [&str; 5] = ["bind", "rbind", "defaults", "rprivate", "private"];
 
 /// A mount's flags and its file system's own options.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) flags: MountFlags,
+pub(in crate::pod) struct Options {
+    pub(in crate::pod) flags: MountFlags,
     data: String,
 }
 
 impl Options {
-    pub(super) fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, String> {
+    pub(in crate::pod) fn parse<S: AsRef<str>>(options: &[S]) -> Result<Self, String> {
         let mut parsed = Self {
             flags: MountFlags::empty(),
             data: String::new(),
@@ -57,7 +57,7 @@ impl Options {
     }
 
     /// Adds one for the file system.
-    pub(super) fn add(&mut self, option: &str) {
+    pub(in crate::pod) fn add(&mut self, option: &str) {
         if !self.data.is_empty() {
             self.data.push(',');
         }
@@ -65,7 +65,7 @@ impl Options {
     }
 
     /// The file system's own, as mount(2) takes them.
-    pub(super) fn data(&self) -> Option<CString> {
+    pub(in crate::pod) fn data(&self) -> Option<CString> {
         if self.data.is_empty() {
             return None;
         }

@@ -6,6 +6,8 @@
     reason = "a failure ends the test"
 )]
 
+mod bill;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
