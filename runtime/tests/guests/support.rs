@@ -160,7 +160,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Builds the daemons and the static agent in the profile of this test, unless
 /// `RINGSIDE_TEST_PREBUILT` says that somebody did.
-fn build_programs() {
+pub(crate) fn build_programs() {
     if std::env::var_os("RINGSIDE_TEST_PREBUILT").is_some() {
         return;
     }
@@ -194,12 +194,21 @@ fn build_programs() {
                 "vhost-user-vsock",
                 "-p",
                 "ringside-shim",
+                "-p",
+                "vmm",
             ],
         );
         let target = "x86_64-unknown-linux-gnu";
         build(
             "-C target-feature=+crt-static -C strip=debuginfo",
-            &["-p", "ringside-agent", "--target", target],
+            &[
+                "-p",
+                "ringside-agent",
+                "-p",
+                "ringside-lab-init",
+                "--target",
+                target,
+            ],
         );
     });
 }
