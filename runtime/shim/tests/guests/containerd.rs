@@ -344,7 +344,7 @@ pub(crate) fn kill(id: u32, signal: Signal) {
 }
 
 /// How long anything may take: a machine in the lab's machine on a busy host is slow.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(150);
 
 /// Waits until something is so.
 #[track_caller]
