@@ -16,9 +16,8 @@ use crate::proc::is_served;
 use crate::programs::{self, Program};
 use crate::share::TAG;
 
-/// How long a daemon may take to listen: it may have to open a slow disk, and a host may be starved (in the lab, under a
-/// load of 16, one did not in 20 s). A daemon that ends is noticed at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a daemon may take to listen: it may have to open a slow disk.
+const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The guest's number on its vsock: each machine has a device of its own, so all may have the same.
