@@ -13,6 +13,7 @@
 //! - [`mounts`]: mounts that go with the test, whatever happens to it.
 //! - [`containerd`]: how one of a test's own is configured.
 //! - [`inside`], [`view`]: what the kernel says of a process that is closed in.
+//! - [`traces`]: what is left on a host that was not there before.
 //! - [`need`]: what a test requires of the host, missing things fail with one sentence.
 
 pub mod bridge;
@@ -28,6 +29,7 @@ pub mod netns;
 pub mod process;
 pub mod scratch;
 mod sys;
+pub mod traces;
 pub mod view;
 
 pub use bytes::pattern;

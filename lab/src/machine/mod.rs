@@ -72,6 +72,15 @@ impl Machine {
         }
     }
 
+    /// A machine that runs one ignored test of this process's test binary, with all it says
+    /// ([`Output::passed`]).
+    #[must_use]
+    pub fn of_test(name: &str) -> Self {
+        let this = std::env::current_exe().unwrap_or_default();
+        let options = ["--exact", name, "--ignored", "--nocapture"];
+        Self::new(std::iter::once(this.into_os_string()).chain(options.into_iter().map(Into::into)))
+    }
+
     /// The machine's memory in MiB. The host must have it to spare.
     #[must_use]
     pub fn memory_mib(mut self, mib: u32) -> Self {

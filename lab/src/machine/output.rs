@@ -35,6 +35,22 @@ impl Output {
             evidence: evidence(&said, &self.console),
         })
     }
+
+    /// Fails unless the test of [`Machine::of_test`](super::Machine::of_test) ran and passed, with all that was said.
+    ///
+    /// # Panics
+    /// When it failed or there is none of that name.
+    #[track_caller]
+    pub fn passed(&self) {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        assert!(
+            self.code == 0 && stdout.contains("1 passed"),
+            "exit code {} in the lab\n{stdout}\n{}\n--- console ---\n{}",
+            self.code,
+            String::from_utf8_lossy(&self.stderr),
+            self.console
+        );
+    }
 }
 
 /// Keeps what is written to it.

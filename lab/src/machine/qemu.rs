@@ -10,9 +10,12 @@ use super::running::Parts;
 use super::streams::Port;
 use crate::need;
 use crate::process::{Daemon, DaemonBuilder, Transcript};
+use crate::sys::tsc;
 
 /// With `panic=-1` and QEMU's `-no-reboot` a panic ends QEMU. The translator runs no other guest's
-/// code speculatively, and QEMU's clock does not drift from the processor's.
+/// code speculatively, and QEMU's clock does not drift from the processor's. What the kernel would measure of the
+/// processor's counter while the host is busy can be wrong by a factor of ten, and with it the machine's clock:
+/// `tsc_early_khz` tells it, for the translator passes the host's counter on.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 \
                               mitigations=off nokaslr tsc=reliable cryptomgr.notests";
 
@@ -48,7 +51,10 @@ impl Board<'_> {
                 "-initrd",
                 &format!("/proc/self/fd/{}", self.initramfs.as_raw_fd()),
             ])
-            .args(["-append", KERNEL_OPTIONS]);
+            .args([
+                "-append",
+                &format!("{KERNEL_OPTIONS} tsc_early_khz={}", tsc::khz()),
+            ]);
         for port in ports {
             let (name, fd) = (port.name, port.socket.as_raw_fd());
             command = command

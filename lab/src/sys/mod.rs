@@ -10,3 +10,4 @@ pub(crate) mod namespace;
 pub(crate) mod ptrace;
 pub(crate) mod spawn;
 pub(crate) mod tap;
+pub(crate) mod tsc;

@@ -123,7 +123,7 @@ fn a_published_port_serves_and_metrics_count() {
     );
 }
 
-fn announced_port(bench: &Bench) -> u16 {
+pub(crate) fn announced_port(bench: &Bench) -> u16 {
     let mut port = None;
     eventually("no port was announced", || {
         let messages = fs::read_to_string(bench.path("messages")).unwrap();
@@ -139,7 +139,7 @@ fn announced_port(bench: &Bench) -> u16 {
     port.unwrap()
 }
 
-fn fetch(port: u16) -> String {
+pub(crate) fn fetch(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream
         .write_all(b"GET /index.html HTTP/1.0\r\n\r\n")

@@ -12,6 +12,7 @@ mod command;
 mod devices;
 mod ending;
 mod engine;
+mod in_the_lab;
 mod oci;
 mod ordinary_user;
 mod support;

@@ -61,7 +61,11 @@ impl Containerd {
         // In memory: overlayfs does not stack on the overlay that a container's root may be.
         let scratch = Scratch::in_memory(test).unwrap();
         fs::write(scratch.join("config.toml"), configuration(scratch.path())).unwrap();
-        fs::create_dir(scratch.join("pods")).unwrap();
+        for folder in ["pods", "logs"] {
+            scratch.dir(folder).unwrap();
+        }
+        let keep = format!("[log]\ndirectory = {:?}\n", scratch.join("logs"));
+        fs::write(scratch.join("ringside.toml"), keep).unwrap();
         let process = spawn(&scratch);
         let containerd = Self {
             scratch,
@@ -69,7 +73,7 @@ impl Containerd {
             execs: AtomicU32::new(0),
         };
         containerd.wait_until_it_answers();
-        let tar = image::build(&containerd.scratch);
+        let tar = image::obtain(&containerd.scratch);
         let tar = tar.to_str().unwrap();
         containerd
             .ctr(&[
@@ -237,7 +241,7 @@ impl Containerd {
                 .filter(|it| it.0 != self.process.id())
                 .collect()
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + LONGEST;
         let pods = || {
             fs::read_dir(self.scratch.join("pods"))
                 .unwrap()
@@ -266,12 +270,25 @@ impl Containerd {
             .collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+
+    /// What the parts of all pods said, gone or not, and the guests' consoles.
+    fn show_parts(&self) {
+        let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        for pod in folders(&self.scratch.join("logs")) {
+            for part in folders(&pod.path()) {
+                let log = fs::read(part.path()).unwrap_or_default();
+                let log = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]);
+                eprintln!("--- {} ---\n{log}", part.path().display());
+            }
+        }
+    }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("containerd's log ends:\n{}", self.log());
+            self.show_parts();
         }
         kill(self.process.id(), Signal::KILL);
         let _ = self.process.wait();
@@ -300,6 +317,7 @@ fn spawn(scratch: &Scratch) -> Child {
         .arg(scratch.join("config.toml"))
         .env("PATH", format!("{}:{path}", folder.display()))
         .env("RINGSIDE_PODS", scratch.join("pods"))
+        .env("RINGSIDE_CONFIG", scratch.join("ringside.toml"))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log);
@@ -325,10 +343,13 @@ pub(crate) fn kill(id: u32, signal: Signal) {
     }
 }
 
+/// How long anything may take: a machine in the lab's machine on a busy host is slow.
+const LONGEST: Duration = Duration::from_secs(150);
+
 /// Waits until something is so.
 #[track_caller]
 pub(crate) fn eventually(otherwise: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + LONGEST;
     while !is_so() {
         assert!(Instant::now() < deadline, "{otherwise}");
         sleep(Duration::from_millis(50));

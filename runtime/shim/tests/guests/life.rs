@@ -75,7 +75,7 @@ fn a_pod_lives() {
 }
 
 /// Two containers of one pod, as CRI says so.
-fn start(containerd: &Containerd, net: &Net) {
+pub(crate) fn start(containerd: &Containerd, net: &Net) {
     let scratch = &containerd.scratch;
     let folder = |name: &str| scratch.dir(name).unwrap().display().to_string();
     let (data, secret) = (folder("data"), folder("secret"));
@@ -148,7 +148,7 @@ fn publish(folder: &Path, text: &str) {
     }
 }
 
-fn files(containerd: &Containerd) {
+pub(crate) fn files(containerd: &Containerd) {
     let text = containerd
         .exec("a", "cat /secret/key /etc/file; echo hello >/data/x")
         .ok();
@@ -172,7 +172,7 @@ fn files(containerd: &Containerd) {
     assert_ne!(containerd.exec("b", "test -e /mine").code, 0);
 }
 
-fn network(containerd: &Containerd) {
+pub(crate) fn network(containerd: &Containerd) {
     let ping = containerd
         .exec("b", "ip addr show eth0; ping -c 2 -W 5 10.77.0.1")
         .ok();
@@ -180,7 +180,7 @@ fn network(containerd: &Containerd) {
 }
 
 /// A killed network daemon is started again, and the machine goes on with it.
-fn a_killed_daemon(containerd: &Containerd) {
+pub(crate) fn a_killed_daemon(containerd: &Containerd) {
     let killed = containerd.part("a", "vhost-user-net0");
     kill(killed, Signal::KILL);
     eventually("it is not started again", || {
@@ -361,10 +361,10 @@ fn signals(containerd: &Containerd) {
 }
 
 /// A network namespace with an interface, as CNI's bridge plugin would leave it.
-struct Net(String);
+pub(crate) struct Net(String);
 
 impl Net {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let net = Self(format!("rs-shim-{}", std::process::id()));
         let name = &net.0;
         let host = net.host_end();
@@ -388,7 +388,7 @@ impl Net {
         format!("rsv{}", std::process::id())
     }
 
-    fn inside(&self, arguments: &[&str]) -> String {
+    pub(crate) fn inside(&self, arguments: &[&str]) -> String {
         let shown = Command::new("ip")
             .args(["-n", &self.0])
             .args(arguments)

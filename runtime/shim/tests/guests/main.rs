@@ -4,6 +4,7 @@
 mod containerd;
 mod endings;
 mod image;
+mod in_the_lab;
 mod life;
 mod programs;
 mod single;

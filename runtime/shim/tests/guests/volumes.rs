@@ -53,7 +53,7 @@ fn memory(containerd: &Containerd, fast: &Memory) {
 }
 
 /// A disk of the host's under the same path in the container, read and written past a killed daemon.
-fn raw_block(containerd: &Containerd) {
+pub(crate) fn raw_block(containerd: &Containerd) {
     let disk = Loop::new(containerd.scratch.join("disk"));
     let name = disk.0.to_str().unwrap();
     let options = [&["-d", "--device", name], &MEMBER[..]].concat();
