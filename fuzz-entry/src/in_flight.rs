@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use tempfile::TempDir;
+use vhost_daemon::boot_id::BootId;
 use vhost_daemon::memory::{Memory, PinnedMemory};
 use vhost_daemon::metrics::QueueMetrics;
 use vhost_daemon::queue::{InFlightFile, InFlightLog, RunningQueue};
@@ -23,11 +24,15 @@ const LOG: usize = 128;
 
 static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").unwrap());
 
+fn open(path: &Path) -> InFlightFile {
+    InFlightFile::open(path, BootId::current(), 1, SIZE).unwrap()
+}
+
 fn log_with(path: &Path, words: &[u8]) -> InFlightLog {
-    drop(InFlightFile::open(path, 1, SIZE).unwrap());
+    drop(open(path));
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(words, HEADER).unwrap();
-    InFlightFile::open(path, 1, SIZE).unwrap().queue(0)
+    open(path).queue(0)
 }
 
 fn start(memory: &PinnedMemory, used: u16, log: InFlightLog) -> RunningQueue {
@@ -91,6 +96,5 @@ pub fn run(input: &[u8]) {
     let used = queue.next_used();
     drop(queue);
     // All was completed and published: nothing is left for the next one.
-    let log = InFlightFile::open(&path, 1, SIZE).unwrap().queue(0);
-    assert_eq!(start(&memory, used, log).left_over(), 0);
+    assert_eq!(start(&memory, used, open(&path).queue(0)).left_over(), 0);
 }

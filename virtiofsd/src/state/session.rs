@@ -131,18 +131,21 @@ mod tests {
     #[test]
     fn numbers_never_come_back_to_the_first_ones() {
         let file = tempfile::tempfile().unwrap();
-        let session = Session::open(&file).unwrap();
+        let session = Session::open(&file, BootId::current()).unwrap();
         session.begin(Features::WRITEBACK_CACHE);
         for (processes, first) in [(7, 8), (MOST_PROCESSES - 1, MOST_PROCESSES)] {
-            session.0.word(EPOCH).store(processes, Ordering::Relaxed);
-            let next = Session::open(&file).unwrap();
+            session
+                .words
+                .word(EPOCH)
+                .store(processes, Ordering::Relaxed);
+            let next = Session::open(&file, BootId::current()).unwrap();
             assert_eq!(next.first_number(), first * NUMBERS);
             assert!(next.features().is_some());
         }
         for nonsense in [MOST_PROCESSES, 1 << 24, u64::MAX] {
             session.begin(Features::WRITEBACK_CACHE);
-            session.0.word(EPOCH).store(nonsense, Ordering::Relaxed);
-            let next = Session::open(&file).unwrap();
+            session.words.word(EPOCH).store(nonsense, Ordering::Relaxed);
+            let next = Session::open(&file, BootId::current()).unwrap();
             assert_eq!(next.first_number(), NUMBERS);
             assert!(
                 next.features().is_none(),
