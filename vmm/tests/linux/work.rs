@@ -114,7 +114,11 @@ fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> T
             "{DAEMONS}{}",
             r#"
             mkdir fs-state
-            fs --shared-dir / --state-dir fs-state
+            # iperf3 works in a file that it has removed.
+            "$FS" keep --socket-path keeper.sock &
+            until [ -S keeper.sock ]; do sleep 0.05; done
+            files="--shared-dir / --state-dir fs-state --keeper keeper.sock"
+            fs $files
             (
                 until [ -e guest-state ]; do sleep 0.1; done
                 for kill in 1 2 3 4 5 6 7 8 9 10; do
@@ -129,7 +133,7 @@ fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> T
                     sleep 0.4
                     kill -9 "$(cat fs.pid)"
                     sleep 0.2
-                    fs --shared-dir / --state-dir fs-state
+                    fs $files
                     echo "killed $kill"
                 done
                 sleep 1
