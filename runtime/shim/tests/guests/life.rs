@@ -360,20 +360,21 @@ fn signals(containerd: &Containerd) {
     containerd.ctr(&["container", "rm", "c"]).ok();
 }
 
-/// A network namespace with an interface, as CNI's bridge plugin would leave it.
+/// A network namespace with an interface, as CNI's bridge plugin would leave it. Its other end has one of its own:
+/// the host's addresses are nobody's business here.
 pub(crate) struct Net(String);
 
 impl Net {
     pub(crate) fn new() -> Self {
         let net = Self(format!("rs-shim-{}", std::process::id()));
-        let name = &net.0;
-        let host = net.host_end();
+        let [name, outside] = net.namespaces();
         for line in [
             format!("netns add {name}"),
+            format!("netns add {outside}"),
             format!("-n {name} link set lo up"),
-            format!("link add {host} type veth peer name eth0 netns {name}"),
-            format!("addr add 10.77.0.1/24 dev {host}"),
-            format!("link set {host} up"),
+            format!("link add eth0 netns {name} type veth peer name bridge netns {outside}"),
+            format!("-n {outside} addr add 10.77.0.1/24 dev bridge"),
+            format!("-n {outside} link set bridge up"),
             format!("-n {name} addr add 10.77.0.2/24 dev eth0"),
             format!("-n {name} link set eth0 up"),
             format!("-n {name} route add default via 10.77.0.1"),
@@ -384,8 +385,8 @@ impl Net {
         net
     }
 
-    fn host_end(&self) -> String {
-        format!("rsv{}", std::process::id())
+    fn namespaces(&self) -> [String; 2] {
+        [self.0.clone(), format!("{}-outside", self.0)]
     }
 
     pub(crate) fn inside(&self, arguments: &[&str]) -> String {
@@ -399,8 +400,10 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for arguments in [["link", "del", &self.host_end()], ["netns", "del", &self.0]] {
-            let _ = Command::new("ip").args(arguments).status();
+        for namespace in self.namespaces() {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &namespace])
+                .status();
         }
     }
 }
