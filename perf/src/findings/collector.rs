@@ -42,6 +42,13 @@ impl Collector {
         entry.map_or(&[], |it| &it.samples)
     }
 
+    /// The median of a contestant's values; nothing where it has none.
+    #[must_use]
+    pub fn median(&self, group: &str, what: &str, who: &str) -> Option<f64> {
+        let values = self.samples(group, what, who).iter().copied();
+        Spread::of(values).map(|it| it.median)
+    }
+
     /// The median of one contestant's values by another's, round by round.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
         }
     }
     report.rows = rows(entries, &guests, devices.as_ref());
-    report.verdicts = aims::verdicts(&report.rows);
+    report.verdicts = aims::verdicts(&report.rows, report.host.virtualised);
     report.host.load_after = Some(load_average());
     Ok(report)
 }

@@ -47,6 +47,12 @@ pub enum Error {
         /// What ctr said.
         said: String,
     },
+    /// What asks the agent.
+    #[error("cannot start what asks the agent")]
+    Runtime(#[source] io::Error),
+    /// The agent.
+    #[error("the agent does not answer")]
+    Agent(#[from] ringside_pod::PodError),
     /// A pod without a shim.
     #[error("no shim of the container {0} is there")]
     NoShim(String),

@@ -1,5 +1,6 @@
 //! Containers in pods, next to runc's: how soon they start, what they hold, and how that grows.
 
+mod agent;
 mod containerd;
 mod contestant;
 mod error;

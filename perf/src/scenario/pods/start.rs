@@ -1,6 +1,7 @@
 //! `ringside-perf start`: from `ctr run` to the first output, and what a pod holds part by part.
 
-use super::containerd::Containerd;
+use super::agent;
+use super::containerd::{Containerd, Runtime};
 use super::contestant::{Contestant, empty, line_up, machine};
 use super::error::Error;
 use super::options::PodsConfig;
@@ -17,6 +18,7 @@ const CLEAN: Told = lower(
     "KiB",
 );
 const GUEST: Told = lower("guest memory in use", "KiB");
+const AGENT: Told = lower(agent::ANONYMOUS, "KiB");
 
 /// What is said, and stays until it is ended.
 pub(super) const SCRIPT: &str = "echo up; exec sleep 100000";
@@ -73,6 +75,8 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
             break;
         }
     }
+    let ours = contestants.iter().filter(|it| it.runtime != Runtime::Runc);
+    report.verdicts = agent::verdicts(&found, ours.map(|it| it.name));
     report.groups = found.groups();
     report.host.load_after = Some(load_average());
     Ok(report)
@@ -136,5 +140,9 @@ fn memory(
         tell(&part.name, part.held(&parts)?);
     }
     tell("all parts", parts::together(&parts)?);
+    if round > 0 && contestant.runtime != Runtime::Runc {
+        let kib = agent::anonymous_kib(&containerd.pod(id))?;
+        found.add(agent::GROUP, AGENT, contestant.name, contestant.role, kib);
+    }
     Ok(())
 }
