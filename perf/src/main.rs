@@ -11,7 +11,7 @@ use ringside_perf::compare::{Terms, compare};
 use ringside_perf::findings::{self, Findings};
 use ringside_perf::interrupt::Interrupt;
 use ringside_perf::options::{CompareOptions, Options, ReportOptions, Scenario};
-use ringside_perf::page;
+use ringside_perf::page::{self, Illustrations};
 use ringside_perf::scenario::blk::{self, BlkOptions};
 use ringside_perf::scenario::boot::{self, BootOptions, Show};
 use ringside_perf::scenario::documents::{self, DocumentsOptions};
@@ -106,7 +106,7 @@ fn run_pods(
 /// Of scenarios whose report is the common form.
 fn finish(json: JsonFile, found: &Findings) -> anyhow::Result<()> {
     json.write(found)?;
-    print!("{}", page::markdown(std::slice::from_ref(found)));
+    print!("{}", page::markdown(std::slice::from_ref(found), None));
     anyhow::ensure!(found.complete, "interrupted: the report is not complete");
     Ok(())
 }
@@ -120,11 +120,23 @@ fn report(options: &ReportOptions) -> anyhow::Result<()> {
     if let Some(path) = &options.html {
         write("--html", path, page::html(&runs))?;
     }
+    let plots = page::plots(&runs);
+    if let Some(folder) = &options.plots {
+        std::fs::create_dir_all(folder).with_context(|| format!("--plots {}", folder.display()))?;
+        for plot in plots.iter().flatten().flatten() {
+            write("--plots", &folder.join(&plot.file), plot.svg.clone())?;
+        }
+    }
+    let folder = options.plots_from_text();
+    let illustrations = folder.as_deref().map(|folder| Illustrations {
+        plots: &plots,
+        folder,
+    });
     if let Some(path) = &options.markdown {
-        write("--markdown", path, page::markdown(&runs))?;
+        write("--markdown", path, page::markdown(&runs, illustrations))?;
     }
     if options.html.is_none() && options.markdown.is_none() {
-        print!("{}", page::markdown(&runs));
+        print!("{}", page::markdown(&runs, illustrations));
     }
     Ok(())
 }

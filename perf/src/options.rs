@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -59,6 +59,21 @@ pub struct ReportOptions {
     /// Write Markdown here; without either it goes to standard output
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
+
+    /// Write drawings into this folder, one SVG file each, and show them in the Markdown
+    #[arg(long, value_name = "FOLDER")]
+    pub plots: Option<PathBuf>,
+}
+
+impl ReportOptions {
+    /// The folder of the drawings as the Markdown calls it, with a slash at its end.
+    #[must_use]
+    pub fn plots_from_text(&self) -> Option<String> {
+        let folder = self.plots.as_ref()?;
+        let text = self.markdown.as_deref().and_then(Path::parent);
+        let below = text.and_then(|it| folder.strip_prefix(it).ok());
+        Some(format!("{}/", below.unwrap_or(folder).display()))
+    }
 }
 
 /// Options of `compare`.
@@ -77,4 +92,23 @@ pub struct CompareOptions {
     /// Take every figure by that of this contestant in the same run: what slowed the whole machine cancels out
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings_are_found_from_the_text() {
+        let options = |markdown: Option<&str>| ReportOptions {
+            runs: Vec::new(),
+            html: None,
+            markdown: markdown.map(PathBuf::from),
+            plots: Some("docs/performance/plots".into()),
+        };
+        let seen = |markdown| options(markdown).plots_from_text().unwrap();
+        assert_eq!(seen(Some("docs/performance/full.md")), "plots/");
+        assert_eq!(seen(Some("/tmp/full.md")), "docs/performance/plots/");
+        assert_eq!(seen(None), "docs/performance/plots/");
+    }
 }

@@ -1,7 +1,8 @@
 //! Disks.
 
-use super::{Better, Findings, Finds, Seat, Teller, groups, method, skipped};
-use crate::scenario::blk::{Report, Row, Sample, Summary};
+use super::curve::{Curve, Scaled, scaling};
+use super::{Better, Findings, Finds, Group, Seat, Teller, groups, method, skipped};
+use crate::scenario::blk::{Mode, Report, Row, Sample, Summary, Workload};
 
 const FIGURES: [Teller<'static, Sample>; 4] = [
     Teller {
@@ -47,7 +48,11 @@ impl Finds for Report {
             ),
             complete: self.complete,
             skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
-            groups: groups(&self.rows, name, seat, &FIGURES),
+            groups: [
+                groups(&self.rows, name, seat, &FIGURES, |it| Some(it.latency)),
+                growing(&self.rows),
+            ]
+            .concat(),
             verdicts: self.verdicts.clone(),
         }
     }
@@ -58,5 +63,104 @@ fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
         who: row.contestant.clone(),
         role: row.role,
         outcome: &row.outcome,
+    }
+}
+
+/// What loads of the same kind have more or less of.
+struct Axis {
+    along: &'static str,
+    at: fn(&Workload) -> u32,
+    /// The kind: the load but for that.
+    kind: fn(&Workload) -> Workload,
+    name: fn(&Workload) -> String,
+}
+
+const AXES: [Axis; 2] = [
+    Axis {
+        along: "requests in flight",
+        at: |it| it.depth.into(),
+        kind: |it| Workload { depth: 1, ..*it },
+        name: |kind| format!("{} by depth", kind.stem()),
+    },
+    Axis {
+        along: "queues",
+        at: |it| it.queues.into(),
+        kind: |it| Workload { queues: 1, ..*it },
+        name: |kind| format!("{} by queues", kind.name()),
+    },
+];
+
+/// Curves of loads that differ in depth or queues alone.
+fn growing(rows: &[Row]) -> Vec<Group> {
+    let mut found: Vec<Group> = Vec::new();
+    for row in rows.iter().filter(|row| row.mode != Mode::Host) {
+        for axis in &AXES {
+            let kind = (axis.kind)(&row.workload);
+            let name = format!("{}/{}, {}", row.target, (axis.name)(&kind), row.mode);
+            if found.iter().any(|it| it.name == name) {
+                continue;
+            }
+            let curves = along(axis, rows, row);
+            if !curves.is_empty() {
+                found.push(Group {
+                    name,
+                    figures: Vec::new(),
+                    curves,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Those of one row's kind. fio, which has no ring, stands beside each way of waiting.
+fn along(axis: &Axis, rows: &[Row], one: &Row) -> Vec<Curve> {
+    let kind = (axis.kind)(&one.workload);
+    let same = rows.iter().filter(|it| {
+        let mode = it.mode == one.mode || it.mode == Mode::Host;
+        it.target == one.target && mode && (axis.kind)(&it.workload) == kind
+    });
+    let scaled = same.map(|it| Scaled {
+        at: (axis.at)(&it.workload),
+        seat: seat(it),
+    });
+    scaling(axis.along, scaled.collect(), &FIGURES, |at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Role;
+    use crate::scenario::blk::fixture::row;
+
+    fn depths(queues: u16, depths: &[u16]) -> Vec<Row> {
+        let rows = depths.iter().map(|&depth| {
+            let mut row = row("ringside", Role::Ours, Mode::Eventfd, f64::from(depth), 1.0);
+            row.workload = Workload {
+                depth,
+                queues,
+                ..row.workload
+            };
+            row.name = row.workload.name();
+            row
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn three_depths_make_a_curve_and_two_do_not() {
+        assert!(growing(&depths(1, &[1, 32])).is_empty());
+        // One depth of another number of queues is none of it.
+        let rows = [depths(1, &[4, 1, 32]), depths(2, &[8])].concat();
+        let groups = growing(&rows);
+        assert_eq!(groups.len(), 1);
+        assert!(
+            groups[0].name.ends_with("4k-randread by depth, eventfd"),
+            "{}",
+            groups[0].name
+        );
+        let curve = &groups[0].curves[0];
+        assert_eq!(curve.at, ["1", "4", "32"]);
+        assert_eq!(curve.lines[0].points.concat(), [1.0, 4.0, 32.0]);
     }
 }

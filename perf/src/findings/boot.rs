@@ -3,7 +3,7 @@
 use super::{Better, Findings, Finds, Seat, Teller, groups};
 use crate::scenario::boot::{Report, Row, Sample, Summary};
 
-const FIGURES: [Teller<'static, Sample>; 5] = [
+const FIGURES: [Teller<'static, Sample>; 6] = [
     Teller {
         what: "from exec to the guest's first process",
         unit: "ms",
@@ -21,6 +21,12 @@ const FIGURES: [Teller<'static, Sample>; 5] = [
         unit: "ms",
         better: Better::Lower,
         of: &|it| Some(it.first_ms),
+    },
+    Teller {
+        what: "from those to the first process: the guest's kernel",
+        unit: "ms",
+        better: Better::Lower,
+        of: &|it| Some(it.boot_ms - it.first_ms),
     },
     Teller {
         what: "processor time until those",
@@ -55,7 +61,7 @@ impl Finds for Report {
             )],
             complete: self.complete,
             skipped: Vec::new(),
-            groups: groups(&self.rows, |_| "boot".to_owned(), seat, &FIGURES),
+            groups: groups(&self.rows, |_| "boot".to_owned(), seat, &FIGURES, |_| None),
             verdicts: self.verdicts.clone(),
         }
     }

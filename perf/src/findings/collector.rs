@@ -82,6 +82,7 @@ impl Collector {
             || Group {
                 name: group.to_owned(),
                 figures: Vec::new(),
+                curves: Vec::new(),
             },
         );
         let figure = or_push(

@@ -27,6 +27,7 @@ pub(crate) fn findings(contestants: &[(&str, Role, [f64; 5])]) -> Findings {
                 better: Better::Higher,
                 entries: entries.collect(),
             }],
+            curves: Vec::new(),
         }],
         verdicts: Vec::new(),
     }

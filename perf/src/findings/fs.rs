@@ -1,7 +1,8 @@
 //! Files.
 
-use super::{Better, Findings, Finds, Seat, Teller, groups, method, skipped};
-use crate::scenario::fs::{Cache, Report, Row, Sample, Summary};
+use super::curve::{Scaled, scaling};
+use super::{Better, Findings, Finds, Group, Seat, Teller, groups, method, skipped};
+use crate::scenario::fs::{Cache, Load, Report, Row, Sample, Summary};
 
 const FIGURES: [Teller<'static, Sample>; 4] = [
     Teller {
@@ -53,7 +54,11 @@ impl Finds for Report {
             method,
             complete: self.complete,
             skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
-            groups: groups(&self.rows, name, seat, &FIGURES),
+            groups: [
+                groups(&self.rows, name, seat, &FIGURES, |it| it.latency),
+                by_size(&self.rows),
+            ]
+            .concat(),
             verdicts: self.verdicts.clone(),
         }
     }
@@ -69,4 +74,36 @@ fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
         role: row.role,
         outcome: &row.outcome,
     }
+}
+
+/// Curves of whole files of several sizes.
+fn by_size(rows: &[Row]) -> Vec<Group> {
+    let mut found: Vec<Group> = Vec::new();
+    for one in rows {
+        let name = format!("{}/whole files by size", one.target);
+        if found.iter().any(|it| it.name == name) {
+            continue;
+        }
+        let same = rows.iter().filter(|it| it.target == one.target);
+        let sized = same.filter_map(|it| match it.load {
+            Load::Whole { kib } => Some(Scaled {
+                at: kib,
+                seat: seat(it),
+            }),
+            _ => None,
+        });
+        let told = |kib: u32| match kib {
+            0..1024 => format!("{kib} KiB"),
+            _ => format!("{} MiB", kib / 1024),
+        };
+        let curves = scaling("size of a file", sized.collect(), &FIGURES, told);
+        if !curves.is_empty() {
+            found.push(Group {
+                name,
+                figures: Vec::new(),
+                curves,
+            });
+        }
+    }
+    found
 }

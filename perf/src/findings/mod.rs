@@ -4,6 +4,8 @@
 mod blk;
 mod boot;
 mod collector;
+mod curve;
+mod distribution;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -14,10 +16,13 @@ mod schema;
 
 use serde::{Deserialize, Serialize};
 
+use self::distribution::distribution;
 use crate::host::HostFacts;
+use crate::measure::Latency;
 use crate::scenario::{Outcome, Role, Verdict};
 
 pub use collector::{Collector, Told};
+pub use curve::{Curve, Line};
 pub use file::{LoadError, load};
 
 /// Names the form of [`Findings`]: `docs/findings.schema.json`.
@@ -51,6 +56,9 @@ pub struct Group {
     pub name: String,
     /// What was measured; the first is what the workload is about.
     pub figures: Vec<Figure>,
+    /// The same along something that grows. Runs of before they were drawn have none.
+    #[serde(default)]
+    pub curves: Vec<Curve>,
 }
 
 /// Something that was measured of every contestant.
@@ -103,6 +111,16 @@ struct Teller<'a, S> {
     of: &'a dyn Fn(&S) -> Option<f64>,
 }
 
+impl<S> Teller<'_, S> {
+    fn told(&self) -> Told {
+        Told {
+            what: self.what,
+            unit: self.unit,
+            better: self.better,
+        }
+    }
+}
+
 /// A contestant's row, whatever the scenario calls it.
 struct Seat<'a, S, M> {
     who: String,
@@ -146,6 +164,7 @@ fn groups<R, S, M>(
     name: impl Fn(&R) -> String,
     seat: impl Fn(&R) -> Seat<'_, S, M>,
     tellers: &[Teller<'_, S>],
+    latency: impl Fn(&S) -> Option<Latency>,
 ) -> Vec<Group> {
     let mut groups = Vec::new();
     let mut rest = rows;
@@ -157,6 +176,7 @@ fn groups<R, S, M>(
         groups.push(Group {
             name: name_of_first,
             figures: figures(&seats, tellers),
+            curves: distribution(&seats, &latency).into_iter().collect(),
         });
         rest = after;
     }

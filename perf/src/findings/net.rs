@@ -54,9 +54,9 @@ const GUESTS: [Teller<'static, GuestSample>; 4] = [
 impl Finds for Report {
     fn findings(&self) -> Findings {
         let name = |row: &Row| format!("{}/{}", row.target, row.name);
-        let frames = groups(&self.rows, name, seat, &FRAMES);
+        let frames = groups(&self.rows, name, seat, &FRAMES, |it| it.latency);
         let name = |row: &GuestRow| format!("{}/{}", row.target, row.load.name());
-        let guests = groups(&self.guests, name, guest_seat, &GUESTS);
+        let guests = groups(&self.guests, name, guest_seat, &GUESTS, |it| it.latency);
         let settings = &self.settings;
         let who = self.contestants.iter();
         Findings {

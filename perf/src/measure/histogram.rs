@@ -19,10 +19,16 @@ pub struct Histogram {
 pub struct Latency {
     /// Half of the requests took no longer.
     pub p50_ns: f64,
+    /// 9 of 10 took no longer; nothing in runs of before it was told.
+    #[serde(default)]
+    pub p90_ns: Option<f64>,
     /// 99 of 100 took no longer.
     pub p99_ns: f64,
     /// 999 of 1000 took no longer.
     pub p999_ns: f64,
+    /// 9999 of 10000 took no longer; nothing in runs of before it was told.
+    #[serde(default)]
+    pub p9999_ns: Option<f64>,
 }
 
 impl Default for Histogram {
@@ -75,8 +81,10 @@ impl Histogram {
     pub fn latency(&self) -> Latency {
         Latency {
             p50_ns: self.percentile(0.5),
+            p90_ns: Some(self.percentile(0.9)),
             p99_ns: self.percentile(0.99),
             p999_ns: self.percentile(0.999),
+            p9999_ns: Some(self.percentile(0.9999)),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Reports as one page for browsers, which needs nothing else, and as Markdown.
 
 mod bars;
+mod lines;
 mod markdown;
 mod number;
+mod plots;
 mod table;
 
 use std::fmt::Write;
 
-use crate::findings::{Findings, Group};
+use crate::findings::{Curve, Figure, Findings, Group};
 use crate::scenario::Verdict;
 
-pub use markdown::markdown;
+pub use markdown::{Illustrations, markdown};
+pub use plots::{Plot, plots};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -91,27 +94,45 @@ fn scenario(page: &mut String, run: &Findings) {
 fn workload(page: &mut String, group: &Group) {
     let _ = writeln!(page, "<h3>{}</h3>", escape(&group.name));
     let mut figures = group.figures.iter();
-    if let Some(first) = figures.next() {
-        let _ = writeln!(
-            page,
-            "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
-            bars::bars(first),
-            escape(&first.what),
-            escape(&first.unit)
-        );
-    }
+    let Some(first) = figures.next() else {
+        // What is there for its curves alone shows them.
+        group.curves.iter().for_each(|curve| draw(page, curve));
+        return;
+    };
+    chart(page, group, first);
     page.push_str("<details><summary>all figures</summary>\n");
-    for figure in figures {
-        let _ = writeln!(
-            page,
-            "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
-            bars::bars(figure),
-            escape(&figure.what),
-            escape(&figure.unit)
-        );
-    }
+    figures.for_each(|figure| chart(page, group, figure));
+    let others = group.curves.iter();
+    let others = others.filter(|curve| group.figures.iter().all(|it| it.what != curve.what));
+    others.for_each(|curve| draw(page, curve));
     page.push_str(&table::html(group));
     page.push_str("</details>\n");
+}
+
+/// A figure whose entries are points of a curve is drawn as that.
+fn chart(page: &mut String, group: &Group, figure: &Figure) {
+    if let Some(curve) = curve_of(group, figure) {
+        return draw(page, curve);
+    }
+    picture(page, &bars::bars(figure), &figure.what, &figure.unit);
+}
+
+fn curve_of<'a>(group: &'a Group, figure: &Figure) -> Option<&'a Curve> {
+    group.curves.iter().find(|it| it.what == figure.what)
+}
+
+fn draw(page: &mut String, curve: &Curve) {
+    picture(page, &lines::lines(curve), &curve.what, &curve.unit);
+}
+
+fn picture(page: &mut String, svg: &str, what: &str, unit: &str) {
+    let _ = writeln!(
+        page,
+        "<figure>\n{}<figcaption>{}, {}</figcaption>\n</figure>",
+        svg,
+        escape(what),
+        escape(unit)
+    );
 }
 
 fn aims(page: &mut String, verdicts: &[Verdict]) {
@@ -217,10 +238,42 @@ mod tests {
             "{page}"
         );
         assert!(page.contains("<td class=\"missed\">missed"), "{page}");
-        let text = markdown(&[run]);
+        let text = markdown(&[run], None);
         assert!(
             text.contains("| **missed** | rate | tmpfs | >= 1.5 | 1.200 | qsd |"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn curves_are_on_the_page_and_in_the_text() {
+        let mut run = findings(&[("ringside", Role::Ours, [1.0; 5])]);
+        let told = crate::findings::Told {
+            what: "latency",
+            unit: "us",
+            better: crate::findings::Better::Lower,
+        };
+        let at = ["50 %", "99 %"].map(str::to_owned).to_vec();
+        let mut curve = Curve::new("share", told, at);
+        curve.add("ringside", Role::Ours, "99 %", &[7.0, 8.0, 9.0]);
+        run.groups[0].curves.push(curve);
+        let page = html(std::slice::from_ref(&run));
+        assert!(page.contains("class=\"line ours\""), "{page}");
+        let runs = [run];
+        let plots = plots(&runs);
+        let illustrations = Illustrations {
+            plots: &plots,
+            folder: "plots/",
+        };
+        let text = markdown(&runs, Some(illustrations));
+        assert!(
+            text.contains("| latency, us, along share | 50 % | 99 % |"),
+            "{text}"
+        );
+        assert!(text.contains("| ringside | - | 8.00 |"), "{text}");
+        for plot in &plots[0][0] {
+            assert!(text.contains(&format!("](plots/{})", plot.file)), "{text}");
+        }
+        assert_eq!(plots[0][0].len(), 2);
     }
 }

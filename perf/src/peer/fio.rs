@@ -146,7 +146,7 @@ impl Job<'_> {
             "--group_reporting",
             "--lat_percentiles=1",
             "--clat_percentiles=0",
-            "--percentile_list=50:99:99.9",
+            "--percentile_list=50:90:99:99.9:99.99",
             "--allow_file_create=0",
             "--output-format=json",
         ];
@@ -218,10 +218,14 @@ struct Latencies {
 struct Percentiles {
     #[serde(rename = "50.000000")]
     p50: f64,
+    #[serde(rename = "90.000000")]
+    p90: f64,
     #[serde(rename = "99.000000")]
     p99: f64,
     #[serde(rename = "99.900000")]
     p999: f64,
+    #[serde(rename = "99.990000")]
+    p9999: f64,
 }
 
 /// Reads what `fio --output-format=json` prints.
@@ -240,8 +244,10 @@ pub fn parse(text: &str) -> Result<Figures, FioError> {
     let percentiles = direction.lat_ns.percentile;
     let latency = percentiles.map(|p| Latency {
         p50_ns: p.p50,
+        p90_ns: Some(p.p90),
         p99_ns: p.p99,
         p999_ns: p.p999,
+        p9999_ns: Some(p.p9999),
     });
     let cpu_ns = (job.usr_cpu + job.sys_cpu) / 100.0 * job.job_runtime * 1e6;
     Ok(Figures {
@@ -267,7 +273,7 @@ mod tests {
 { "fio version" : "fio-3.33", "jobs" : [ { "jobname" : "limit", "error" : 0, "job_runtime" : 2000,
   "read" : { "total_ios" : 0, "iops" : 0.0, "lat_ns" : { "min" : 0, "N" : 0 } },
   "write" : { "total_ios" : 400000, "iops" : 200000.5, "lat_ns" : { "min" : 900,
-    "percentile" : { "50.000000" : 1416, "99.000000" : 2736, "99.900000" : 9999 } } },
+    "percentile" : { "50.000000" : 1416, "90.000000" : 2000, "99.000000" : 2736, "99.900000" : 9999, "99.990000" : 10500 } } },
   "usr_cpu" : 18.0, "sys_cpu" : 70.0, "ctx" : 12 } ] }"#;
 
     #[test]

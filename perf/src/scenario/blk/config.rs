@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::workload::{Mode, Target};
+use super::workload::{Mode, Target, Workload};
 use crate::peer::ExternalPeer;
 use crate::scenario::run_options::{OptionsError, RunConfig, RunOptions, bytes};
 
@@ -31,6 +31,10 @@ pub struct BlkOptions {
     #[arg(long, value_delimiter = ',', default_values_t = [Mode::Eventfd, Mode::Polling])]
     pub modes: Vec<Mode>,
 
+    /// Measures instead how rates go with depth (1 to 128) and queues (1, 2, 4)
+    #[arg(long)]
+    pub scaling: bool,
+
     /// Size of the disk in MiB
     #[arg(
         long,
@@ -52,6 +56,8 @@ pub struct BlkConfig {
     pub targets: Vec<Target>,
     /// Modes of the driver.
     pub modes: Vec<Mode>,
+    /// What is measured.
+    pub workloads: &'static [Workload],
     /// How long idle daemons are watched.
     pub idle: Duration,
     /// Bytes of the disk.
@@ -73,6 +79,10 @@ impl BlkOptions {
             peers: self.peer,
             targets: self.targets,
             modes: self.modes,
+            workloads: match self.scaling {
+                true => &Workload::SCALING,
+                false => &Workload::ALL,
+            },
             bytes,
         })
     }

@@ -6,7 +6,7 @@ use super::{Role, SystemCalls};
 use crate::measure::{Latency, Method};
 
 /// One round of 4 KiB random reads at depth 32 on tmpfs.
-pub(super) fn row(contestant: &str, role: Role, mode: Mode, iops: f64, cpu_us: f64) -> Row {
+pub(crate) fn row(contestant: &str, role: Role, mode: Mode, iops: f64, cpu_us: f64) -> Row {
     let workload = Workload::ALL[2];
     let sample = Sample {
         requests: 1000,
@@ -15,6 +15,7 @@ pub(super) fn row(contestant: &str, role: Role, mode: Mode, iops: f64, cpu_us: f
             p50_ns: 1e3,
             p99_ns: 2e3,
             p999_ns: 3e3,
+            ..Latency::default()
         },
         cpu_us,
         switches: 0.0,

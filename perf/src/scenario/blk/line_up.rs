@@ -8,7 +8,7 @@ use super::Role;
 use super::config::BlkConfig;
 use super::contestant::{Contestant, Entry};
 use super::image::Disk;
-use super::workload::{Target, Workload};
+use super::workload::Target;
 use crate::peer::fio::Engine;
 use crate::peer::{
     Aio, Backing, BuildError, ExternalPeer, OurBuild, Qsd, RunningDaemon, Takes, version,
@@ -30,7 +30,12 @@ pub(super) fn line_up(
     config: &BlkConfig,
     sockets: &Path,
 ) -> Vec<Contestant> {
-    let queues = Workload::ALL.iter().map(|it| it.queues).max().unwrap_or(1);
+    let queues = config
+        .workloads
+        .iter()
+        .map(|it| it.queues)
+        .max()
+        .unwrap_or(1);
     let starter = Starter {
         disk,
         sockets,

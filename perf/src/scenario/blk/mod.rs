@@ -6,7 +6,7 @@ mod contestant;
 mod driver;
 mod error;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod group;
 mod idle;
 mod image;

@@ -88,7 +88,7 @@ fn settings(config: &BlkConfig, counter: Option<&Counter>) -> Settings {
 fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
     let chosen = |target: Target| {
         let name = move |it: &Workload| format!("{target}/{}", it.name());
-        let all = Workload::ALL.into_iter();
+        let all = config.workloads.iter().copied();
         all.filter(|it| name(it).contains(&config.run.only))
             .collect::<Vec<_>>()
     };

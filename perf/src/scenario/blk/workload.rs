@@ -58,6 +58,20 @@ impl Workload {
         Self::new(Pattern::SequentialWrite, 131_072, 128, 1),
     ];
 
+    /// How rates go with depth and with queues: what `--scaling` measures.
+    pub const SCALING: [Self; 10] = [
+        Self::new(Pattern::RandomRead, 4096, 1, 1),
+        Self::new(Pattern::RandomRead, 4096, 2, 1),
+        Self::new(Pattern::RandomRead, 4096, 4, 1),
+        Self::new(Pattern::RandomRead, 4096, 8, 1),
+        Self::new(Pattern::RandomRead, 4096, 16, 1),
+        Self::new(Pattern::RandomRead, 4096, 32, 1),
+        Self::new(Pattern::RandomRead, 4096, 64, 1),
+        Self::new(Pattern::RandomRead, 4096, 128, 1),
+        Self::new(Pattern::RandomRead, 4096, 32, 2),
+        Self::new(Pattern::RandomRead, 4096, 32, 4),
+    ];
+
     const fn new(pattern: Pattern, block: u32, depth: u16, queues: u16) -> Self {
         Self {
             pattern,
@@ -70,12 +84,18 @@ impl Workload {
     /// A name as in `4k-randread-d32` or `4k-randread-2q-d16`.
     #[must_use]
     pub fn name(&self) -> String {
+        format!("{}-d{}", self.stem(), self.depth)
+    }
+
+    /// The name without the depth.
+    #[must_use]
+    pub fn stem(&self) -> String {
         let queues = match self.queues {
             1 => String::new(),
-            queues => format!("{queues}q-"),
+            queues => format!("-{queues}q"),
         };
         let (kib, pattern) = (self.block / 1024, self.pattern.fio_name());
-        format!("{kib}k-{pattern}-{queues}d{}", self.depth)
+        format!("{kib}k-{pattern}{queues}")
     }
 
     /// Whether this is one queue of random 4 KiB requests at that depth: what the aims speak of.
@@ -113,12 +133,16 @@ mod tests {
 
     #[test]
     fn names_are_distinct_and_told() {
-        let mut names: Vec<_> = Workload::ALL.iter().map(Workload::name).collect();
-        assert_eq!(names[2], "4k-randread-d32");
-        assert_eq!(names[4], "4k-randread-2q-d16");
-        assert_eq!(names[7], "128k-write-d128");
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), Workload::ALL.len());
+        let names = |all: &[Workload]| all.iter().map(Workload::name).collect::<Vec<_>>();
+        let all = names(&Workload::ALL);
+        assert_eq!(all[2], "4k-randread-d32");
+        assert_eq!(all[4], "4k-randread-2q-d16");
+        assert_eq!(all[7], "128k-write-d128");
+        for mut names in [all, names(&Workload::SCALING)] {
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), count);
+        }
     }
 }

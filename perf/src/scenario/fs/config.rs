@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::workload::{Cache, Target};
+use super::workload::{Cache, Target, Workload};
 use crate::peer::ExternalPeer;
 use crate::scenario::run_options::{OptionsError, RunConfig, RunOptions, bytes};
 
@@ -45,6 +45,10 @@ pub struct FsOptions {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Measures instead how rates go with the size of files (4 KiB to 4 MiB)
+    #[arg(long)]
+    pub scaling: bool,
+
     /// Size of the data in MiB
     #[arg(
         long,
@@ -77,6 +81,8 @@ pub struct FsConfig {
     pub queues: u16,
     /// Where our daemon's third entry remembers what guests have open.
     pub state_dir: Option<PathBuf>,
+    /// What is measured.
+    pub workloads: &'static [Workload],
     /// Bytes of data, in all files.
     pub bytes: u64,
     /// Files of the metadata workloads.
@@ -108,6 +114,10 @@ impl FsOptions {
             caches: self.caches,
             queues: self.queues,
             state_dir: self.state_dir,
+            workloads: match self.scaling {
+                true => &Workload::SCALING,
+                false => &Workload::ALL,
+            },
             bytes,
             files: self.files.unwrap_or(files),
             dd_count,

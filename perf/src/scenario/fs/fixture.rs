@@ -16,6 +16,7 @@ pub(super) fn row(contestant: &str, role: Role, cache: Cache, rate: f64, cpu_us:
             p50_ns: 1e3,
             p99_ns: 2e3,
             p999_ns: 3e3,
+            ..Latency::default()
         }),
         cpu_us: daemon.then_some(cpu_us),
         bridge_us: daemon.then_some(2.0),

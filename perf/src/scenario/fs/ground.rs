@@ -74,7 +74,7 @@ impl Ground {
             .map_err(failed)?;
         let span = config.bytes / u64::from(DATA_FILES);
         write_data(&dir.path().join(DATA), span, interrupt)?.map_err(failed)?;
-        fill(&dir.path().join(FILES), config.files).map_err(failed)?;
+        fill(&dir.path().join(FILES), config.files, SMALL).map_err(failed)?;
         interrupt.check()?;
         let tree = dir.path().join(TREE);
         plant(&tree, (config.files / 2).max(PER_DIRECTORY)).map_err(failed)?;
@@ -102,14 +102,12 @@ impl Ground {
             .unwrap_or_default()
     }
 
-    /// A fresh directory for one turn, with small files in it or without; its name.
-    pub(super) fn fresh(&self, filled: bool) -> io::Result<TempDir> {
+    /// A fresh directory for one turn, with so many files of so many bytes in it.
+    pub(super) fn fresh(&self, files: u32, bytes: usize) -> io::Result<TempDir> {
         let dir = tempfile::Builder::new()
             .prefix("fresh-")
             .tempdir_in(self.path())?;
-        if filled {
-            fill(dir.path(), self.files)?;
-        }
+        fill(dir.path(), files, bytes)?;
         Ok(dir)
     }
 }
@@ -119,11 +117,11 @@ pub(super) fn small_name(index: u32) -> String {
     format!("f{index:06}")
 }
 
-fn fill(dir: &Path, files: u32) -> io::Result<()> {
+fn fill(dir: &Path, files: u32, bytes: usize) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    let content = [0x5a; SMALL];
+    let content = vec![0x5a; bytes];
     for index in 0..files {
-        fs::write(dir.join(small_name(index)), content)?;
+        fs::write(dir.join(small_name(index)), &content)?;
     }
     Ok(())
 }

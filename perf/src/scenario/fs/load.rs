@@ -8,7 +8,7 @@ use lab::process::{Daemon, DaemonBuilder};
 use tempfile::TempDir;
 
 use super::error::LoadError;
-use super::ground::{DATA, FILES, Ground, TREE};
+use super::ground::{DATA, FILES, Ground, SMALL, TREE};
 use super::metadata;
 use super::workload::{Load, Step, Workload, engine};
 use crate::interrupt::Interrupt;
@@ -40,11 +40,14 @@ impl<'a> Prepared<'a> {
     /// Makes what the workload uses up, on the bare directory.
     pub(super) fn new(workload: Workload, ground: &'a Ground) -> Result<Self, LoadError> {
         let fresh = match workload.load {
-            Load::Files { step: Step::Create } | Load::Dd { write: true } => Some(false),
-            Load::Files { step: Step::Unlink } => Some(true),
+            Load::Files { step: Step::Create } | Load::Dd { write: true } => Some((0, SMALL)),
+            Load::Files { step: Step::Unlink } => Some((ground.files, SMALL)),
+            Load::Whole { kib } => Some((whole_files(kib), kib as usize * 1024)),
             _ => None,
         };
-        let fresh = fresh.map(|filled| ground.fresh(filled)).transpose();
+        let fresh = fresh
+            .map(|(files, bytes)| ground.fresh(files, bytes))
+            .transpose();
         Ok(Self {
             workload,
             ground,
@@ -66,6 +69,7 @@ impl<'a> Prepared<'a> {
             Load::Fio { .. } => self.fio(base, duration, interrupt),
             Load::Dd { write } => self.dd(base, write, interrupt),
             Load::Files { step } => self.files(step, base, interrupt),
+            Load::Whole { kib } => self.whole(kib, base, interrupt),
             Load::Find => self.find(base, interrupt),
             Load::GitStatus => self.git_status(base, interrupt),
         }
@@ -140,6 +144,13 @@ impl<'a> Prepared<'a> {
         Ok(done(self.ground.files.into(), started.elapsed()))
     }
 
+    fn whole(&self, kib: u32, base: &Path, interrupt: &Interrupt) -> Result<Done, LoadError> {
+        let (files, bytes) = (whole_files(kib), kib as usize * 1024);
+        let started = Instant::now();
+        metadata::read_whole(&self.fresh(base), files, bytes, interrupt)?;
+        Ok(done(files.into(), started.elapsed()))
+    }
+
     fn find(&self, base: &Path, interrupt: &Interrupt) -> Result<Done, LoadError> {
         let builder = Daemon::builder(need::program("find")?)
             .arg(base.join(TREE))
@@ -156,6 +167,11 @@ impl<'a> Prepared<'a> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null");
         program("git", builder, interrupt, self.ground.tree_entries)
     }
+}
+
+/// As many as make 64 MiB: few enough for a turn of a second, and not so few that the last one decides.
+fn whole_files(kib: u32) -> u32 {
+    ((64 << 10) / kib).clamp(16, 2000)
 }
 
 /// Runs a program to its end, for so many operations.

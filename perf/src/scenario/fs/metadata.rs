@@ -32,6 +32,26 @@ pub(super) fn run(
     Ok(())
 }
 
+/// Reads each of the files in `dir`, which are so long, to its end.
+pub(super) fn read_whole(
+    dir: &Path,
+    files: u32,
+    bytes: usize,
+    interrupt: &Interrupt,
+) -> Result<(), LoadError> {
+    let mut buffer = Vec::with_capacity(bytes + 1);
+    for index in 0..files {
+        interrupt.check()?;
+        let path = dir.join(small_name(index));
+        buffer.clear();
+        let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut buffer));
+        if let Err(source) = read.and_then(|got| whole(got == bytes)) {
+            return Err(LoadError::File { path, source });
+        }
+    }
+    Ok(())
+}
+
 fn create(path: &Path) -> io::Result<()> {
     File::create_new(path)?.write_all(&[0xa5; SMALL])
 }
@@ -81,6 +101,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(small_name(0)), "short").unwrap();
         let interrupt = Interrupt::default();
+        assert!(read_whole(dir.path(), 1, 5, &interrupt).is_ok());
+        assert!(read_whole(dir.path(), 1, 6, &interrupt).is_err());
         for step in [Step::Stat, Step::OpenRead] {
             assert!(run(step, dir.path(), 1, &interrupt).is_err());
         }

@@ -29,10 +29,12 @@ const SEATS: u64 = 8;
 /// When this is not root, or nothing is left to measure. What goes wrong with one contestant is in
 /// the report, and so is what was measured when the user asks to stop.
 pub fn run(config: &FsConfig, interrupt: &Interrupt) -> Result<Report, Error> {
-    let plan: Vec<Workload> = Workload::ALL.into_iter().collect();
     let chosen = |target: Target| {
         let name = move |it: &Workload| format!("{target}/{}", it.name());
-        let chosen = plan.iter().filter(|it| name(it).contains(&config.run.only));
+        let chosen = config
+            .workloads
+            .iter()
+            .filter(|it| name(it).contains(&config.run.only));
         chosen.copied().collect::<Vec<_>>()
     };
     let plan: Vec<_> = config

@@ -72,6 +72,11 @@ pub enum Load {
         /// What is done to each.
         step: Step,
     },
+    /// Files of that size: opened, read to the end, closed, one after the other.
+    Whole {
+        /// The size.
+        kib: u32,
+    },
     /// `find` over a tree, each file's size looked at.
     Find,
     /// `git status` in a tree of files that git knows.
@@ -118,6 +123,16 @@ impl Workload {
         ]
     };
 
+    /// How rates go with the size of files: what `--scaling` measures.
+    pub const SCALING: [Self; 6] = [
+        Self::of(Load::Whole { kib: 4 }),
+        Self::of(Load::Whole { kib: 16 }),
+        Self::of(Load::Whole { kib: 64 }),
+        Self::of(Load::Whole { kib: 256 }),
+        Self::of(Load::Whole { kib: 1024 }),
+        Self::of(Load::Whole { kib: 4096 }),
+    ];
+
     const fn of(load: Load) -> Self {
         Self { load }
     }
@@ -161,6 +176,7 @@ impl Workload {
             Load::Dd { write: false } => "dd-4k-read".to_owned(),
             Load::Dd { write: true } => "dd-4k-write".to_owned(),
             Load::Files { step } => step.name().to_owned(),
+            Load::Whole { kib } => format!("whole-{kib}k"),
             Load::Find => "find".to_owned(),
             Load::GitStatus => "git-status".to_owned(),
         }
@@ -172,6 +188,7 @@ impl Workload {
         match self.load {
             Load::Fio { block, .. } => Some(block),
             Load::Dd { .. } => Some(KIB_4),
+            Load::Whole { kib } => Some(kib * 1024),
             _ => None,
         }
     }
@@ -249,13 +266,14 @@ mod tests {
 
     #[test]
     fn names_are_distinct_and_told() {
-        let mut names: Vec<_> = Workload::ALL.iter().map(Workload::name).collect();
+        let all = Workload::ALL.iter().chain(&Workload::SCALING);
+        let mut names: Vec<_> = all.map(Workload::name).collect();
         assert_eq!(names[0], "4k-randread-4j-d32");
         assert_eq!(names[9], "4k-randwrite-d1-buffered");
         assert_eq!(names[10], "1m-read-d1");
         assert_eq!(names[18], "open-read");
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), Workload::ALL.len());
+        assert_eq!(names.len(), Workload::ALL.len() + Workload::SCALING.len());
     }
 }

@@ -10,11 +10,12 @@ use super::options::PodsConfig;
 use super::parts::{self, Held};
 use super::queues;
 use super::start::{SCRIPT, lower, settle};
-use crate::findings::{Collector, Findings, Told};
+use crate::findings::{Collector, Curve, Entry, Findings, Group, Told};
 use crate::host::load_average;
 use crate::interrupt::Interrupt;
 use crate::measure::Processes;
 use crate::report::{Progress, with_causes};
+use crate::scenario::Role;
 
 const ALL_UP: Told = lower("until all of them said something", "ms");
 const EACH: Told = lower("the same for each pod", "ms");
@@ -75,8 +76,26 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
         queues::measure(config.growth_rounds, &mut found)?;
     }
     report.groups = found.groups();
+    for group in &mut report.groups {
+        group.curves = curves(group, contestant);
+    }
     report.host.load_after = Some(load_average());
     Ok(report)
+}
+
+/// The figures along the number of pods or queues, which begins each entry's name.
+fn curves(group: &Group, contestant: Contestant) -> Vec<Curve> {
+    let line = match group.name.as_str() {
+        queues::GROUP => ("vhost-user-blk", Role::Ours),
+        _ => (contestant.name, contestant.role),
+    };
+    let along = match group.name.as_str() {
+        queues::GROUP => "queues",
+        _ => "pods at once",
+    };
+    let count = |entry: &Entry| entry.who.split(' ').next().unwrap_or_default().to_owned();
+    let curve = |figure| Curve::of_steps(along, figure, line, count);
+    group.figures.iter().map(curve).collect()
 }
 
 /// `1 pod`, `2 pods`.

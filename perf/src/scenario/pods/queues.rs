@@ -18,6 +18,9 @@ const PRIVATE: Told = lower("private memory that is written", "KiB");
 const THREADS: Told = lower("threads", "count");
 const DESCRIPTORS: Told = lower("open files", "count");
 
+/// Where they are told.
+pub(super) const GROUP: &str = "a disk's daemon";
+
 const COUNTS: [u32; 4] = [1, 2, 4, 8];
 const SOON: Duration = Duration::from_secs(20);
 const DISK: u64 = 64 << 20;
@@ -36,7 +39,7 @@ pub(super) fn measure(rounds: u32, found: &mut Collector) -> Result<(), Error> {
             ];
             for (told, value) in figures {
                 let name = who(count, "queue");
-                found.add("a disk's daemon", told, &name, Role::Ours, value);
+                found.add(GROUP, told, &name, Role::Ours, value);
             }
         }
     }

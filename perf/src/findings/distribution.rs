@@ -1,0 +1,42 @@
+//! How latencies are distributed: what so many of the requests did not exceed.
+
+use super::curve::Curve;
+use super::{Better, Seat, Told};
+use crate::measure::Latency;
+
+const TOLD: Told = Told {
+    what: "latency",
+    unit: "us",
+    better: Better::Lower,
+};
+
+/// A point and how a sample tells it.
+type Share = (&'static str, fn(&Latency) -> Option<f64>);
+
+const SHARES: [Share; 5] = [
+    ("50 %", |it| Some(it.p50_ns)),
+    ("90 %", |it| it.p90_ns),
+    ("99 %", |it| Some(it.p99_ns)),
+    ("99.9 %", |it| Some(it.p999_ns)),
+    ("99.99 %", |it| it.p9999_ns),
+];
+
+/// The curve of one workload; nothing where no latencies were taken.
+pub(super) fn distribution<S, M>(
+    seats: &[Seat<'_, S, M>],
+    latency: impl Fn(&S) -> Option<Latency>,
+) -> Option<Curve> {
+    let at = SHARES.map(|(name, _)| name.to_owned()).to_vec();
+    let mut curve = Curve::new("share of requests that took no longer", TOLD, at);
+    for seat in seats {
+        for (name, share) in SHARES {
+            let samples = seat.outcome.samples().iter().filter_map(&latency);
+            let values = samples.filter_map(|it| Some(share(&it)? / 1e3));
+            let values: Vec<f64> = values.collect();
+            if !values.is_empty() {
+                curve.add(&seat.who, seat.role, name, &values);
+            }
+        }
+    }
+    (!curve.lines.is_empty()).then_some(curve)
+}
