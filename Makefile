@@ -138,6 +138,7 @@ bench-peers: ## Install the Rust virtiofsd to measure against, and a browser tha
 # A lab starts our VMM on native KVM, wherever it runs.
 LAB := $(CURDIR)/target/release/ringside-lab run -w $(CURDIR)/target/bench -m 4096 -t 3000 --
 # Of each scenario that others repeat, what fits into ten minutes on two cores.
+QUICK_documents := --only dd,fio-4k-d32,open-read,nginx
 QUICK_blk := --targets tmpfs --modes eventfd --only 4k-rand
 QUICK_fs := --targets tmpfs --caches auto --only 4k-rand
 QUICK_net := --targets tap,switch
@@ -149,15 +150,18 @@ bench: release bench-peers ## Measure against the peers, with a page (target/ben
 		$${on:-} "$$PWD/target/release/ringside-perf" "$$@" $(if $(QUICK),--quick) --json "$$PWD/target/bench/$${name:-$$1}.json" \
 			>"target/bench/$${name:-$$1}.txt"
 	}
-	measure documents
+	measure documents $(if $(QUICK),$(QUICK_documents))
 	measure start
 	measure growth
 	measure blk $(if $(QUICK),$(QUICK_blk))
 	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs))
+	name=blk-scaling measure blk --scaling --targets tmpfs --modes eventfd $(if $(QUICK),--only d32)
+	name=fs-scaling measure fs --keep-awake --scaling --targets tmpfs --caches auto
 	measure net --keep-awake $(if $(QUICK),$(QUICK_net))
 	on='$(LAB)' measure boot
-	target/release/ringside-perf report target/bench/{documents,start,growth,blk,fs,net,boot}.json \
-		--html target/bench/report.html --markdown target/bench/report.md
+	on='$(LAB)' name=start-lab measure start
+	target/release/ringside-perf report target/bench/{documents,start-lab,start,growth,blk,blk-scaling,fs,fs-scaling,net,boot}.json \
+		--html target/bench/report.html --markdown target/bench/report.md --plots target/bench/plots
 	cargo nextest run -p ringside-perf --run-ignored only -E 'test(chromium_renders_the_page)'
 	echo "the page: $$PWD/target/bench/report.html"
 

@@ -17,8 +17,8 @@ use crate::report::{Progress, with_causes};
 use crate::scenario::Role;
 use crate::statistics::Spread;
 
-/// Of a turn.
-const TRIES: usize = 3;
+/// Of a turn: QEMU's q35 board dies more often than the others under the lab's translator, in one of four turns.
+const TRIES: usize = 8;
 
 /// A contestant and what it did so far; who failed takes no further turns.
 struct Entry {
