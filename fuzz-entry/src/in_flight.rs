@@ -6,18 +6,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 use vhost_daemon::boot_id::BootId;
-use vhost_daemon::memory::{Memory, PinnedMemory};
-use vhost_daemon::metrics::QueueMetrics;
 use vhost_daemon::queue::{InFlightFile, InFlightLog, RunningQueue};
-use virtio_queue::QueueState;
-use vm_memory::{Bytes, GuestAddress};
 
-const SIZE: u16 = 8;
-const MEMORY: usize = 0x3000;
+use crate::queue::{SIZE, memory_of, start};
+
 /// Bytes of the file's own header, which names the layout, and of one queue's log.
 const HEADER: u64 = 64;
 const LOG: usize = 128;
@@ -33,22 +29,6 @@ fn log_with(path: &Path, words: &[u8]) -> InFlightLog {
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(words, HEADER).unwrap();
     open(path).queue(0)
-}
-
-fn start(memory: &PinnedMemory, used: u16, log: InFlightLog) -> RunningQueue {
-    let state = QueueState {
-        max_size: SIZE,
-        next_avail: used,
-        next_used: used,
-        event_idx_enabled: false,
-        size: SIZE,
-        ready: true,
-        desc_table: 0,
-        avail_ring: 0x80,
-        used_ring: 0x100,
-    };
-    let metrics = Arc::new(QueueMetrics::default());
-    RunningQueue::new(&state, memory.clone(), None, metrics, Some(log)).unwrap()
 }
 
 /// Serves what there is; no request comes twice.
@@ -81,20 +61,15 @@ pub fn run(input: &[u8]) {
     let Some((words, content)) = rest.split_at_checked(LOG) else {
         return;
     };
-    let memory = Memory::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
-    let content = &content[..content.len().min(MEMORY)];
-    memory.write_slice(content, GuestAddress(0)).unwrap();
-    let memory = PinnedMemory::new(memory).unwrap();
+    let memory = memory_of(content);
     let path = DIRECTORY.path().join("in-flight");
-    let mut queue = start(
-        &memory,
-        u16::from_le_bytes([*low, *high]),
-        log_with(&path, words),
-    );
+    let used = u16::from_le_bytes([*low, *high]);
+    let mut queue = start(&memory, used, false, Some(log_with(&path, words)));
     assert!(queue.left_over() <= usize::from(SIZE));
     serve(&mut queue, *choice);
     let used = queue.next_used();
     drop(queue);
     // All was completed and published: nothing is left for the next one.
-    assert_eq!(start(&memory, used, open(&path).queue(0)).left_over(), 0);
+    let next = start(&memory, used, false, Some(open(&path).queue(0)));
+    assert_eq!(next.left_over(), 0);
 }

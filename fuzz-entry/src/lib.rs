@@ -9,6 +9,7 @@
 
 mod function;
 mod playground;
+mod queue;
 mod sys;
 
 pub mod agent_request;
