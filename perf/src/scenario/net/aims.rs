@@ -9,6 +9,9 @@ use crate::scenario::verdict::Bound;
 const FASTER_THAN_PEERS: Bound = Bound::AtLeast(1.5);
 const LEVEL_WITH_PEERS: Bound = Bound::AtLeast(1.0);
 const NEAR_BARE: Bound = Bound::AtLeast(0.9);
+/// The documents have vhost-net 5 to 15 % behind a plain container: ours is to be no further behind the host's own way
+/// to the same tap.
+const LEVEL_WITH_HOST: Bound = Bound::AtLeast(0.95);
 const SWITCH_OVER_TAP: Bound = Bound::AtLeast(3.0);
 
 /// Every aim at every place where it applies; those that could not be measured are there too.
@@ -28,15 +31,16 @@ fn of_row(rows: &[Row], ours: &Row) -> Vec<Verdict> {
         };
     }
     let mut verdicts = Vec::new();
-    if direction != Direction::Echo && bytes == 64 {
+    if direction != Direction::Echo {
+        let (aim, bound) = match bytes {
+            64 => ("rate over bare system calls", NEAR_BARE),
+            _ => (
+                "rate over the host's own (documents: 5 % behind)",
+                LEVEL_WITH_HOST,
+            ),
+        };
         let bare = |row: &&Row| row.contestant == BARE;
-        verdicts.push(rate(
-            rows,
-            ours,
-            "rate over bare system calls",
-            NEAR_BARE,
-            bare,
-        ));
+        verdicts.push(rate(rows, ours, aim, bound, bare));
     }
     let peer = |row: &&Row| row.role == Role::Peer;
     if direction != Direction::Echo && rows.iter().any(|row| peer(&row)) {
