@@ -4,8 +4,11 @@ use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Frames of one system call.
+/// Most frames of one system call.
 const BATCH: usize = 64;
+/// Bytes of one: whoever receives in the same thread must not find its buffers full for a whole batch.
+const ROOM: usize = 512 << 10;
+const LEAST: usize = 8;
 /// `PACKET_VNET_HDR_SZ` (linux/if_packet.h).
 const PACKET_VNET_HDR_SZ: libc::c_int = 24;
 /// `TUNSETVNETHDRSZ`: `_IOW('T', 216, int)` (linux/if_tun.h).
@@ -40,7 +43,7 @@ impl Generator {
         Ok(Self { socket, frame })
     }
 
-    /// Sends up to 64 frames; returns how many the interface took.
+    /// Sends up to 64 frames, of long ones fewer; returns how many the interface took.
     pub(crate) fn send(&self) -> usize {
         let mut range = libc::iovec {
             iov_base: self.frame.as_ptr().cast_mut().cast(),
@@ -51,7 +54,8 @@ impl Generator {
         message.msg_hdr.msg_iov = &raw mut range;
         message.msg_hdr.msg_iovlen = 1;
         let mut messages = [message; BATCH];
-        let count = u32::try_from(BATCH).unwrap_or(1);
+        let frames = (ROOM / self.frame.len().max(1)).clamp(LEAST, BATCH);
+        let count = u32::try_from(frames).unwrap_or(1);
         // SAFETY: the messages and the range and frame that they name live across the call; the
         // kernel reads the frame only.
         let sent = unsafe {
