@@ -85,7 +85,7 @@ impl Fort {
         let all = ["--socket-path", "@/socket"];
         let all = all.iter().chain(options);
         let builder = Daemon::builder(binary(program).unwrap())
-            .bound()
+            .args(["--log-level", "warn"])
             .args(all.map(|it| it.replace('@', directory)));
         let mut daemon = match &namespace {
             Some(namespace) => namespace.spawn(builder).unwrap(),
@@ -142,7 +142,7 @@ impl Fort {
             .front_end(&memory, features::VERSION_1)
             .and_then(|mut front_end| self.kind.work(&mut front_end));
         if let Err(error) = served {
-            panic!("{self}: {error}; it said: {}", self.daemon.stderr());
+            panic!("it said: {}\n{self}: {error}", self.daemon.stderr());
         }
         self.attacks += 1;
         let pid = self.daemon.serving_pid().unwrap();

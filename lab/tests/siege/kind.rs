@@ -51,7 +51,7 @@ impl Kind {
         match self {
             Self::Disk => (
                 "vhost-user-blk",
-                &["--blk-file", "@/disk", "--queues", "2", "--discard"],
+                &["--blk-file", "@/disk", "--queues", "2", "--discard", "on"],
             ),
             Self::Share => ("virtiofsd", &["--shared-dir", "@/shared"]),
             Self::Network => ("vhost-user-net", &["--tap", super::fort::TAP]),

@@ -35,7 +35,9 @@ pub(crate) fn attack(fort: &Fort, dice: &mut Dice) -> u64 {
         .unwrap();
     ftruncate(&memory, MEMORY).unwrap();
     let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-    let descriptors = [memory.as_fd(), event.as_fd(), stream.as_fd()];
+    // Not the connection itself: whoever has its other end, too, never learns that we are gone (docs/security.md).
+    let (socket, _) = UnixStream::pair().unwrap();
+    let descriptors = [memory.as_fd(), event.as_fd(), socket.as_fd()];
     // Without an owner nothing else is done.
     say(stream, &message(SET_OWNER, VERSION, 0, &[]), &[]);
     for sent in 0..MESSAGES {

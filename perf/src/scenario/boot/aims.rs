@@ -90,7 +90,7 @@ mod tests {
             role,
             command: String::new(),
             outcome: Outcome::of(&Ok(()), None, (samples, summary), None),
-            ours_by_it: ours_by_it.and_then(|it| Spread::of([it].into_iter())),
+            ours_by_it: ours_by_it.and_then(|it| Spread::of([it])),
         }
     }
 
