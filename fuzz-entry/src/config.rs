@@ -3,19 +3,21 @@
 //! The file ends at the first zero byte; behind it each line is an annotation, `NAME=TEXT`.
 
 use std::fs;
-use std::sync::LazyLock;
 
 use ringside_config::Settings;
 use tempfile::TempDir;
 
 /// In memory; no drop-ins beside it.
-static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").unwrap());
+thread_local! {
+    /// Goes with its thread: what is static never goes.
+    static DIRECTORY: TempDir = TempDir::new_in("/dev/shm").unwrap();
+}
 
 /// What one input does.
 pub fn run(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == 0);
     let (file, annotations) = input.split_at(end.unwrap_or(input.len()));
-    let path = DIRECTORY.path().join("config.toml");
+    let path = DIRECTORY.with(|it| it.path().join("config.toml"));
     fs::write(&path, file).unwrap();
     let settings = match Settings::load_from(&path) {
         Ok(settings) => settings,

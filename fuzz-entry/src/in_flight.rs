@@ -6,7 +6,6 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::LazyLock;
 
 use tempfile::TempDir;
 use vhost_daemon::boot_id::BootId;
@@ -18,7 +17,10 @@ use crate::queue::{SIZE, memory_of, start};
 const HEADER: u64 = 64;
 const LOG: usize = 128;
 
-static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| TempDir::new_in("/dev/shm").unwrap());
+thread_local! {
+    /// Goes with its thread: what is static never goes.
+    static DIRECTORY: TempDir = TempDir::new_in("/dev/shm").unwrap();
+}
 
 fn open(path: &Path) -> InFlightFile {
     InFlightFile::open(path, BootId::current(), 1, SIZE).unwrap()
@@ -62,7 +64,7 @@ pub fn run(input: &[u8]) {
         return;
     };
     let memory = memory_of(content);
-    let path = DIRECTORY.path().join("in-flight");
+    let path = DIRECTORY.with(|it| it.path().join("in-flight"));
     let used = u16::from_le_bytes([*low, *high]);
     let mut queue = start(&memory, used, false, Some(log_with(&path, words)));
     assert!(queue.left_over() <= usize::from(SIZE));
