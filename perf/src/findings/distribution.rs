@@ -26,10 +26,17 @@ pub(super) fn distribution<S, M>(
     seats: &[Seat<'_, S, M>],
     latency: impl Fn(&S) -> Option<Latency>,
 ) -> Option<Curve> {
-    let at = SHARES.map(|(name, _)| name.to_owned()).to_vec();
+    let samples = || seats.iter().flat_map(|seat| seat.outcome.samples());
+    let told = |share: &Share| {
+        samples()
+            .filter_map(&latency)
+            .any(|it| (share.1)(&it).is_some())
+    };
+    let shares: Vec<Share> = SHARES.into_iter().filter(told).collect();
+    let at = shares.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut curve = Curve::new("share of requests that took no longer", TOLD, at);
     for seat in seats {
-        for (name, share) in SHARES {
+        for (name, share) in &shares {
             let samples = seat.outcome.samples().iter().filter_map(&latency);
             let values = samples.filter_map(|it| Some(share(&it)? / 1e3));
             let values: Vec<f64> = values.collect();

@@ -94,6 +94,11 @@ fn draw(svg: &mut String, curve: &Curve, line: &Line, scale: &Scale, style: &str
         let x = x(curve, index);
         let step = if path.is_empty() { 'M' } else { 'L' };
         let _ = write!(path, "{step}{x:.1} {:.1}", scale.y(spread.median));
+        let _ = writeln!(
+            svg,
+            "<circle {style} cx=\"{x:.1}\" cy=\"{:.1}\" r=\"2\"/>",
+            scale.y(spread.median)
+        );
         let (low, high) = (scale.y(spread.min), scale.y(spread.max));
         let _ = write!(
             whiskers,
