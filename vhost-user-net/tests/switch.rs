@@ -482,3 +482,39 @@ fn ports_driven_far_beyond_their_limits_for_seconds_are_slow_and_nothing_else_is
     }
     assert!(!switch.daemon.stderr().contains("panicked"));
 }
+
+/// The frames for each guest wait in room of the process's own.
+#[test]
+fn a_guest_that_there_is_no_memory_for_hears_nothing_and_the_others_go_on() {
+    let mut switch = Switch::start("switch-memory-short", 3);
+    let [mut a, mut b] = [0, 1].map(|port| switch.guest(port, ALL, 64));
+    let process = Process::serving(&switch.daemon);
+    let threads = process.holdings().threads;
+    // What its threads took stays for those of the next one; the room for its frames does not.
+    drop(switch.guest(2, ALL, 64));
+    let deadline = Instant::now() + SOON;
+    while process.holdings().threads > threads {
+        assert!(Instant::now() < deadline, "its threads stay");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.limit(Resource::Data, "VmData", 1 << 20);
+    let mut c = switch.guest(2, ALL, 64);
+    let said = switch.daemon.wait_stderr("queue cannot be started", SOON);
+    said.unwrap();
+    for round in 0..20 {
+        a.send(BROADCAST, packet::PLAIN, &packet::udp(1, &[round]));
+        b.hears(&[round]);
+        b.send(a.mac, packet::PLAIN, &packet::udp(1, &[round]));
+        a.hears(&[round]);
+    }
+    c.hears_nothing();
+    process.unlimit(Resource::Data);
+    drop(c);
+    let mut c = switch.guest(2, ALL, 64);
+    let deadline = Instant::now() + SOON;
+    while c.receive.receive(MOMENT).unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the next one hears nothing");
+        a.send(BROADCAST, packet::PLAIN, &packet::udp(1, b"again"));
+    }
+    assert!(!switch.daemon.stderr().contains("panicked"));
+}
