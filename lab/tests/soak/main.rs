@@ -9,6 +9,7 @@
 )]
 
 mod disk;
+mod many;
 mod network;
 mod share;
 mod subject;
