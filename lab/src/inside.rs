@@ -101,10 +101,14 @@ impl Process {
     /// # Panics
     /// When it has gone.
     pub fn unlimit(&self, resource: Resource) {
-        self.set_limit(resource, None);
+        self.set_limit(resource, getrlimit(resource).maximum);
     }
 
-    fn set_limit(&self, resource: Resource, current: Option<u64>) {
+    /// Lets it have that much of `resource`.
+    ///
+    /// # Panics
+    /// When it has gone.
+    pub fn set_limit(&self, resource: Resource, current: Option<u64>) {
         let name = self.0.file_name().unwrap().to_str().unwrap();
         let pid = Pid::from_raw(name.parse().unwrap());
         let maximum = getrlimit(resource).maximum;

@@ -192,23 +192,21 @@ fn without_memory_to_have_frames_pass_and_a_front_end_without_room_is_refused() 
     network.assert_serves();
 }
 
-/// The stack of a thread.
-const STACK: u64 = 2 << 20;
-
-/// A front end of many queues, of which some find no thread: it is refused, and nothing of it stays.
+/// A front end of 17 queues, some of which find no descriptors: it is refused, and nothing of it stays.
 #[test]
-fn without_threads_to_have_a_front_end_is_refused_and_nothing_of_it_stays() {
+fn without_descriptors_for_all_queues_a_front_end_is_refused_and_nothing_of_it_stays() {
     let tap = Tap {
         multi_queue: true,
         ..Tap::default()
     };
-    let mut network = Network::start_with("net-threads-short", &tap, |daemon| {
+    let mut network = Network::start_with("net-descriptors-short", &tap, |daemon| {
         daemon.args(["--queue-pairs", "8"])
     });
     let process = Process::serving(&network.daemon);
-    // 17 queues have a thread each.
-    process.limit(Resource::Data, "VmData", 10 * STACK + (3 << 20));
     let before = process.holdings();
+    // Standard streams; two for each queue, which are there before the first thread starts; three for each thread.
+    let some = before.descriptors + 3 + 17 * 2 + 20;
+    process.set_limit(Resource::Nofile, Some(some));
     for round in 0..5 {
         let refused = FrontEnd::connect(&network.socket, SOON)
             .and_then(|mut front_end| front_end.handshake(ALL, ProtocolFeatures::REPLY_ACK));
@@ -224,7 +222,7 @@ fn without_threads_to_have_a_front_end_is_refused_and_nothing_of_it_stays() {
         assert!(Instant::now() < deadline, "{before:?}, {now:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    process.unlimit(Resource::Data);
+    process.unlimit(Resource::Nofile);
     network.assert_serves();
     let log = network.daemon.stderr();
     assert!(log.contains("the front end cannot be served"), "{log}");
