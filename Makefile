@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak siege fuzz corpus loom audit sbom clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak siege many fuzz corpus loom audit sbom clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -182,6 +182,11 @@ siege: ## Hostile guests and front ends against the four daemons for SECONDS (36
 	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p vhost-user-vsock -p virtiofsd
 	export SIEGE_SECONDS=$(or $(SECONDS),3600) SIEGE_SEED=$(or $(SEED),$$(date +%s))
 	cargo test --quiet --release -p lab --test siege -- --nocapture
+
+many: ## Boot GUESTS (64) User-Mode Linux guests at once, each with a disk, a share and a network: what their daemons hold
+	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p virtiofsd
+	export MANY_GUESTS=$(or $(GUESTS),64)
+	cargo test --quiet --release -p lab --test soak -- --ignored --exact many::many_uml_guests_at_once_have_their_disks_shares_and_each_other --nocapture
 
 fuzz: ## Fuzz every parser for SECONDS (60) each: needs a nightly toolchain and cargo-fuzz (fuzz/README.md)
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "fuzzing needs 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'" >&2; exit 1; }

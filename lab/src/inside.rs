@@ -9,7 +9,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::process::Daemon;
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Its threads, but for those that the kernel lends an io_uring for a while.
+    pub threads: u64,
+    /// Its descriptors, but for standard input, output and error.
+    pub descriptors: u64,
+    /// Memory that is there, guests' included, in KiB.
+    pub resident_kib: u64,
+    /// Memory of its own that is there, in KiB.
+    pub private_kib: u64,
+}
 
 /// One process.
 pub struct Process(PathBuf);
@@ -47,6 +62,57 @@ impl Process {
     /// When there is none.
     pub fn status(&self, field: &str) -> String {
         value(&self.text("status"), field)
+    }
+
+    /// A line of `status` that is a number, with a unit or without.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn number(&self, field: &str) -> u64 {
+        let value = self.status(field);
+        value.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// What it holds.
+    ///
+    /// # Panics
+    /// When it has gone.
+    pub fn holdings(&self) -> Holdings {
+        let threads = self.threads("State").into_iter();
+        let own = threads.filter(|(name, _)| !name.starts_with("iou-"));
+        Holdings {
+            threads: own.count() as u64,
+            descriptors: self.descriptors().len() as u64,
+            resident_kib: self.number("VmRSS"),
+            private_kib: self.number("RssAnon"),
+        }
+    }
+
+    /// Lets it have `more` bytes of `resource` beyond what it has now, which `field` of `status` tells.
+    ///
+    /// # Panics
+    /// When it has gone.
+    pub fn limit(&self, resource: Resource, field: &str, more: u64) {
+        self.set_limit(resource, Some((self.number(field) << 10) + more));
+    }
+
+    /// Lets it have as much of `resource` as there is.
+    ///
+    /// # Panics
+    /// When it has gone.
+    pub fn unlimit(&self, resource: Resource) {
+        self.set_limit(resource, getrlimit(resource).maximum);
+    }
+
+    /// Lets it have that much of `resource`.
+    ///
+    /// # Panics
+    /// When it has gone.
+    pub fn set_limit(&self, resource: Resource, current: Option<u64>) {
+        let name = self.0.file_name().unwrap().to_str().unwrap();
+        let pid = Pid::from_raw(name.parse().unwrap());
+        let maximum = getrlimit(resource).maximum;
+        prlimit(pid, resource, Rlimit { current, maximum }).unwrap();
     }
 
     /// A set of capabilities: a bit for each.

@@ -7,6 +7,7 @@
 //! - [`guest`]: boot a real Linux on the daemons, under QEMU or as User-Mode Linux.
 //! - [`inside`]: what the kernel says of a daemon: namespaces, capabilities, filters, descriptors.
 //! - [`machine`]: run a command where KVM is real: a machine with the host's files.
+//! - [`medium`]: a file system below what a daemon serves, which records changes and answers late.
 //! - [`process`]: start a daemon under test, read what it says, see it end.
 //! - [`scratch`]: a directory that vanishes with the test.
 //! - [`netns`]: a network of the test's own, with taps.
@@ -23,6 +24,7 @@ pub mod frontend;
 pub mod guest;
 pub mod inside;
 pub mod machine;
+pub mod medium;
 pub mod mounts;
 pub mod need;
 pub mod netns;

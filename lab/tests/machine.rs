@@ -3,13 +3,16 @@
 use std::error::Error;
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
 use lab::machine::{Error as MachineError, Machine};
-use lab::process::Daemon;
+use lab::process::{Daemon, binary};
 use lab::scratch::Scratch;
 use rustix::process::Signal;
 
@@ -35,7 +38,8 @@ fn streams_files_and_exit_code_are_exact_and_kvm_is_native() -> TestResult {
         test "$(cat "$2")" = "from the host"
         echo changed >"$2"
         test "$(cat "$2")" = changed
-        {} --exact kvm_runs_ring_0_natively --ignored >"$1/kvm" 2>&1
+        {0} --exact kvm_runs_ring_0_natively --ignored >"$1/kvm" 2>&1
+        {0} --exact a_daemon_that_the_kernel_kills_for_its_memory_loses_no_write --ignored >"$1/oom" 2>&1
         "$3" run --here -- sh -c 'exit 7' || test $? = 7
         echo to standard error >&2
         exit 42"#,
@@ -57,9 +61,10 @@ fn streams_files_and_exit_code_are_exact_and_kvm_is_native() -> TestResult {
     let output = run.wait_with_output()?;
     writer.join().map_err(|_| "the writer panicked")??;
 
-    let kvm = fs::read_to_string(shared.join("kvm")).unwrap_or_default();
+    let said = |name| fs::read_to_string(shared.join(name)).unwrap_or_default();
+    let (kvm, oom) = (said("kvm"), said("oom"));
     let stderr = without_waiting(&String::from_utf8(output.stderr)?);
-    assert_eq!(stderr, "to standard error\n", "{kvm}");
+    assert_eq!(stderr, "to standard error\n", "{kvm}{oom}");
     assert_eq!(output.status.code(), Some(42));
     assert!(output.stdout == written, "standard output differs");
     assert!(
@@ -68,6 +73,7 @@ fn streams_files_and_exit_code_are_exact_and_kvm_is_native() -> TestResult {
     );
     assert_eq!(fs::read_to_string(&below)?, "from the host");
     assert!(kvm.contains("1 passed"), "{kvm}");
+    assert!(oom.contains("1 passed"), "{oom}");
     Ok(())
 }
 
@@ -85,6 +91,99 @@ fn kvm_runs_ring_0_natively() -> TestResult {
     let speed = ringside::kvm::probe()?;
     assert!(speed.is_native(), "{speed:?}");
     Ok(())
+}
+
+/// A cgroup with the memory controller. Hosts have it in different places, or do not let it be used: here the kernel
+/// is the lab's.
+const CGROUP: &str = "/sys/fs/cgroup/short";
+const BLOCK: usize = 4096;
+
+#[test]
+#[ignore = "runs in the lab's machine, called by the first test"]
+fn a_daemon_that_the_kernel_kills_for_its_memory_loses_no_write() -> TestResult {
+    let cgroup = Path::new(CGROUP);
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+    fs::create_dir(cgroup)?;
+    // The image is in memory, too: what was written there stays charged.
+    let scratch = Scratch::in_memory("oom")?;
+    scratch.image("disk", 8 << 20)?;
+    scratch.dir("state")?;
+    let mut daemon = disk_in_a_cgroup(&scratch)?;
+    let memory = GuestMemory::with_size(16 << 20)?;
+    let mut front_end = attach(&scratch, &memory)?;
+    let mut blk = Blk::new(front_end.set_up_queue(0, 128)?);
+    blk.exchange().set_timeout(BOOT);
+    for block in 0..64 {
+        let state = blk.write(sector(block), &content(block))?;
+        assert_eq!(state, status::OK);
+    }
+    let (mut tickets, mut taken) = (Vec::new(), None);
+    for block in 64..96 {
+        let data = content(block);
+        tickets.push(blk.submit(kind::OUT, sector(block), Data::ToDevice(&data))?);
+        if block == 80 {
+            // Returns when what cannot be had by force has been had by killing.
+            let take = move || fs::write(cgroup.join("memory.max"), "4096");
+            taken = Some(thread::spawn(take));
+        }
+    }
+    if let Some(taken) = taken {
+        taken.join().map_err(|_| "the thread panicked")??;
+    }
+    let exit = daemon.wait_exit(BOOT)?;
+    assert_eq!(exit.status.signal(), Some(9), "{}", exit.stderr);
+    let events = fs::read_to_string(cgroup.join("memory.events"))?;
+    assert!(events.contains("oom_kill 1"), "{events}");
+    drop(front_end);
+
+    fs::write(cgroup.join("memory.max"), "max")?;
+    let mut daemon = disk_in_a_cgroup(&scratch)?;
+    let mut front_end = attach(&scratch, &memory)?;
+    front_end.attach_queue(blk.queue(), blk.queue().used_idx()?)?;
+    blk.queue().kick_always()?;
+    for ticket in tickets {
+        assert_eq!(blk.wait(ticket)?.0, status::OK);
+    }
+    for block in 0..96 {
+        let read = blk.read(sector(block), BLOCK)?;
+        assert!(read == (status::OK, content(block)), "block {block}");
+    }
+    let exit = daemon.terminate(BOOT)?;
+    assert!(exit.status.success(), "{}", exit.stderr);
+    Ok(())
+}
+
+fn sector(block: u64) -> u64 {
+    block * BLOCK as u64 / 512
+}
+
+fn content(block: u64) -> Vec<u8> {
+    lab::pattern(block, BLOCK)
+}
+
+fn disk_in_a_cgroup(scratch: &Scratch) -> Result<Daemon, Box<dyn Error>> {
+    let socket = scratch.join("socket");
+    // One that was killed leaves it.
+    let _ = fs::remove_file(&socket);
+    let daemon = Daemon::builder("sh")
+        .args(["-c", r#"echo $$ >"$0/cgroup.procs" && exec "$@""#, CGROUP])
+        .arg(binary("vhost-user-blk")?)
+        .arg("--blk-file")
+        .arg(scratch.join("disk"))
+        .arg("--state-dir")
+        .arg(scratch.join("state"))
+        .arg("--socket-path")
+        .arg(&socket);
+    Ok(daemon.spawn_listening(&socket, BOOT)?)
+}
+
+fn attach(scratch: &Scratch, memory: &GuestMemory) -> Result<FrontEnd, Box<dyn Error>> {
+    let mut front_end = FrontEnd::connect(&scratch.join("socket"), BOOT)?;
+    front_end.set_timeout(BOOT);
+    let protocol = ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+    front_end.handshake(features::VERSION_1, protocol)?;
+    front_end.set_mem_table(memory)?;
+    Ok(front_end)
 }
 
 #[test]

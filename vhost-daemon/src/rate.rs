@@ -64,10 +64,11 @@ impl Bucket {
     }
 
     fn refill(&mut self, now: Instant) {
-        if let Some(updated) = self.updated.replace(now) {
-            let seconds = now.saturating_duration_since(updated).as_secs_f64();
-            self.level = (self.level + seconds * self.rate).min(self.burst);
-        }
+        let updated = self.updated.get_or_insert(now);
+        let seconds = now.saturating_duration_since(*updated).as_secs_f64();
+        // Another queue's thread may have looked at the clock later and come here before: no time counts twice.
+        *updated = now.max(*updated);
+        self.level = (self.level + seconds * self.rate).min(self.burst);
     }
 
     /// How long until something may pass.
@@ -188,6 +189,27 @@ mod tests {
         limits.take(10_000);
         let wait = limits.wait(now).unwrap();
         assert!((9.8..=10.0).contains(&wait.as_secs_f64()), "{wait:?}");
+    }
+
+    #[test]
+    fn threads_whose_clock_readings_are_old_gain_nothing() {
+        let limits = Limits::default();
+        limits.set(Rates {
+            units: 100,
+            units_burst: 100,
+            ..Rates::default()
+        });
+        let (start, mut count) = (Instant::now(), 0);
+        for millisecond in 0..10_000 {
+            for behind in [0, 40] {
+                let now = start + Duration::from_millis(40 + millisecond - behind);
+                while limits.wait(now).is_none() {
+                    limits.take(1);
+                    count += 1;
+                }
+            }
+        }
+        assert!((1000..=1110).contains(&count), "{count}");
     }
 
     #[test]

@@ -12,10 +12,13 @@ mod disk;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use disk::several::{Disks, attach, attach_some};
 use disk::{ALL, Disk, PROGRAM, SOON};
-use lab::frontend::blk::{Data, kind, status};
+use lab::frontend::Ticket;
+use lab::frontend::blk::{Blk, Data, kind, status};
 use lab::guest::QemuGuest;
 use lab::scratch::Scratch;
 
@@ -136,7 +139,7 @@ fn a_qemu_guest_sees_the_disk_grow() {
 }
 
 /// Reads that complete in one second, many at a time.
-fn reads_in_a_second(blk: &mut lab::frontend::blk::Blk) -> u64 {
+fn reads_in_a_second(blk: &mut Blk) -> u64 {
     let until = Instant::now() + Duration::from_secs(1);
     let mut done = 0;
     while Instant::now() < until {
@@ -192,4 +195,134 @@ fn a_limited_queue_stops_at_once() {
         "{base} of 10 requests passed a limit of one a second"
     );
     assert_eq!(blk.queue().used_idx().unwrap(), base);
+}
+
+/// Requests a second, and as many at once after a rest: a thread that gets no processor for most of a second
+/// loses none of them.
+const RATE: u64 = 200;
+const LASTS: Duration = Duration::from_secs(3);
+/// Whoever waited behind the limited disk would take ten times as long for what is asked meanwhile.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// One client of the control socket, whose thread is there before anything is counted.
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn connect(disks: &Disks) -> Self {
+        let stream = UnixStream::connect(disks.scratch.join("ctl")).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        writeln!(self.0.get_mut(), "{{{command}}}").unwrap();
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).unwrap();
+        assert!(answer.starts_with("{\"ok\":"), "{command}: {answer}");
+        answer
+    }
+}
+
+/// Says that it is over, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What sector `at` holds in the end.
+fn content(at: u64) -> Vec<u8> {
+    lab::pattern(at, 512)
+}
+
+/// Sectors that a queue writes again and again: fewer than requests that its ring holds.
+const SECTORS: u64 = 32;
+
+/// Keeps the ring full of writes from sector `first` on until it is over, and leaves it full; how many were done.
+fn overload(blk: &mut Blk, first: u64, over: &AtomicBool) -> u64 {
+    let (mut sent, mut done) = (0, 0);
+    loop {
+        while blk.queue().free_descriptors() >= 3 {
+            let at = first + sent % SECTORS;
+            let data = content(at);
+            blk.submit(kind::OUT, at, Data::ToDevice(&data)).unwrap();
+            sent += 1;
+        }
+        if over.load(Ordering::Relaxed) {
+            return done;
+        }
+        done += all_right(blk.wait_any(SOON).unwrap());
+    }
+}
+
+fn all_right(answers: Vec<(Ticket, u8, Vec<u8>)>) -> u64 {
+    assert!(answers.iter().all(|(_, state, _)| *state == status::OK));
+    answers.len() as u64
+}
+
+/// Both queues of one disk are full all the time; the other disk and the control socket do not notice.
+#[test]
+fn a_disk_driven_far_beyond_its_limit_for_seconds_is_slow_and_nothing_else_is() {
+    let disks = Disks::start("blk-overload", &["a", "b"]);
+    let mut client = Client::connect(&disks);
+    let (_a_end, mut a) = attach_some(&disks.socket("a"), 2);
+    let (_b_end, mut b) = attach(&disks.socket("b"));
+    for queue in a.iter_mut().chain([&mut b]) {
+        for sector in 0..200 {
+            assert_eq!(queue.write(sector, &[1; 512]).unwrap(), status::OK);
+        }
+    }
+    client.ask(r#""command":"stats""#);
+    let before = disks.holdings();
+    let limit = format!(r#""command":"limit","disk":"a","iops":{RATE},"iops_burst":{RATE}"#);
+    let (over, began) = (AtomicBool::new(false), Instant::now());
+    client.ask(&limit);
+    let (done, took) = std::thread::scope(|scope| {
+        let end = End(&over);
+        let over = &over;
+        let overloads: Vec<_> = (0..)
+            .zip(&mut a)
+            .map(|(queue, blk)| scope.spawn(move || overload(blk, queue * SECTORS, over)))
+            .collect();
+        let asked = Instant::now();
+        for sector in 0..100 {
+            assert_eq!(b.write(sector, &content(sector)).unwrap(), status::OK);
+            assert_eq!(b.read(sector, 512).unwrap(), (status::OK, content(sector)));
+            if sector % 10 == 0 {
+                client.ask(r#""command":"stats","disk":"a""#);
+            }
+        }
+        let took = asked.elapsed();
+        std::thread::sleep(LASTS.saturating_sub(began.elapsed()));
+        drop(end);
+        let done = overloads.into_iter().map(|it| it.join().unwrap());
+        (done.sum::<u64>(), took)
+    });
+    let lasted = began.elapsed().as_secs_f64();
+    println!("{done} requests in {lasted:.2} s; 100 writes and reads beside them in {took:?}");
+    assert!(took < PROMPT, "the other disk took {took:?}");
+    let expected = lasted * RATE as f64;
+    // What may come at once, and what both queues took at the same moment.
+    assert!(done as f64 <= expected + (RATE + 4) as f64, "{done}");
+    assert!(done as f64 >= expected / 2.0, "{done}");
+    let now = disks.holdings();
+    client.ask(r#""command":"limit","disk":"a""#);
+    for blk in &mut a {
+        while blk.exchange().in_flight() > 0 {
+            let left = all_right(blk.wait_any(SOON).unwrap());
+            assert!(left > 0, "held back without a limit");
+        }
+    }
+    for sector in 0..2 * SECTORS {
+        let read = a[0].read(sector, 512).unwrap();
+        assert_eq!(read, (status::OK, content(sector)), "sector {sector}");
+    }
+    for now in [now, disks.holdings()] {
+        let kept = (now.threads, now.descriptors);
+        assert_eq!(kept, (before.threads, before.descriptors));
+        assert!(now.private_kib < before.private_kib + 4096, "{now:?}");
+    }
+    println!("{before:?}, {:?}", disks.holdings());
 }

@@ -12,112 +12,18 @@ mod disk;
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use disk::medium::Medium;
-use disk::{ALL, PROGRAM, SOON};
+use disk::SOON;
+use disk::several::{Disks, attach, attach_some};
 use lab::frontend::blk::{Blk, Data, kind, status};
-use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, Ticket, features};
+use lab::frontend::{FrontEnd, Ticket};
 use lab::guest::{QemuGuest, VhostUser};
-use lab::inside::Process;
-use lab::process::Daemon;
+use lab::inside::Holdings;
+use lab::medium::Medium;
 use lab::scratch::Scratch;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// A daemon with a control socket and disks named by letters.
-struct Disks {
-    daemon: Daemon,
-    scratch: Scratch,
-}
-
-impl Disks {
-    fn start(test: &str, names: &[&str]) -> Self {
-        Self::start_with(test, names, &[])
-    }
-
-    fn start_with(test: &str, names: &[&str], options: &[&str]) -> Self {
-        let scratch = Scratch::new(test).unwrap();
-        let control = scratch.join("ctl");
-        let mut daemon = Daemon::builder(PROGRAM).arg("--control").arg(&control);
-        daemon = daemon.args(options.iter().copied());
-        for name in names {
-            let spec = Self::describe(&scratch, name);
-            daemon = daemon.arg("--disk").arg(spec);
-        }
-        let daemon = daemon.spawn_listening(&control, SOON).unwrap();
-        Self { daemon, scratch }
-    }
-
-    /// A disk of 1 MiB for `--disk` and `add`; its image is made.
-    fn describe(scratch: &Scratch, name: &str) -> String {
-        let image = scratch.image(&format!("{name}.img"), 1 << 20).unwrap();
-        let socket = scratch.join(&format!("{name}.sock"));
-        let (image, socket) = (image.display(), socket.display());
-        format!("path={image},socket={socket},name={name},queues=2")
-    }
-
-    fn socket(&self, name: &str) -> PathBuf {
-        self.scratch.join(&format!("{name}.sock"))
-    }
-
-    fn ctl(&self, words: &[&str]) -> Output {
-        Command::new(PROGRAM)
-            .arg("ctl")
-            .arg(self.scratch.join("ctl"))
-            .args(words)
-            .output()
-            .unwrap()
-    }
-
-    /// What a command that is carried out prints.
-    fn told(&self, words: &[&str]) -> String {
-        let output = self.ctl(words);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{words:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Waits until the daemon has taken so many requests of a disk, and not done them.
-    fn wait_in_flight(&self, name: &str, count: usize) {
-        let deadline = Instant::now() + SOON;
-        let expected = format!(r#""in_flight":{count}}}"#);
-        loop {
-            let told = self.told(&["stats", name]);
-            if told.trim_end().ends_with(&expected) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not {expected}: {told}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// What a command that is refused says.
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.ctl(words);
-        assert!(!output.status.success(), "{words:?} was carried out");
-        String::from_utf8(output.stderr).unwrap()
-    }
-}
-
-/// A front end on `socket` with one queue.
-fn attach(socket: &Path) -> (FrontEnd, Blk) {
-    let (front_end, queue) = attach_some(socket, 1);
-    (front_end, queue.into_iter().next().unwrap())
-}
-
-fn attach_some(socket: &Path, queues: usize) -> (FrontEnd, Vec<Blk>) {
-    let memory = GuestMemory::with_size(16 << 20).unwrap();
-    let mut front_end = FrontEnd::connect(socket, SOON).unwrap();
-    let protocol = ProtocolFeatures::CONFIG | ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
-    front_end
-        .handshake(ALL | features::VERSION_1, protocol)
-        .unwrap();
-    front_end.set_mem_table(&memory).unwrap();
-    let queues = (0..queues).map(|queue| Blk::new(front_end.set_up_queue(queue, 128).unwrap()));
-    let queues = queues.collect();
-    (front_end, queues)
-}
 
 #[test]
 fn each_disk_has_its_own_content_socket_and_numbers() {
@@ -459,18 +365,6 @@ fn a_disk_that_answers_late_holds_up_no_other_and_gives_no_error() {
 
 const MANY: u64 = 64;
 
-/// What the daemon has: threads, descriptors, and memory in KiB.
-fn has(disks: &Disks) -> [u64; 3] {
-    let process = Process::serving(&disks.daemon);
-    let number = |field| {
-        let text = process.status(field);
-        let number = text.split_whitespace().next().unwrap();
-        number.parse::<u64>().unwrap()
-    };
-    let descriptors = process.descriptors().len() as u64;
-    [number("Threads"), descriptors, number("VmRSS")]
-}
-
 #[test]
 fn sixty_four_guests_at_once_each_have_their_disk() {
     let names: Vec<String> = (0..MANY).map(|n| format!("d{n}")).collect();
@@ -499,14 +393,19 @@ fn sixty_four_guests_at_once_each_have_their_disk() {
         for (mark, (_, blk)) in (round * MANY..).zip(&mut guests) {
             assert_blocks(blk, mark, 24);
         }
-        let now = has(&disks);
-        println!("{MANY} guests: threads, descriptors, KiB: {now:?}");
-        let [threads, descriptors, kib] = now;
+        let now = disks.holdings();
+        println!("{MANY} guests: {now:?}");
+        let Holdings {
+            threads,
+            descriptors,
+            resident_kib,
+            ..
+        } = now;
         assert!(threads <= 8 * MANY && descriptors <= 40 * MANY, "{now:?}");
         // Guest memory that the daemon has touched counts: 24 blocks and the rings of each.
-        assert!(kib < 1024 * MANY, "{now:?}");
-        if let Some([threads, descriptors, _]) = before.replace(now) {
-            assert_eq!(now[..2], [threads, descriptors], "more for the next guests");
+        assert!(resident_kib < 1024 * MANY, "{now:?}");
+        if let Some(before) = before.replace((threads, descriptors)) {
+            assert_eq!((threads, descriptors), before, "more for the next guests");
         }
         drop(guests);
         let deadline = Instant::now() + SOON;
@@ -567,7 +466,7 @@ fn who_asks_and_never_reads_is_not_listened_to_any_more_and_holds_up_nobody() {
         assert_eq!(b.write(block, &[2; 512]).unwrap(), status::OK);
     }
     assert!(disks.told(&["stats", "b"]).contains(r#""write":100"#));
-    let [_, _, kib] = has(&disks);
+    let kib = disks.holdings().resident_kib;
     assert!(kib < 64 << 10, "{kib} KiB");
     // Gone, it makes room for the next.
     drop(front_end);

@@ -16,11 +16,11 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use disk::medium::Medium;
 use disk::{ALL, Disk, SOON, xorshift};
 use lab::bridge::{Event, Journal};
 use lab::frontend::Ticket;
 use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::medium::Medium;
 use lab::scratch::Scratch;
 
 const BLOCK: usize = 12 << 10;

@@ -19,7 +19,6 @@ use disk::{ALL, Disk, SOON};
 use lab::frontend::blk::{Data, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
 use lab::inside::Process;
-use lab::process::Daemon;
 use lab::scratch::Scratch;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
@@ -86,19 +85,6 @@ fn without_descriptors_to_have_the_guest_goes_on_and_others_wait() {
     drop(waiting);
 }
 
-/// Lets the daemon have no more of `resource` than it has, which proc(5) names `field`.
-fn limit_to_now(daemon: &Daemon, resource: Resource, field: &str) {
-    let kib = Process::serving(daemon).status(field);
-    let kib: u64 = kib.split_whitespace().next().unwrap().parse().unwrap();
-    set_limit(daemon, resource, Some(kib << 10));
-}
-
-fn set_limit(daemon: &Daemon, resource: Resource, current: Option<u64>) {
-    let pid = Pid::from_raw(daemon.serving_pid().unwrap().cast_signed());
-    let maximum = getrlimit(resource).maximum;
-    prlimit(pid, resource, Rlimit { current, maximum }).unwrap();
-}
-
 /// `--direct` and buffers that are not aligned: the daemon needs memory of its own for each request.
 #[test]
 fn without_memory_to_have_requests_that_need_some_fail_and_the_rest_goes_on() {
@@ -108,7 +94,8 @@ fn without_memory_to_have_requests_that_need_some_fail_and_the_rest_goes_on() {
     let (front_end, mut blk) = disk.driver(ALL);
     let block = lab::pattern(1, 4096);
     assert_eq!(blk.write(0, &block).unwrap(), status::OK);
-    limit_to_now(&disk.daemon, Resource::Data, "VmData");
+    let process = Process::serving(&disk.daemon);
+    process.limit(Resource::Data, "VmData", 0);
     let mut failed = 0;
     for round in 0..20 {
         // Each in buffers of 4000 bytes.
@@ -130,8 +117,8 @@ fn without_memory_to_have_requests_that_need_some_fail_and_the_rest_goes_on() {
     }
     println!("{failed} of 100 failed");
     assert!(failed > 0, "nothing was short of memory");
-    set_limit(&disk.daemon, Resource::Data, None);
-    limit_to_now(&disk.daemon, Resource::As, "VmSize");
+    process.unlimit(Resource::Data);
+    process.limit(Resource::As, "VmSize", 0);
     // The next front end's memory cannot be mapped: its loss.
     drop(front_end);
     let memory = GuestMemory::with_size(1 << 30).unwrap();
@@ -141,7 +128,7 @@ fn without_memory_to_have_requests_that_need_some_fail_and_the_rest_goes_on() {
     });
     assert!(refused.is_err(), "1 GiB was mapped beyond the limit");
     assert!(disk.daemon.is_running(), "{}", disk.daemon.stderr());
-    set_limit(&disk.daemon, Resource::As, None);
+    process.unlimit(Resource::As);
     let (_front_end, mut blk) = disk.driver(ALL);
     assert_eq!(blk.read(0, 4096).unwrap(), (status::OK, block));
     let log = disk.daemon.stderr();

@@ -8,14 +8,15 @@
 
 mod network;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::frontend::net::{Header, Receive, Received, Transmit};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
 use lab::inside::Process;
-use lab::process::Daemon;
+use lab::process::{Daemon, DaemonBuilder};
 use lab::scratch::Scratch;
 use network::{ALL, PROGRAM, SOON, packet};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,6 +34,14 @@ struct Switch {
 
 impl Switch {
     fn start(test: &str, ports: usize) -> Self {
+        Self::start_with(test, ports, |daemon, _| daemon)
+    }
+
+    fn start_with(
+        test: &str,
+        ports: usize,
+        options: impl FnOnce(DaemonBuilder, &Scratch) -> DaemonBuilder,
+    ) -> Self {
         let scratch = Scratch::new(test).unwrap();
         let socket = |port: usize| scratch.join(&format!("{port}.sock"));
         let mut builder = Daemon::builder(PROGRAM)
@@ -45,7 +54,7 @@ impl Switch {
                 socket(port).display()
             ));
         }
-        let mut daemon = builder.spawn().unwrap();
+        let mut daemon = options(builder, &scratch).spawn().unwrap();
         for port in 0..ports {
             daemon.wait_listening(&socket(port), SOON).unwrap();
         }
@@ -319,4 +328,193 @@ fn sixty_four_guests_reach_each_other_past_one_that_takes_nothing() {
     assert!(number(&now[1]).unwrap() <= 2048 * MANY, "{now:?}");
     // What was taken for it is not more than its port holds.
     assert!(switch.metric("net_drops_total{") >= 900);
+}
+
+/// Frames a second, and as many at once after a rest: a thread that gets no processor for most of a second
+/// loses none of them.
+const RATE: u64 = 200;
+const LASTS: Duration = Duration::from_secs(3);
+/// Whoever waited behind a limited port would take several times as long for what is asked meanwhile.
+const PROMPT: Duration = Duration::from_secs(20);
+const OVERLOAD: u16 = 77;
+
+/// One client of the control socket, whose thread is there before anything is counted.
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    fn connect(switch: &Switch) -> Self {
+        let stream = UnixStream::connect(switch.scratch.join("control")).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, command: &str) {
+        writeln!(self.0.get_mut(), "{{{command}}}").unwrap();
+        let mut answer = String::new();
+        self.0.read_line(&mut answer).unwrap();
+        assert!(answer.starts_with("{\"ok\":"), "{command}: {answer}");
+    }
+}
+
+/// Says that it is over, also when the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the transmit ring full until it is over.
+fn overload(guest: &mut Guest, to: [u8; 6], over: &AtomicBool) {
+    let mut frame = packet::udp(OVERLOAD, &[7; 100]);
+    frame[..6].copy_from_slice(&to);
+    frame[6..12].copy_from_slice(&guest.mac);
+    let transmit = &mut guest.transmit;
+    while !over.load(Ordering::Relaxed) {
+        while transmit.exchange().queue().free_descriptors() >= 2 {
+            transmit.submit(packet::PLAIN, &frame).unwrap();
+        }
+        let transmit = transmit.exchange();
+        transmit.wait_any(SOON).unwrap();
+        // The machine has others to serve.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How many of those frames come until it is over.
+fn count(guest: &mut Guest, over: &AtomicBool) -> u64 {
+    let mut came = 0;
+    while !over.load(Ordering::Relaxed) {
+        let frames = guest.receive.receive(SOON).unwrap();
+        let is_one = |it: &&Received| packet::udp_port(&it.frame) == Some(OVERLOAD);
+        came += frames.iter().filter(is_one).count() as u64;
+    }
+    came
+}
+
+/// One guest sends all it can and may send little, another is sent all there is and may receive little; two others
+/// and the control socket do not notice.
+#[test]
+fn ports_driven_far_beyond_their_limits_for_seconds_are_slow_and_nothing_else_is() {
+    let switch = Switch::start_with("switch-overload", 6, |daemon, scratch| {
+        daemon.arg("--control").arg(scratch.join("control"))
+    });
+    let mut client = Client::connect(&switch);
+    let mut guests: [Guest; 6] = std::array::from_fn(|port| switch.guest(port, ALL, 128));
+    let macs = guests.each_ref().map(|guest| guest.mac);
+    for (port, guest) in guests.iter_mut().enumerate() {
+        // From here on each is known, and nothing goes to all.
+        guest.send(macs[port ^ 1], packet::PLAIN, &packet::udp(1, b"here"));
+        guest.send(macs[port ^ 1], packet::PLAIN, &packet::udp(1, b"here"));
+    }
+    for guest in &mut guests {
+        while !guest.receive.receive(MOMENT).unwrap().is_empty() {}
+    }
+    client.ask(r#""command":"stats""#);
+    let before = Process::serving(&switch.daemon).holdings();
+    let [slow, to_slow, one, other, swamped, swamps] = &mut guests;
+    let (over, began) = (AtomicBool::new(false), Instant::now());
+    for (port, direction) in [("p0", "transmit"), ("p4", "receive")] {
+        let what = format!(r#""port":"{port}","direction":"{direction}""#);
+        let rate = format!(r#""packets":{RATE},"packets-burst":{RATE}"#);
+        client.ask(&format!(r#""command":"limit",{what},{rate}"#));
+    }
+    let (came, took) = std::thread::scope(|scope| {
+        let end = End(&over);
+        let over = &over;
+        scope.spawn(|| overload(slow, macs[1], over));
+        scope.spawn(|| overload(swamps, macs[4], over));
+        let counts = [&mut *to_slow, &mut *swamped];
+        let counts = counts.map(|it| scope.spawn(move || count(it, over)));
+        let asked = Instant::now();
+        for number in 0..100_u8 {
+            one.send(macs[3], packet::PLAIN, &packet::udp(3, &[number]));
+            expect(other, &[number]);
+            other.send(macs[2], packet::PLAIN, &packet::udp(3, &[number]));
+            expect(one, &[number]);
+            if number.is_multiple_of(10) {
+                client.ask(r#""command":"stats","port":"p0""#);
+            }
+        }
+        let took = asked.elapsed();
+        std::thread::sleep(LASTS.saturating_sub(began.elapsed()));
+        drop(end);
+        (counts.map(|it| it.join().unwrap()), took)
+    });
+    let lasted = began.elapsed().as_secs_f64();
+    println!("{came:?} frames in {lasted:.2} s; 100 each way beside them in {took:?}");
+    assert!(took < PROMPT, "the others took {took:?}");
+    let expected = lasted * RATE as f64;
+    for came in came {
+        // What may come at once, and a step of four frames.
+        assert!(came as f64 <= expected + (RATE + 8) as f64, "{came}");
+        assert!(came as f64 >= expected / 2.0, "{came}");
+    }
+    let now = Process::serving(&switch.daemon).holdings();
+    assert!(
+        switch.metric("cause=\"full\"") > 0,
+        "nothing was lost on the way"
+    );
+    for port in ["p0", "p4"] {
+        client.ask(&format!(r#""command":"limit","port":"{port}""#));
+    }
+    let transmit = slow.transmit.exchange();
+    while transmit.in_flight() > 0 {
+        let done = transmit.wait_any(SOON).unwrap();
+        assert!(!done.is_empty(), "held back without a limit");
+    }
+    // Lost until there is room behind all that waits.
+    let (last, deadline) = (b"the last", Instant::now() + SOON);
+    let is_last = |it: &Received| packet::udp_payload(&it.frame) == last;
+    loop {
+        assert!(Instant::now() < deadline, "nothing comes any more");
+        swamps.send(macs[4], packet::PLAIN, &packet::udp(3, last));
+        let frames = swamped.receive.receive(MOMENT).unwrap();
+        if frames.iter().any(is_last) {
+            break;
+        }
+    }
+    for now in [now, Process::serving(&switch.daemon).holdings()] {
+        let kept = (now.threads, now.descriptors);
+        assert_eq!(kept, (before.threads, before.descriptors));
+        assert!(now.private_kib < before.private_kib + 8192, "{now:?}");
+    }
+    assert!(!switch.daemon.stderr().contains("panicked"));
+}
+
+/// The frames for each guest wait in room of the process's own.
+#[test]
+fn a_guest_that_there_is_no_memory_for_hears_nothing_and_the_others_go_on() {
+    let mut switch = Switch::start("switch-memory-short", 3);
+    let [mut a, mut b] = [0, 1].map(|port| switch.guest(port, ALL, 64));
+    let process = Process::serving(&switch.daemon);
+    let threads = process.holdings().threads;
+    // What its threads took stays for those of the next one; the room for its frames does not.
+    drop(switch.guest(2, ALL, 64));
+    let deadline = Instant::now() + SOON;
+    while process.holdings().threads > threads {
+        assert!(Instant::now() < deadline, "its threads stay");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.limit(Resource::Data, "VmData", 1 << 20);
+    let mut c = switch.guest(2, ALL, 64);
+    let said = switch.daemon.wait_stderr("queue cannot be started", SOON);
+    said.unwrap();
+    for round in 0..20 {
+        a.send(BROADCAST, packet::PLAIN, &packet::udp(1, &[round]));
+        b.hears(&[round]);
+        b.send(a.mac, packet::PLAIN, &packet::udp(1, &[round]));
+        a.hears(&[round]);
+    }
+    c.hears_nothing();
+    process.unlimit(Resource::Data);
+    drop(c);
+    let mut c = switch.guest(2, ALL, 64);
+    let deadline = Instant::now() + SOON;
+    while c.receive.receive(MOMENT).unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the next one hears nothing");
+        a.send(BROADCAST, packet::PLAIN, &packet::udp(1, b"again"));
+    }
+    assert!(!switch.daemon.stderr().contains("panicked"));
 }

@@ -9,11 +9,14 @@
 mod network;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lab::frontend::GuestMemory;
 use lab::frontend::net::{Receive, Transmit};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures};
+use lab::inside::Process;
+use lab::netns::Tap;
 use network::{ALL, Network, SOON, TAP, packet};
+use rustix::process::Resource;
 
 #[test]
 fn frames_for_an_interface_that_is_down_are_dropped() {
@@ -153,4 +156,74 @@ fn a_stopped_queue_goes_on_where_it_stopped() {
                 .count();
         }
     }
+}
+
+/// Frames pass, for what they need is there; who comes finds no room.
+#[test]
+fn without_memory_to_have_frames_pass_and_a_front_end_without_room_is_refused() {
+    let mut network = Network::start("net-memory-short");
+    let mut guest = network.guest(ALL, 200, 2048);
+    let (header, large) = packet::tcp_unsegmented(5006, 1400, &lab::pattern(1, 30_000));
+    let process = Process::serving(&network.daemon);
+    for round in 0..40_u8 {
+        if round == 20 {
+            process.limit(Resource::Data, "VmData", 0);
+        }
+        // The large one takes many buffers of the guest, and room of ours when they run out.
+        network.wire.send(header, &large);
+        network
+            .wire
+            .send(packet::PLAIN, &packet::udp(5007, &[round]));
+        assert_eq!(packet::udp_payload(&guest.next_udp(5007).frame), [round]);
+        let frame = packet::udp(5008, &[round]);
+        guest.transmit.send(packet::PLAIN, &frame).unwrap();
+        assert_eq!(network.wire.receive_udp(5008), [round]);
+    }
+    process.unlimit(Resource::Data);
+    process.limit(Resource::As, "VmSize", 0);
+    drop(guest);
+    let memory = GuestMemory::with_size(1 << 30).unwrap();
+    let refused = FrontEnd::connect(&network.socket, SOON).and_then(|mut front_end| {
+        front_end.handshake(ALL, ProtocolFeatures::REPLY_ACK)?;
+        front_end.set_mem_table(&memory)
+    });
+    assert!(refused.is_err(), "1 GiB was mapped beyond the limit");
+    process.unlimit(Resource::As);
+    network.assert_serves();
+}
+
+/// A front end of 17 queues, some of which find no descriptors: it is refused, and nothing of it stays.
+#[test]
+fn without_descriptors_for_all_queues_a_front_end_is_refused_and_nothing_of_it_stays() {
+    let tap = Tap {
+        multi_queue: true,
+        ..Tap::default()
+    };
+    let mut network = Network::start_with("net-descriptors-short", &tap, |daemon| {
+        daemon.args(["--queue-pairs", "8"])
+    });
+    let process = Process::serving(&network.daemon);
+    let before = process.holdings();
+    // Standard streams; two for each queue, which are there before the first thread starts; three for each thread.
+    let some = before.descriptors + 3 + 17 * 2 + 20;
+    process.set_limit(Resource::Nofile, Some(some));
+    for round in 0..5 {
+        let refused = FrontEnd::connect(&network.socket, SOON)
+            .and_then(|mut front_end| front_end.handshake(ALL, ProtocolFeatures::REPLY_ACK));
+        assert!(refused.is_err(), "front end {round} is served");
+    }
+    assert!(network.daemon.is_running(), "{}", network.daemon.stderr());
+    let deadline = Instant::now() + SOON;
+    loop {
+        let now = process.holdings();
+        if (now.threads, now.descriptors) == (before.threads, before.descriptors) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{before:?}, {now:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process.unlimit(Resource::Nofile);
+    network.assert_serves();
+    let log = network.daemon.stderr();
+    assert!(log.contains("the front end cannot be served"), "{log}");
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use lab::frontend::fs::{Fs, REQUEST_QUEUE};
 use lab::frontend::{FrontEnd, GuestMemory};
+use lab::inside::Process;
 use lab::process::{Daemon, DaemonBuilder};
+use rustix::process::Resource;
 use share::session::{ENTRY, ROOT, Session, number, transfer, words};
 use share::{PROGRAM, SOON, Share};
 use virtiofsd::fuse::Opcode;
@@ -489,6 +491,70 @@ fn syncs_in_flight_are_answered_however_often_the_daemon_is_killed_meanwhile() {
     }
     let len = fs::metadata(guest.path("file")).unwrap().len();
     assert_eq!(len, 48 * data.len() as u64);
+}
+
+/// Looks names up until the daemon ends; the nodes that it answered, and the request that it did not.
+fn look_up_until_it_ends(guest: &mut Guest) -> (Vec<u64>, lab::frontend::Ticket) {
+    let mut nodes = Vec::new();
+    for number in 0..FILES {
+        let name = format!("n{number}");
+        let caller = lab::frontend::fs::Caller::root(ROOT);
+        let body: &[&[u8]] = &[name.as_bytes(), b"\0"];
+        let asked = guest
+            .fs
+            .submit(Opcode::Lookup as u32, caller, body, &[ENTRY]);
+        loop {
+            if let Some((_, reply)) = guest.fs.wait_any(PAUSE).unwrap().pop() {
+                assert_eq!(reply.error, 0, "{name}");
+                nodes.push(self::number(&reply.body, 0));
+                break;
+            }
+            if !guest.share.daemon.is_running() {
+                return (nodes, asked.unwrap());
+            }
+        }
+    }
+    panic!("all of {FILES} nodes were remembered without memory to have");
+}
+
+const FILES: usize = 4000;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A node takes little memory. Where even that is not to be had, the process ends and says so.
+#[test]
+fn without_memory_for_another_node_the_daemon_ends_and_the_next_one_goes_on() {
+    let mut guest = Guest::start("survival-memory", &[]);
+    let file = guest.session().create("file");
+    assert_eq!(guest.session().write(file, 0, b"before ").error, 0);
+    for number in 0..FILES {
+        fs::File::create(guest.path(&format!("n{number}"))).unwrap();
+    }
+    let process = Process::serving(&guest.share.daemon);
+    process.limit(Resource::Data, "VmData", 0);
+    let (nodes, asked) = look_up_until_it_ends(&mut guest);
+    let exit = guest.share.daemon.wait_exit(SOON).unwrap();
+    println!(
+        "{} nodes, then {}: {}",
+        nodes.len(),
+        exit.status,
+        exit.stderr
+    );
+    assert!(!exit.status.success());
+    assert!(
+        exit.stderr.contains("memory allocation of"),
+        "{}",
+        exit.stderr
+    );
+    let _ = fs::remove_file(&guest.share.socket);
+    guest.go_on();
+    let reply = guest.fs.wait(asked).unwrap();
+    assert_eq!(reply.error, 0);
+    let mut session = guest.session();
+    assert_eq!(session.write(file, 7, b"after").error, 0);
+    assert_eq!(session.read(file, 0, 100).body, b"before after");
+    for (at, node) in nodes.iter().enumerate().step_by(100) {
+        assert_eq!(session.lookup(&format!("n{at}")), Ok(*node));
+    }
 }
 
 fn exists(session: &mut Session<'_>, node: u64) -> bool {

@@ -15,9 +15,12 @@ use std::time::{Duration, Instant};
 
 use lab::frontend::Ticket;
 use lab::frontend::fs::{Caller, Fs, FuseReply, REQUEST_QUEUE};
+use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::inside::Process;
+use lab::medium::Medium;
 use lease::Lease;
-use rustix::process::{Pid, Signal, kill_process};
-use share::session::{OPEN, ROOT, Session, number, words};
+use rustix::process::{Pid, Resource, Signal, kill_process};
+use share::session::{ENTRY, OPEN, ROOT, Session, number, transfer, words};
 use share::{SOON, Share};
 use virtiofsd::fuse::Opcode;
 
@@ -202,4 +205,120 @@ fn a_daemon_that_stands_still_for_seconds_loses_nothing() {
     }
     assert_eq!(Session(&mut fs).write(file, 0, b"content").error, 0);
     assert_eq!(fs::read(share.directory.join("file")).unwrap(), b"content");
+}
+
+/// Looks a name up in a directory, and opens the file if it is there.
+fn opened(fs: &mut Fs, directory: u64, name: &str) -> (u64, u64) {
+    let mut session = Session(fs);
+    let name: [&[u8]; 2] = [name.as_bytes(), b"\0"];
+    let found = session.call(Opcode::Lookup, directory, &name, ENTRY);
+    assert_eq!(found.error, 0);
+    let node = number(&found.body, 0);
+    let body = words(&[libc::O_RDWR.cast_unsigned(), 0]);
+    let opened = session.call(Opcode::Open, node, &[&body], OPEN);
+    assert_eq!(opened.error, 0);
+    (node, number(&opened.body, 0))
+}
+
+/// A write at `offset` and a sync of a file.
+fn write_and_sync(fs: &mut Fs, file: (u64, u64), offset: u64, data: &[u8]) -> [Ticket; 2] {
+    let caller = Caller::root(file.0);
+    let write = transfer(file.1, offset, data.len() as u32);
+    let write = fs.submit(Opcode::Write as u32, caller, &[&write, data], &[8]);
+    let sync = [&file.1.to_le_bytes()[..], &[0; 8]].concat();
+    let sync = fs.submit(Opcode::Fsync as u32, caller, &[&sync], &[0]);
+    [write.unwrap(), sync.unwrap()]
+}
+
+/// What lies elsewhere is read, written and looked up as ever.
+fn serves(fs: &mut Fs, file: (u64, u64), directory: u64) {
+    for round in 0..50 {
+        let written = Session(fs).write(file, 0, &[round; 512]);
+        assert_eq!((written.error, number(&written.body, 0)), (0, 512));
+        assert_eq!(Session(fs).read(file, 0, 512).body, [round; 512]);
+        let found = Session(fs).call(Opcode::Lookup, directory, &[b"file\0"], ENTRY);
+        assert_eq!(found.error, 0);
+    }
+}
+
+/// One directory of the share lies where nothing is answered for seconds, the other elsewhere.
+#[test]
+fn a_disk_that_answers_late_holds_up_who_needs_it_and_gives_no_error() {
+    let medium = Medium::new("fs-late");
+    let data = lab::pattern(1, 4096);
+    fs::write(medium.shared.join("file"), data.repeat(2)).unwrap();
+    let quick = medium.scratch.dir("quick").unwrap();
+    fs::write(quick.join("file"), [0; 512]).unwrap();
+    let share = Share::start_on("fs-not-late", medium.scratch.path(), |daemon| daemon);
+    let memory = GuestMemory::with_size(64 << 20).unwrap();
+    let mut front_end = share.front_end(u64::MAX, &memory);
+    let [mut one, mut two] = [0, 1].map(|queue| {
+        let queue = front_end.set_up_queue(REQUEST_QUEUE + queue, 128).unwrap();
+        Fs::new(queue)
+    });
+    one.init(38, 0).unwrap();
+    let mut session = Session(&mut one);
+    let [slow, quick] = ["mount", "quick"].map(|name| session.lookup(name).unwrap());
+    let (late, file) = (
+        opened(&mut one, slow, "file"),
+        opened(&mut one, quick, "file"),
+    );
+
+    // The kernel asks such a file system once whether it knows poll(2), and waits for the answer.
+    for ticket in write_and_sync(&mut one, late, 1 << 20, &data) {
+        assert_eq!(one.wait(ticket).unwrap().error, 0);
+    }
+
+    let held = medium.hold();
+    let waiting = write_and_sync(&mut one, late, 8192, &data);
+    serves(&mut one, file, quick);
+    // The other queue's thread waits in the kernel with these.
+    let read = Session(&mut two).submit_read(late, 0, 8192);
+    let name: [&[u8]; 1] = [b"other\0"];
+    let lookup = two.submit(Opcode::Lookup as u32, Caller::root(slow), &name, &[ENTRY]);
+    serves(&mut one, file, quick);
+    assert!(one.wait_any(Duration::from_millis(50)).unwrap().is_empty());
+    assert!(two.wait_any(Duration::from_millis(50)).unwrap().is_empty());
+    std::thread::scope(|scope| {
+        // The answer is that everything taken is done: it waits for the disk.
+        let stopped = scope.spawn(|| front_end.stop_queue(REQUEST_QUEUE).unwrap());
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!stopped.is_finished(), "answered before they were done");
+        held.answer();
+        stopped.join().unwrap();
+    });
+    let [written, synced] = waiting.map(|ticket| one.wait(ticket).unwrap());
+    assert_eq!((written.error, number(&written.body, 0)), (0, 4096));
+    assert_eq!(synced.error, 0);
+    let read = two.wait(read).unwrap();
+    assert!(read.error == 0 && read.body == data.repeat(2));
+    let found = two.wait(lookup.unwrap()).unwrap();
+    assert!(matches!(-found.error, 0 | libc::ENOENT), "{}", found.error);
+    let on_disk = fs::read(medium.shared.join("file")).unwrap();
+    let written = &on_disk[8192..][..data.len()];
+    assert!(written == data, "what was written is not there");
+    assert!(!share.daemon.stderr().contains("panicked"));
+}
+
+/// A front end's memory takes room in the daemon, too.
+#[test]
+fn a_front_end_whose_memory_there_is_no_room_for_is_refused_and_the_next_one_is_served() {
+    let mut share = Share::start("fs-no-room");
+    let (front_end, mut fs) = share.mounted();
+    let file = Session(&mut fs).create("file");
+    let process = Process::serving(&share.daemon);
+    process.limit(Resource::As, "VmSize", 0);
+    assert_eq!(Session(&mut fs).write(file, 0, b"content").error, 0);
+    drop(front_end);
+    let memory = GuestMemory::with_size(1 << 30).unwrap();
+    let refused = FrontEnd::connect(&share.socket, SOON).and_then(|mut front_end| {
+        let wanted = u64::MAX | features::VERSION_1;
+        front_end.handshake(wanted, ProtocolFeatures::REPLY_ACK)?;
+        front_end.set_mem_table(&memory)
+    });
+    assert!(refused.is_err(), "1 GiB was mapped beyond the limit");
+    assert!(share.daemon.is_running(), "{}", share.daemon.stderr());
+    process.unlimit(Resource::As);
+    share.assert_serves();
+    assert!(!share.daemon.stderr().contains("panicked"));
 }

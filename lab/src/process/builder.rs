@@ -18,6 +18,7 @@ pub struct DaemonBuilder {
     pub(super) program: PathBuf,
     pub(super) inherited: Vec<OwnedFd>,
     pub(super) bound: bool,
+    pub(super) clocks_ahead: u32,
 }
 
 impl DaemonBuilder {
@@ -57,6 +58,14 @@ impl DaemonBuilder {
         self
     }
 
+    /// Starts the daemon in a time namespace of its own, whose monotonic and boot-time clocks are so many seconds
+    /// ahead. Needs the rights of root.
+    #[must_use]
+    pub fn clocks_ahead(mut self, seconds: u32) -> Self {
+        self.clocks_ahead = seconds;
+        self
+    }
+
     /// Hands a descriptor to the daemon under its present number, which is added to `option`:
     /// `inherit("--fd", socket)` gives `--fd=7`.
     #[must_use]
@@ -79,6 +88,9 @@ impl DaemonBuilder {
         spawn::inherit(&mut self.command, &self.inherited);
         if self.bound {
             spawn::bind(&mut self.command);
+        }
+        if self.clocks_ahead > 0 {
+            spawn::set_clocks_ahead(&mut self.command, self.clocks_ahead);
         }
         let name = self
             .program

@@ -54,6 +54,7 @@ impl Daemon {
             program,
             inherited: Vec::new(),
             bound: false,
+            clocks_ahead: 0,
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a child process does between fork and exec.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -43,4 +44,38 @@ pub(crate) fn bind(command: &mut Command) {
     // SAFETY: the closure makes plain system calls on integers; it neither allocates nor takes a
     // lock.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Gives the child a time namespace of its own, whose monotonic and boot-time clocks are `seconds` ahead of ours
+/// (time_namespaces(7)).
+pub(crate) fn set_clocks_ahead(command: &mut Command, seconds: u32) {
+    let offsets = format!("monotonic {seconds} 0\nboottime {seconds} 0\n");
+    let prepare = move || {
+        // SAFETY: it takes an integer; the namespace is for the child's children, until the child enters it.
+        succeeds(unsafe { libc::unshare(libc::CLONE_NEWTIME) })?;
+        let file = open(c"/proc/self/timens_offsets", libc::O_WRONLY)?;
+        rustix::io::write(&file, offsets.as_bytes())?;
+        let namespace = open(c"/proc/self/ns/time_for_children", libc::O_RDONLY)?;
+        // SAFETY: it takes integers. The child has one thread, which is in the middle of no wait.
+        succeeds(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWTIME) })
+    };
+    // SAFETY: the closure makes plain system calls on integers, on names that are constants and on a text made
+    // before the fork; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: `path` ends with a zero, and the call only reads it.
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    succeeds(fd)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn succeeds(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use lab::frontend::blk::{Blk, Data, kind, status};
 use lab::frontend::{GuestMemory, Ticket};
 
 use super::subject::{Report, SOON, Subject};
-use super::{Load, soak as soak_both};
+use super::{Load, Loaded, soak as soak_both};
 
 const BLOCK: usize = 8192;
 const BLOCKS: u64 = 1024;
@@ -17,13 +17,15 @@ const DEPTH: usize = 16;
 const STEPS: u64 = 200;
 
 pub(crate) fn soak(seed: u64, until: Instant) -> Vec<Report> {
+    let disks = [("disk", false), ("disk, killed", true)];
+    soak_both(disks.map(|(name, mortal)| begin(name, mortal, seed)), until)
+}
+
+pub(crate) fn begin(name: &'static str, mortal: bool, seed: u64) -> Loaded {
     let options = ["--blk-file", "@/disk", "--state-dir", "@/state"];
-    let disk = |name, mortal| {
-        let subject = Subject::new(name, ("vhost-user-blk", &options), (mortal, seed), None);
-        let written = vec![0; BLOCKS as usize];
-        (subject, Box::new(Disk { written }) as Box<dyn Load>)
-    };
-    soak_both([disk("disk", false), disk("disk, killed", true)], until)
+    let subject = Subject::new(name, ("vhost-user-blk", &options), (mortal, seed), None);
+    let written = vec![0; BLOCKS as usize];
+    (subject, Box::new(Disk { written }))
 }
 
 struct Disk {

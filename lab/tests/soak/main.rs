@@ -9,6 +9,7 @@
 )]
 
 mod disk;
+mod many;
 mod network;
 mod share;
 mod subject;
@@ -16,6 +17,7 @@ mod subject;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lab::inside::Process;
 use subject::{Report, Subject};
 
 /// Enough for some kills of each daemon on a busy machine; `make soak` says more.
@@ -26,8 +28,11 @@ trait Load {
     fn round(&mut self, subject: &mut Subject);
 }
 
+/// A daemon, and what works on it.
+type Loaded = (Subject, Box<dyn Load>);
+
 /// Works on one daemon that is never killed, which must not grow, and on one that is.
-fn soak(mut loads: [(Subject, Box<dyn Load>); 2], until: Instant) -> Vec<Report> {
+fn soak(mut loads: [Loaded; 2], until: Instant) -> Vec<Report> {
     let mut round = 0;
     while round <= subject::WARM + 1 || Instant::now() < until {
         for (subject, load) in &mut loads {
@@ -76,4 +81,34 @@ fn nothing_is_lost_and_nothing_grows() {
         }
     }
     assert!(!failed, "with SOAK_SEED={seed}");
+}
+
+/// How far the clocks of one process after another are ahead of the host's: also of the last one's, and behind.
+const AHEAD: [u32; 3] = [1000 * DAY, DAY, 3000 * DAY];
+const DAY: u32 = 86400;
+
+/// Each further process is in a time namespace of its own, where the last one's times mean nothing.
+#[test]
+fn daemons_whose_clocks_jump_between_namespaces_serve_as_ever() {
+    lab::need::root().unwrap();
+    let own = Process::of(std::process::id()).namespace("time");
+    let kinds: [fn(&'static str, bool, u64) -> Loaded; 3] =
+        [disk::begin, share::begin, network::begin];
+    let running = kinds.map(|begin| {
+        let own = own.clone();
+        thread::spawn(move || {
+            // Its mounts are its own.
+            lab::mounts::make_private().unwrap();
+            let (mut subject, mut load) = begin("elsewhere", true, 1);
+            for (round, ahead) in (0..).zip(AHEAD) {
+                subject.round = round;
+                subject.clocks_ahead = ahead;
+                load.round(&mut subject);
+                assert_ne!(subject.process().namespace("time"), own);
+            }
+            subject.stop();
+        })
+    });
+    let ended = running.map(thread::JoinHandle::join);
+    assert!(ended.iter().all(Result::is_ok), "see above");
 }

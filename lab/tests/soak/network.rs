@@ -9,7 +9,7 @@ use lab::frontend::{FrontEnd, GuestMemory};
 use lab::netns::{NetNamespace, Tap};
 
 use super::subject::{Report, SOON, Subject};
-use super::{Load, soak as soak_both};
+use super::{Load, Loaded, soak as soak_both};
 
 const TAP: &str = "soak-tap";
 const PORT: u16 = 4000;
@@ -20,33 +20,33 @@ const LEN: usize = 1000;
 const AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) fn soak(seed: u64, until: Instant) -> Vec<Report> {
-    let net = |name, mortal| {
-        let namespace = NetNamespace::new().unwrap();
-        let tap = Tap {
-            address: Some("10.9.0.1/24"),
-            ..Tap::default()
-        };
-        namespace.add_tap(TAP, &tap).unwrap();
-        // The guest here answers no ARP.
-        let neighbour = "neigh replace 10.9.0.2 lladdr 52:54:00:00:00:02 nud permanent dev";
-        namespace.ip(&format!("{neighbour} {TAP}")).unwrap();
-        let host = namespace
-            .run(|| UdpSocket::bind(("0.0.0.0", PORT)))
-            .unwrap();
-        let options = ["--tap", TAP];
-        let subject = Subject::new(
-            name,
-            ("vhost-user-net", &options),
-            (mortal, seed),
-            Some(namespace),
-        );
-        let load = Network {
-            host: host.unwrap(),
-            next: 0,
-        };
-        (subject, Box::new(load) as Box<dyn Load>)
+    let networks = [("network", false), ("network, killed", true)];
+    soak_both(
+        networks.map(|(name, mortal)| begin(name, mortal, seed)),
+        until,
+    )
+}
+
+pub(crate) fn begin(name: &'static str, mortal: bool, seed: u64) -> Loaded {
+    let namespace = NetNamespace::new().unwrap();
+    let tap = Tap {
+        address: Some("10.9.0.1/24"),
+        ..Tap::default()
     };
-    soak_both([net("network", false), net("network, killed", true)], until)
+    namespace.add_tap(TAP, &tap).unwrap();
+    // The guest here answers no ARP.
+    let neighbour = "neigh replace 10.9.0.2 lladdr 52:54:00:00:00:02 nud permanent dev";
+    namespace.ip(&format!("{neighbour} {TAP}")).unwrap();
+    let host = namespace
+        .run(|| UdpSocket::bind(("0.0.0.0", PORT)))
+        .unwrap();
+    let program = ("vhost-user-net", &["--tap", TAP][..]);
+    let subject = Subject::new(name, program, (mortal, seed), Some(namespace));
+    let load = Network {
+        host: host.unwrap(),
+        next: 0,
+    };
+    (subject, Box::new(load))
 }
 
 struct Network {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lab::bridge::Bridge;
 
 use super::subject::{Report, Subject};
-use super::{Load, soak as soak_both};
+use super::{Load, Loaded, soak as soak_both};
 
 /// Where the program works, and the round.
 const PLACE: &str = "SOAK_PLACE";
@@ -24,12 +24,17 @@ const LIVES: Duration = Duration::from_millis(150);
 const HANGS: Duration = Duration::from_secs(120);
 
 pub(crate) fn soak(seed: u64, until: Instant) -> Vec<Report> {
+    let shares = [("share", false), ("share, killed", true)];
+    soak_both(
+        shares.map(|(name, mortal)| begin(name, mortal, seed)),
+        until,
+    )
+}
+
+pub(crate) fn begin(name: &'static str, mortal: bool, seed: u64) -> Loaded {
     let options = ["--shared-dir", "@/shared", "--state-dir", "@/state"];
-    let share = |name, mortal| {
-        let subject = Subject::new(name, ("virtiofsd", &options), (mortal, seed), None);
-        (subject, Box::new(Share) as Box<dyn Load>)
-    };
-    soak_both([share("share", false), share("share, killed", true)], until)
+    let subject = Subject::new(name, ("virtiofsd", &options), (mortal, seed), None);
+    (subject, Box::new(Share))
 }
 
 struct Share;

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::inside::Process;
 use lab::netns::NetNamespace;
-use lab::process::{Daemon, binary};
+use lab::process::{Daemon, DaemonBuilder, binary};
 use lab::scratch::Scratch;
 
 /// For what takes no time, except on a machine with much else to do.
@@ -67,6 +68,8 @@ pub(crate) struct Subject {
     namespace: Option<NetNamespace>,
     /// It is killed now and then.
     pub(crate) mortal: bool,
+    /// How far the clocks of the next process are ahead, in seconds.
+    pub(crate) clocks_ahead: u32,
     pub(crate) round: u64,
     random: u64,
     warm: Option<Census>,
@@ -99,12 +102,8 @@ impl Subject {
         fs::File::create(scratch.join("disk"))
             .and_then(|file| file.set_len(super::disk::LEN))
             .unwrap();
-        let daemon = start(
-            &program,
-            &arguments,
-            namespace.as_ref(),
-            &scratch.join("socket"),
-        );
+        let builder = Daemon::builder(&program).args(&arguments);
+        let daemon = start(builder, namespace.as_ref(), &scratch.join("socket"));
         Self {
             name,
             scratch,
@@ -113,6 +112,7 @@ impl Subject {
             arguments,
             namespace,
             mortal,
+            clocks_ahead: 0,
             round: 0,
             random: name
                 .bytes()
@@ -146,12 +146,9 @@ impl Subject {
         self.daemon.kill().unwrap();
         // The kernel may hold the socket for a while: nobody is to find the dead by it.
         let _ = fs::remove_file(self.socket());
-        self.daemon = start(
-            &self.program,
-            &self.arguments,
-            self.namespace.as_ref(),
-            &self.socket(),
-        );
+        let builder = Daemon::builder(&self.program).args(&self.arguments);
+        let builder = builder.clocks_ahead(self.clocks_ahead);
+        self.daemon = start(builder, self.namespace.as_ref(), &self.socket());
         let result = go_on(self);
         self.kills += 1;
         self.pause = self.pause.max(began.elapsed());
@@ -227,12 +224,22 @@ impl Subject {
     }
 
     /// Ends it as a user would.
-    pub(crate) fn end(mut self) -> Report {
+    pub(crate) fn stop(&mut self) {
         assert_eq!(self.mortal, self.kills > 0, "{}", self.name);
         let exit = self.daemon.terminate(SOON).unwrap();
         assert!(exit.status.success(), "{}: {}", self.name, exit.stderr);
         assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
         assert!(!self.socket().exists(), "{}'s socket is left", self.name);
+    }
+
+    /// The process that serves.
+    pub(crate) fn process(&self) -> Process {
+        Process::serving(&self.daemon)
+    }
+
+    /// Ends it and tells what became of it.
+    pub(crate) fn end(mut self) -> Report {
+        self.stop();
         Report {
             name: self.name,
             rounds: self.round + 1,
@@ -254,13 +261,7 @@ impl fmt::Display for Subject {
     }
 }
 
-fn start(
-    program: &Path,
-    arguments: &[String],
-    namespace: Option<&NetNamespace>,
-    socket: &Path,
-) -> Daemon {
-    let builder = Daemon::builder(program).args(arguments);
+fn start(builder: DaemonBuilder, namespace: Option<&NetNamespace>, socket: &Path) -> Daemon {
     let mut daemon = match namespace {
         Some(namespace) => namespace.spawn(builder).unwrap(),
         None => builder.spawn().unwrap(),

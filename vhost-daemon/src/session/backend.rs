@@ -28,7 +28,7 @@ use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
 use crate::queue::RunningQueue;
 use crate::sandbox::seccomp::{Role, ThreadFilters};
-use crate::sys::{DirtyLog, GuardedMemory, close_abandoned, name_current_thread};
+use crate::sys::{DirtyLog, GuardedMemory, end_abandoned, name_current_thread};
 use crate::worker::{self, Outcome, PollPolicy};
 
 /// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
@@ -94,10 +94,11 @@ impl<D: Device> Backend<D> {
         })
     }
 
-    /// Closes what the library leaves open. To be called when it is gone.
+    /// Ends what the library leaves: it closes no exit event, and raises none when it finds no thread for all queues.
+    /// To be called when it is gone.
     pub(super) fn clean_up(&self) {
         let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
-        exits.handed_over.drain(..).for_each(close_abandoned);
+        exits.handed_over.drain(..).for_each(end_abandoned);
     }
 
     fn known_rings(&self) -> Vec<Ring> {

@@ -33,9 +33,11 @@ pub fn is_readable(fd: &impl AsRawFd) -> bool {
     ready == 1 && waiting.revents & libc::POLLIN != 0
 }
 
-/// Closes a descriptor that a library gave up without closing it.
-pub(crate) fn close_abandoned(fd: RawFd) {
+/// Signals an eventfd that a library gave up without closing it, and closes it. A thread of the library's may still
+/// wait for the signal, if it could not start all of them.
+pub(crate) fn end_abandoned(fd: RawFd) {
     // SAFETY: the caller names a descriptor that it handed to the library for good, and that the
     // library, being gone, uses no more.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    let event = unsafe { OwnedFd::from_raw_fd(fd) };
+    let _ = rustix::io::write(&event, &1_u64.to_ne_bytes());
 }

@@ -21,7 +21,7 @@ mod thread;
 mod zeroed;
 
 pub use buffers::{Buffers, OutOfGuestMemory};
-pub(crate) use descriptors::close_abandoned;
+pub(crate) use descriptors::end_abandoned;
 pub use descriptors::{adopt_fd, is_readable};
 pub use dirty_log::{DirtyLog, RegionLog};
 pub use guarded_memory::GuardedMemory;

@@ -5,7 +5,7 @@
     reason = "each test binary uses a part of it"
 )]
 
-pub mod medium;
+pub mod several;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use memmap2::MmapMut;
 use vhost_daemon::wakeup::Wakeup;
 
 /// Most bytes of frames with their headers that wait, and that are being read.
@@ -16,21 +17,24 @@ const MOST_FRAMES: usize = 1024;
 
 /// Frames behind one another in one piece of memory.
 pub(super) struct Bundle {
-    bytes: Box<[u8]>,
+    /// Fresh from the kernel: pages that are never used are never there, and where there is no room for another
+    /// guest's, its queue does not start, and the others' go on.
+    bytes: MmapMut,
     used: usize,
     read: usize,
     lengths: VecDeque<usize>,
 }
 
 impl Bundle {
-    pub(super) fn new() -> Self {
-        Self {
-            // Pages that are never used are never there.
-            bytes: vec![0; MOST_BYTES].into_boxed_slice(),
+    /// # Errors
+    /// When the process is out of memory.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            bytes: MmapMut::map_anon(MOST_BYTES)?,
             used: 0,
             read: 0,
             lengths: VecDeque::new(),
-        }
+        })
     }
 
     /// Room for one more frame; `None` if there is none. [`keep`](Self::keep) makes it a frame.
@@ -78,7 +82,7 @@ pub(super) struct Mailbox {
 impl Mailbox {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            filling: Mutex::new(Bundle::new()),
+            filling: Mutex::new(Bundle::new()?),
             asleep: AtomicBool::new(true),
             wakeup: Wakeup::new()?,
         })
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn frames_come_out_as_they_went_in() {
-        let (mailbox, mut bundle) = (Mailbox::new().unwrap(), Bundle::new());
+        let (mailbox, mut bundle) = (Mailbox::new().unwrap(), Bundle::new().unwrap());
         assert!(!mailbox.collect(&mut bundle));
         for round in 0..3_u8 {
             assert!(put(&mailbox, &[round; 60]) && put(&mailbox, &[round; 9000]));

@@ -36,7 +36,7 @@ struct Inlet {
 /// A switch with one port for each number of lanes.
 ///
 /// # Errors
-/// When the process is out of descriptors.
+/// When the process is out of descriptors or memory.
 pub fn ports(lanes: &[usize], mtu: Option<u16>) -> io::Result<Vec<SwitchPort>> {
     let inlets: io::Result<Vec<Inlet>> = lanes.iter().map(|lanes| Inlet::new(*lanes)).collect();
     let shared = Arc::new(Shared {

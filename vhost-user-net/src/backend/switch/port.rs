@@ -54,7 +54,7 @@ impl Port for SwitchPort {
         let mailbox = self.inlet()?.lanes.get(lane).cloned();
         Ok(SwitchSource {
             mailbox: mailbox.ok_or(io::ErrorKind::NotFound)?,
-            reading: Bundle::new(),
+            reading: Bundle::new()?,
             header_len: self.header_len.clone(),
         })
     }
