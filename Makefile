@@ -125,7 +125,8 @@ lint: ## Formatting, clippy with warnings denied, licences and sources of depend
 	cargo deny --log-level error check bans licenses sources
 
 test: lint agent ## All tests: unit, property, socket-level, guests under QEMU and UML
-	cargo nextest run --workspace --no-fail-fast
+	# The runtime's tests need not ask cargo again: nextest builds the daemons, and `agent` the rest.
+	RINGSIDE_TEST_PREBUILT=1 cargo nextest run --workspace --no-fail-fast
 	cargo test --workspace --doc --quiet
 
 bench-peers: ## Install the Rust virtiofsd to measure against, and a browser that draws the page

@@ -8,14 +8,6 @@ use std::process::{Command, Stdio};
 use crate::support::{Bench, text};
 
 #[test]
-fn exit_codes_come_back() {
-    let bench = Bench::new();
-    assert_eq!(bench.script(&[], "exit 7").status.code(), Some(7));
-    assert_eq!(bench.script(&[], "kill -9 $$").status.code(), Some(128 + 9));
-    bench.assert_nothing_left();
-}
-
-#[test]
 fn a_command_that_cannot_run_is_named() {
     let bench = Bench::new();
     let output = bench
@@ -44,14 +36,14 @@ fn a_command_that_cannot_run_is_named() {
 }
 
 #[test]
-fn arguments_environment_and_folder_are_exact() {
+fn arguments_environment_folder_and_signal_are_exact() {
     let bench = Bench::new();
     let mut command = bench.ringside(&["--env", "A=1 =2", "--cwd", "/tmp"]);
     command.args([
         "--",
         "sh",
         "-c",
-        "pwd; echo \"$A\"; printf '<%s>' \"$@\"",
+        "pwd; echo \"$A\"; printf '<%s>' \"$@\"; kill -9 $$",
         "name",
     ]);
     command.args(["two words", "", "new\nline", "'quote\""]);
@@ -59,6 +51,8 @@ fn arguments_environment_and_folder_are_exact() {
     let output = command.output().unwrap();
     let expected = "/tmp\n1 =2\n<two words><><new\nline><'quote\"><\u{17e}>";
     assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(128 + 9));
+    bench.assert_nothing_left();
     // Nothing starts for what no specification can hold.
     let mut command = bench.ringside(&[]);
     command
@@ -74,11 +68,13 @@ fn arguments_environment_and_folder_are_exact() {
 }
 
 #[test]
-fn output_and_errors_stay_apart() {
+fn output_and_errors_stay_apart_and_the_exit_code_comes_back() {
     let bench = Bench::new();
-    let output = bench.script(&[], "echo out; echo err >&2; echo more");
+    let output = bench.script(&[], "echo out; echo err >&2; echo more; exit 7");
     assert_eq!(text(&output.stdout), "out\nmore\n");
     assert_eq!(text(&output.stderr), "err\n");
+    assert_eq!(output.status.code(), Some(7));
+    bench.assert_nothing_left();
 }
 
 #[test]

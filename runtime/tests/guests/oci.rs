@@ -164,7 +164,9 @@ fn look(engine: &Engine) {
 
 #[test]
 fn a_terminal_goes_to_the_engine_and_sigkill_leaves_nothing() {
-    let script = "stty size; read word; echo got $word; exec sleep 1000";
+    // The size is told by a signal, the start by a call: what comes first is not said.
+    let script = "until test \"$(stty size 2>/dev/null)\" = '33 77'; do sleep 0.1; done; stty size; \
+                  read word; echo got $word; exec sleep 1000";
     let engine = Engine::new(json!({"args": ["sh", "-c", script], "terminal": true}));
     engine.refused(&["create", "-b", engine.folder(), "c1"], "--console-socket");
     let socket = engine.bench.path("console");
@@ -179,8 +181,6 @@ fn a_terminal_goes_to_the_engine_and_sigkill_leaves_nothing() {
         ws_ypixel: 0,
     };
     tcsetwinsize(&master, size).unwrap();
-    // The size is told by a signal, the start by a call: what comes first is not said.
-    thread::sleep(std::time::Duration::from_millis(500));
     engine.ok(&["start", "c1"]);
     let mut seen = String::new();
     see(&mut master, &mut seen, "33 77\r\n");

@@ -54,16 +54,20 @@ impl Disk {
 
     /// A daemon on an image in memory that `fill` has written to.
     pub fn start_in_memory_filled(test: &str, bytes: u64, fill: impl FnOnce(&File)) -> Self {
-        let image = PathBuf::from(format!("/dev/shm/ringside-{test}-{}", std::process::id()));
-        let file = File::create(&image).unwrap();
+        let scratch = Scratch::in_memory(test).unwrap();
+        let image = scratch.join("disk.img");
+        let file = File::create_new(&image).unwrap();
         file.set_len(bytes).unwrap();
         fill(&file);
-        Self::start_on(test, image)
+        Self::start_in(scratch, image)
     }
 
     /// A daemon on an image that is there.
     pub fn start_on(test: &str, image: PathBuf) -> Self {
-        let scratch = Scratch::new(test).unwrap();
+        Self::start_in(Scratch::new(test).unwrap(), image)
+    }
+
+    fn start_in(scratch: Scratch, image: PathBuf) -> Self {
         let medium = ["--blk-file".into(), image.clone().into_os_string()];
         let control = scratch.join("control.sock");
         Self::launch(scratch, image, |daemon| {
@@ -175,12 +179,4 @@ pub fn xorshift(state: &mut u64) -> u64 {
     *state ^= *state >> 7;
     *state ^= *state << 17;
     *state
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if self.image.starts_with("/dev/shm") {
-            let _ = std::fs::remove_file(&self.image);
-        }
-    }
 }

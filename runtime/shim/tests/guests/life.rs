@@ -3,21 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
-
-use containerd_shim_protos::api::{Empty, UpdateTaskRequest};
-use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use containerd_shim_protos::ttrpc::context::with_duration;
-use containerd_shim_protos::{Client, TaskClient};
-use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use rustix::process::Signal;
 
 use crate::containerd::{Containerd, eventually, kill};
-use crate::volumes;
+use crate::events::Events;
+use crate::net::Net;
+use crate::{limits, streams, volumes};
 
 /// Bytes through standard output.
 const FLOOD: usize = 100 << 20;
@@ -31,8 +24,7 @@ const AT_ONCE: usize = 8;
 fn a_pod_lives() {
     let mut containerd = Containerd::start("shim-life");
     let net = Net::new();
-    let seen = containerd.scratch.join("events");
-    let mut events = containerd.background(&["events"], &seen);
+    let events = Events::follow(&containerd);
     let fast = volumes::Memory::new(&containerd);
     start(&containerd, &net);
     files(&containerd);
@@ -40,17 +32,18 @@ fn a_pod_lives() {
     a_killed_daemon(&containerd);
     volumes::all(&containerd, &fast);
     drop(fast);
-    streams(&containerd);
-    limits(&containerd);
+    streams::flood(&containerd, FLOOD);
+    streams::echo(&containerd, "a", ECHO);
+    streams::short_input(&containerd);
+    limits::all(&containerd, &events);
     storm(&containerd);
     pause(&containerd);
     containerd.restart();
     assert_eq!(containerd.state("a").as_deref(), Some("RUNNING"));
     assert_eq!(containerd.exec("b", "echo still here").ok(), "still here\n");
     signals(&containerd);
-    events.kill().unwrap();
-    events.wait().unwrap();
-    let seen = fs::read_to_string(seen).unwrap();
+    let told = events.told();
+    drop(events);
     for topic in [
         "create",
         "start",
@@ -63,8 +56,8 @@ fn a_pod_lives() {
         "resumed",
     ] {
         assert!(
-            seen.contains(&format!("/tasks/{topic} ")),
-            "no {topic} in {seen}"
+            told.contains(&format!("/tasks/{topic} ")),
+            "no {topic} in {told}"
         );
     }
     containerd.remove("b");
@@ -191,103 +184,6 @@ pub(crate) fn a_killed_daemon(containerd: &Containerd) {
     });
 }
 
-fn streams(containerd: &Containerd) {
-    let flood = noise(FLOOD);
-    fs::write(containerd.scratch.join("data/flood"), &flood).unwrap();
-    let began = Instant::now();
-    let ran = containerd.exec("a", "cat /data/flood");
-    eprintln!("{FLOOD} bytes in {:?}", began.elapsed());
-    fs::remove_file(containerd.scratch.join("data/flood")).unwrap();
-    assert_eq!(ran.out.len(), FLOOD, "{}", ran.err);
-    assert!(
-        Sha256::digest(&ran.out) == Sha256::digest(&flood),
-        "other bytes"
-    );
-    let input = &flood[..ECHO];
-    let ran = containerd.exec_with("a", "cat; echo done >&2; exit 3", input);
-    assert_eq!((ran.code, ran.err.as_str()), (3, "done\n"));
-    assert!(
-        ran.out == input,
-        "{} of {ECHO} bytes, or others",
-        ran.out.len()
-    );
-    // Input that ends at once.
-    assert_eq!(
-        containerd.exec_with("a", "cat; echo end", b"x").ok(),
-        "xend\n"
-    );
-}
-
-/// Bytes without a pattern, the same each time (xorshift, Marsaglia 2003).
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-fn limits(containerd: &Containerd) {
-    let limit = containerd.exec(
-        "b",
-        "cat /sys/fs/cgroup/pod/b/memory.max /sys/fs/cgroup/memory.max 2>/dev/null",
-    );
-    assert_eq!(limit.text(), "67108864\n");
-    let metrics = containerd.ctr(&["task", "metrics", "b"]).ok();
-    assert!(
-        metrics.contains("67108864") && metrics.contains("pids.current"),
-        "{metrics}"
-    );
-    let ran = containerd.exec("b", "x=a; while :; do x=$x$x$x$x; done");
-    assert_eq!(ran.code, 137, "{ran:?}");
-    assert_eq!(containerd.state("b").as_deref(), Some("RUNNING"));
-    updated_limits(containerd);
-}
-
-/// ctr has no `update`: kubelet's resizes come by this call.
-fn updated_limits(containerd: &Containerd) {
-    let less = json!({"memory": {"limit": 32 << 20}, "pids": {"limit": 8}, "cpu": {"quota": 20_000, "period": 100_000}});
-    update(containerd, "b", &less).unwrap();
-    let files = "cd /sys/fs/cgroup/pod/b; cat memory.max pids.max cpu.max";
-    assert_eq!(
-        containerd.exec("b", files).text(),
-        "33554432\n8\n20000 100000\n"
-    );
-    // 40 MiB were allowed before, and ten processes.
-    let ran = containerd.exec("b", "head -c 41943040 /dev/zero | tail -c 41943040 | wc -c");
-    assert_ne!(ran.text(), "41943040\n");
-    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 & done; wait";
-    let ran = containerd.exec("b", script);
-    assert!(ran.code != 0 && ran.err.contains("fork"), "{ran:?}");
-    let nonsense = json!({"memory": {"limit": "much"}});
-    assert!(update(containerd, "b", &nonsense).is_err());
-    let more = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 1000}, "cpu": {"quota": -1, "period": 100_000}});
-    update(containerd, "b", &more).unwrap();
-    containerd.exec("b", script).ok();
-}
-
-fn update(
-    containerd: &Containerd,
-    id: &str,
-    resources: &serde_json::Value,
-) -> containerd_shim_protos::ttrpc::Result<Empty> {
-    let client = Client::connect(&containerd.shim_address(id))?;
-    let request = UpdateTaskRequest {
-        id: id.to_owned(),
-        resources: MessageField::some(Any {
-            value: serde_json::to_vec(resources).unwrap(),
-            ..Any::default()
-        }),
-        ..UpdateTaskRequest::default()
-    };
-    TaskClient::new(client).update(with_duration(Duration::from_secs(60)), &request)
-}
-
 /// Many processes at once: each gets its own output and exit code.
 fn storm(containerd: &Containerd) {
     let began = Instant::now();
@@ -358,52 +254,4 @@ fn signals(containerd: &Containerd) {
     let removed = containerd.ctr(&["task", "rm", "c"]);
     assert!(removed.err.contains("exit code 9"), "{removed:?}");
     containerd.ctr(&["container", "rm", "c"]).ok();
-}
-
-/// A network namespace with an interface, as CNI's bridge plugin would leave it. Its other end has one of its own:
-/// the host's addresses are nobody's business here.
-pub(crate) struct Net(String);
-
-impl Net {
-    pub(crate) fn new() -> Self {
-        let net = Self(format!("rs-shim-{}", std::process::id()));
-        let [name, outside] = net.namespaces();
-        for line in [
-            format!("netns add {name}"),
-            format!("netns add {outside}"),
-            format!("-n {name} link set lo up"),
-            format!("link add eth0 netns {name} type veth peer name bridge netns {outside}"),
-            format!("-n {outside} addr add 10.77.0.1/24 dev bridge"),
-            format!("-n {outside} link set bridge up"),
-            format!("-n {name} addr add 10.77.0.2/24 dev eth0"),
-            format!("-n {name} link set eth0 up"),
-            format!("-n {name} route add default via 10.77.0.1"),
-        ] {
-            let done = Command::new("ip").args(line.split(' ')).status().unwrap();
-            assert!(done.success(), "ip {line}");
-        }
-        net
-    }
-
-    fn namespaces(&self) -> [String; 2] {
-        [self.0.clone(), format!("{}-outside", self.0)]
-    }
-
-    pub(crate) fn inside(&self, arguments: &[&str]) -> String {
-        let shown = Command::new("ip")
-            .args(["-n", &self.0])
-            .args(arguments)
-            .output();
-        String::from_utf8_lossy(&shown.unwrap().stdout).into_owned()
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        for namespace in self.namespaces() {
-            let _ = Command::new("ip")
-                .args(["netns", "del", &namespace])
-                .status();
-        }
-    }
 }

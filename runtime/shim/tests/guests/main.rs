@@ -3,10 +3,14 @@
 
 mod containerd;
 mod endings;
+mod events;
 mod image;
 mod in_the_lab;
 mod life;
+mod limits;
+mod net;
 mod programs;
 mod single;
+mod streams;
 mod together;
 mod volumes;

@@ -30,17 +30,16 @@ fn a_container_is_what_was_asked_for() {
 
 /// `script` gives ctr a terminal, whose size and bytes go through to the guest's.
 fn a_terminal_is_one(containerd: &Containerd) {
-    // ctr tells the size once the container runs; until then there is none.
-    let command = [
-        "sh",
-        "-c",
-        "'tty; until stty size 2>/dev/null; do sleep 0.1; done; echo wrong >&2; exit 5'",
-    ];
+    // ctr tells the size once the container runs. Without one, stty succeeds and says nothing of it.
+    let script = "tty; until test \"$(stty size 2>/dev/null)\" = \"33 77\" || test $((n += 1)) = 1000; do sleep 0.1; done; \
+                  stty size; echo wrong >&2; exit 5";
+    let quoted = format!("'{script}'");
+    let command = ["sh", "-c", &quoted];
     let arguments = Containerd::run_arguments("two", &["--rm", "-t"], &command);
     let sock = containerd.scratch.join("sock");
     // In a process group of its own, as `timeout` makes one, ctr would be stopped at the terminal.
     let line = format!(
-        "stty rows 33 cols 77; exec timeout --foreground -s KILL 100 ctr -a {} {}",
+        "stty rows 33 cols 77; exec timeout --foreground -s KILL 300 ctr -a {} {}",
         sock.display(),
         arguments.join(" ")
     );

@@ -33,11 +33,14 @@ pub(super) fn file_system(device: &Path) -> io::Result<Option<&'static str>> {
 
 #[cfg(test)]
 mod tests {
+    use lab::scratch::Scratch;
+
     use super::*;
 
     #[test]
     fn file_systems_are_known_by_their_marks() {
-        let path = std::env::temp_dir().join(format!("ringside-superblock-{}", std::process::id()));
+        let scratch = Scratch::new("superblock").unwrap();
+        let path = scratch.join("image");
         for (name, place, mark) in MARKS {
             let file = File::create(&path).unwrap();
             file.write_all_at(mark, place).unwrap();
@@ -45,6 +48,5 @@ mod tests {
             file.set_len(place + 1).unwrap();
             assert_eq!(file_system(&path).unwrap(), None, "{name} cut short");
         }
-        std::fs::remove_file(path).unwrap();
     }
 }
