@@ -7,9 +7,8 @@ use std::fs;
 use ringside_config::Settings;
 use tempfile::TempDir;
 
-/// In memory; no drop-ins beside it.
 thread_local! {
-    /// Goes with its thread: what is static never goes.
+    /// In memory; no drop-ins beside it. Goes with its thread: what is static never goes.
     static DIRECTORY: TempDir = TempDir::new_in("/dev/shm").unwrap();
 }
 
