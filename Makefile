@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak siege many fuzz corpus loom audit sbom clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak siege many fuzz corpus sanitize miri loom asan tsan audit sbom reproducible clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -225,6 +225,56 @@ sbom: ## List what each program is made of, target/sbom/*.cdx.json (CycloneDX 1.
 		rm "$$list"
 	done
 	cargo nextest run -p ringside-deploy --run-ignored only -E 'test(every_program_is_listed_with_what_it_is_made_of)'
+
+# Miri, and a standard library to build with sanitizers in it, are components of a nightly toolchain.
+NIGHTLY_WITH = @rustup +nightly component list --installed | grep -q '^$(1)' || { echo "this needs 'rustup component add --toolchain nightly $(1)'" >&2; exit 1; }
+
+sanitize: miri loom asan tsan ## All of these: undefined behaviour, memory models, addresses, data races (nightly Rust)
+
+# What Miri cannot do (docs/security.md) is left out by name.
+MIRI_OUT := test(/^(control|listen|log|messages|options|sandbox|session|shutdown|wakeup|metrics::server)::/) or test(/mapped_file|lost_memory|guarded_memory|shared_words|in_flight_log|reactor|dirty_log|inline|peer/)
+
+miri: ## Run the tests of ring code and of parsers that Miri can run, for undefined behaviour
+	$(call NIGHTLY_WITH,miri)
+	export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" PROPTEST_CASES=$(or $(CASES),4)
+	cargo +nightly miri nextest run --no-fail-fast -j 2 -p byte-size
+	cargo +nightly miri nextest run --no-fail-fast -j 2 -p vhost-daemon --lib -E 'not ($(MIRI_OUT))'
+
+# The tests that talk to daemons over sockets, without guests and without those that compare what the sandbox lets through:
+# a sanitizer makes system calls of its own.
+SANITIZED := -p vhost-daemon -p vhost-user-blk -p vhost-user-net -p vhost-user-vsock -p virtiofsd
+SANITIZED_TESTS := not (test(/guest|qemu|uml|sandbox|seccomp|filter|core_dump|closed_in|can_still_do/) or binary(/sandbox|seccomp|guest|ordinary_user/))
+SANITIZE = RUSTFLAGS="-Zsanitizer=$(1)" cargo +nightly nextest run --no-fail-fast -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/$(1) $(SANITIZED) -E '$(SANITIZED_TESTS)'
+
+asan: ## Run the socket tests with the address sanitizer
+	$(call NIGHTLY_WITH,rust-src)
+	ASAN_OPTIONS=detect_leaks=0 $(call SANITIZE,address)
+
+tsan: ## Run the socket tests with the thread sanitizer
+	$(call NIGHTLY_WITH,rust-src)
+	TSAN_OPTIONS="suppressions=$(CURDIR)/.cargo/tsan.txt" $(call SANITIZE,thread)
+
+# Crates of PROGRAMS.
+PROGRAM_CRATES := ringside vmm ringside-shim virtiofsd vhost-user-blk vhost-user-net vhost-user-vsock
+
+reproducible: ## Build the last commit twice, in two folders, and compare the programs; CRATES says of which ("vhost-user-blk")
+	for place in one another/place; do
+		folder="$(CURDIR)/target/reproducible/$$place"
+		rm -rf "$$folder"
+		mkdir -p "$$folder"
+		git archive HEAD | tar -x -C "$$folder"
+		(
+			cd "$$folder"
+			export SOURCE_DATE_EPOCH=$(EPOCH) CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$$folder/target"
+			export RUSTFLAGS="--remap-path-prefix=$$folder=/ringside --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo"
+			cargo build --quiet --release --locked $(addprefix -p ,$(or $(CRATES),$(PROGRAM_CRATES)))
+			cd target/release
+			find . -maxdepth 1 -type f -executable -printf '%P\n' | sort | xargs sha256sum > ../../SHA256SUMS
+		)
+	done
+	cat target/reproducible/one/SHA256SUMS
+	diff target/reproducible/{one,another/place}/SHA256SUMS
+	echo "both builds are the same"
 
 clean: ## Remove what was built
 	cargo clean
