@@ -46,9 +46,10 @@ pub struct Daemon {
 
 impl Daemon {
     /// Prepares to start a program: `env!("CARGO_BIN_EXE_...")` in the daemon's own tests, or
-    /// [`binary`] elsewhere.
+    /// [`binary`] elsewhere. If the folder `RINGSIDE_PROGRAMS` has one of that name it is started instead:
+    /// `make asan` and `make tsan` put theirs there.
     pub fn builder(program: impl Into<PathBuf>) -> DaemonBuilder {
-        let program = program.into();
+        let program = instead_of(program.into());
         DaemonBuilder {
             command: Command::new(&program),
             program,
@@ -253,6 +254,14 @@ impl Drop for Daemon {
             eprintln!("--- {} said ---\n{}", self.name, self.stderr.finish());
         }
     }
+}
+
+/// The program that the user of the tests wants in the place of `program`.
+fn instead_of(program: PathBuf) -> PathBuf {
+    let folder = std::env::var_os("RINGSIDE_PROGRAMS").map(PathBuf::from);
+    let name = program.file_name();
+    let other = folder.zip(name).map(|(folder, name)| folder.join(name));
+    other.filter(|path| path.is_file()).unwrap_or(program)
 }
 
 /// Finds a binary of the workspace next to the running test.

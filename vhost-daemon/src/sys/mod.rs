@@ -13,6 +13,8 @@ mod inline;
 mod io;
 mod lost_memory;
 mod mapped_file;
+#[cfg_attr(miri, path = "mapping_by_copy.rs")]
+mod mapping;
 mod peer;
 mod reactor;
 mod shared_words;

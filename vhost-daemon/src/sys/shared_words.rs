@@ -4,11 +4,8 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
-
 use super::lost_memory::Guarded;
-use super::mapped_file::Mapping;
+use super::mapping::Mapping;
 
 /// Words of a file.
 #[derive(Debug)]
@@ -34,10 +31,7 @@ impl SharedWords {
             file.set_len(end)?;
         }
         // A page that the file system has no room for later would be lost with what is in it.
-        match fallocate(file, FallocateFlags::empty(), offset, bytes as u64) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
+        Mapping::make_room(file, offset, bytes as u64)?;
         let mapping = Mapping::shared(file, offset, bytes, true)?;
         // SAFETY: the mapping is ours alone, outlives the guard (fields are dropped in order), and
         // holds atomic words of any value.
