@@ -277,7 +277,7 @@ asan: ## Run the socket tests on daemons with the address sanitizer; CRATES, TES
 
 tsan: ## Run the socket tests on daemons with the thread sanitizer; CRATES, TESTS as above
 	$(call NIGHTLY_WITH,rust-src)
-	$(call SANITIZE,tsan,thread,TSAN_OPTIONS="log_path=$$folder/reports/report")
+	$(call SANITIZE,tsan,thread,TSAN_OPTIONS="suppressions=$(CURDIR)/.cargo/tsan.txt log_path=$$folder/reports/report")
 
 # Crates of PROGRAMS.
 PROGRAM_CRATES := ringside vmm ringside-shim virtiofsd vhost-user-blk vhost-user-net vhost-user-vsock
