@@ -339,3 +339,24 @@ fn idle_it_sleeps() {
         "an idle daemon burns CPU"
     );
 }
+
+/// io_urings are locked memory, and the usual soft limit does for a few guests only.
+#[test]
+fn as_much_memory_is_locked_as_may_be() {
+    let scratch = Scratch::new("blk-memlock").unwrap();
+    let image = scratch.image("disk.img", 1 << 20).unwrap();
+    let socket = scratch.join("s.sock");
+    let daemon = Daemon::builder(lab::need::program("prlimit").unwrap())
+        .args(["--memlock=65536:", PROGRAM, "--blk-file", text(&image)])
+        .args(["--socket-path", text(&socket)])
+        .spawn_listening(&socket, SOON)
+        .unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|it| it.starts_with("Max locked memory"));
+    let words: Vec<_> = line.unwrap().split_whitespace().collect();
+    // Soft and hard.
+    assert_eq!(words[3], words[4], "{line:?}");
+    assert_ne!(words[3], "65536", "{line:?}");
+}

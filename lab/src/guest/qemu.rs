@@ -21,16 +21,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct VhostUser {
     socket: PathBuf,
     queues: u16,
+    queue_size: Option<u16>,
     reconnect: bool,
 }
 
 impl VhostUser {
-    /// One queue (or queue pair), no reconnect.
+    /// One queue (or queue pair) of QEMU's usual size, no reconnect.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             socket: socket.into(),
             queues: 1,
+            queue_size: None,
             reconnect: false,
         }
     }
@@ -39,6 +41,13 @@ impl VhostUser {
     #[must_use]
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = queues;
+        self
+    }
+
+    /// Entries of each queue of a disk or file system, instead of QEMU's 128.
+    #[must_use]
+    pub fn queue_size(mut self, entries: u16) -> Self {
+        self.queue_size = Some(entries);
         self
     }
 
@@ -264,6 +273,9 @@ const KERNEL_OPTIONS: &str = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 m
 
 fn device_arguments(id: usize, at: &VhostUser, device: &Device) -> Vec<String> {
     let queues = at.queues;
+    let size = at
+        .queue_size
+        .map_or_else(String::new, |it| format!(",queue-size={it}"));
     let reconnect = if at.reconnect { ",reconnect=1" } else { "" };
     // A comma in an option's value is written twice (QEMU's manual, -drive).
     let path = at.socket.to_string_lossy().replace(',', ",,");
@@ -272,9 +284,9 @@ fn device_arguments(id: usize, at: &VhostUser, device: &Device) -> Vec<String> {
         format!("socket,id=dev{id},path={path}{reconnect}"),
     ];
     let device = match device {
-        Device::Blk => format!("vhost-user-blk-pci,chardev=dev{id},num-queues={queues}"),
+        Device::Blk => format!("vhost-user-blk-pci,chardev=dev{id},num-queues={queues}{size}"),
         Device::Fs { tag } => {
-            format!("vhost-user-fs-pci,chardev=dev{id},tag={tag},num-request-queues={queues}")
+            format!("vhost-user-fs-pci,chardev=dev{id},tag={tag},num-request-queues={queues}{size}")
         }
         Device::Vsock => format!("vhost-user-vsock-pci,chardev=dev{id}"),
         Device::Net { mac } => {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lab::guest::QemuGuest;
+use lab::guest::{QemuGuest, VhostUser};
 use lab::need;
 
 use super::error::Error;
@@ -19,6 +19,10 @@ pub(super) const P9_NONE: &str = "9p, cache=none";
 pub(super) const P9_LOOSE: &str = "9p, cache=loose";
 pub(super) const OUR_FS: &str = "ringside, virtiofs";
 pub(super) const OUR_BLOCK: &str = "ringside, block";
+
+/// Entries of a file system's queue, as `ringside run` has them. With QEMU's 128 some thirty requests are under way, and
+/// Linux tries again with the next one after a millisecond.
+const FS_QUEUE: u16 = 1024;
 
 /// A way to storage.
 pub(super) struct Column {
@@ -190,7 +194,7 @@ impl Column {
         let socket = ground.socket(place);
         match seat.device {
             Device::None => guest,
-            Device::Fs => guest.fs(socket, place),
+            Device::Fs => guest.fs(VhostUser::new(socket).queue_size(FS_QUEUE), place),
             Device::Blk => guest.blk(socket),
             Device::P9 => guest.options([
                 "-fsdev".to_owned(),
