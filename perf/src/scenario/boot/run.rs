@@ -17,7 +17,7 @@ use crate::report::{Progress, with_causes};
 use crate::scenario::Role;
 use crate::statistics::Spread;
 
-/// Of a turn: QEMU's q35 board dies more often than the others under the lab's translator, in one of four turns.
+/// Of a turn: guests die of the lab's translator now and then, on QEMU's q35 board more often than elsewhere.
 const TRIES: usize = 8;
 
 /// A contestant and what it did so far; who failed takes no further turns.
