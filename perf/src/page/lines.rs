@@ -21,8 +21,8 @@ const FOOT: f64 = 44.0;
 const NAME: f64 = 18.0;
 /// Values further apart than that are drawn by their logarithm.
 const WIDE: f64 = 30.0;
-/// Lines of one role are told apart by their dashes.
-const DASHES: [&str; 4] = ["none", "7 3", "2 3", "9 3 2 3"];
+/// Other lines than ours are told apart by their dashes; so are several of ours.
+const DASHES: [&str; 6] = ["none", "7 3", "2 3", "9 3 2 3", "14 3", "1 5"];
 
 /// The curve as an SVG image.
 pub(super) fn lines(curve: &Curve) -> String {
@@ -63,7 +63,8 @@ pub(super) fn lines(curve: &Curve) -> String {
     );
     for (index, line) in curve.lines.iter().enumerate() {
         let earlier = curve.lines[..index].iter();
-        let alike = earlier.filter(|it| it.role == line.role).count();
+        let is_ours = |it: &Line| it.role == Role::Ours;
+        let alike = earlier.filter(|it| is_ours(it) == is_ours(line)).count();
         let style = format!(
             "class=\"line {}\" stroke-dasharray=\"{}\"",
             class(line.role),
