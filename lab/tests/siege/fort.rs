@@ -1,13 +1,13 @@
 //! A daemon that is attacked, and what is to hold of it after each attack.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::inside::{Holdings, Process};
 use lab::netns::{NetNamespace, Tap};
 use lab::process::{Daemon, binary};
 use lab::scratch::Scratch;
@@ -28,33 +28,15 @@ const SLACK_KIB: u64 = 16 << 10;
 /// What guests can make it write to its log.
 const LOG: usize = 4 << 20;
 
-/// What a process holds.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    descriptors: usize,
-    threads: usize,
-    private_kib: u64,
+/// What a process holds now.
+fn held_by(pid: u32) -> Holdings {
+    Process::of(pid).holdings()
 }
 
-impl Held {
-    fn by(pid: u32) -> Self {
-        let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let mut lines = rollup.lines();
-        let private = lines.find_map(|line| line.strip_prefix("Private_Dirty:"));
-        let kib = private.unwrap().trim().trim_end_matches(" kB").parse();
-        Self {
-            descriptors: count("fd"),
-            threads: count("task"),
-            private_kib: kib.unwrap(),
-        }
-    }
-
-    fn is_within(&self, other: &Self) -> bool {
-        self.descriptors <= other.descriptors
-            && self.threads <= other.threads
-            && self.private_kib <= other.private_kib + SLACK_KIB
-    }
+fn is_within(now: &Holdings, before: &Holdings) -> bool {
+    now.descriptors <= before.descriptors
+        && now.threads <= before.threads
+        && now.private_kib <= before.private_kib + SLACK_KIB
 }
 
 pub(crate) struct Fort {
@@ -66,8 +48,8 @@ pub(crate) struct Fort {
     _share: Mounted,
     scratch: Scratch,
     attacks: u64,
-    warm: Option<Held>,
-    last: Option<Held>,
+    warm: Option<Holdings>,
+    last: Option<Holdings>,
 }
 
 impl Fort {
@@ -153,9 +135,9 @@ impl Fort {
         // The last front end's threads take a moment to end.
         let deadline = Instant::now() + SOON;
         loop {
-            let now = Held::by(pid);
+            let now = held_by(pid);
             self.last = Some(now);
-            if now.is_within(&warm) {
+            if is_within(&now, &warm) {
                 break;
             }
             assert!(Instant::now() < deadline, "{self} grows: {warm:?}, {now:?}");
@@ -189,11 +171,11 @@ impl Fort {
 }
 
 /// Twice the same is rest.
-fn settled(pid: u32) -> Held {
-    let mut before = Held::by(pid);
+fn settled(pid: u32) -> Holdings {
+    let mut before = held_by(pid);
     loop {
         thread::sleep(Duration::from_millis(300));
-        let now = Held::by(pid);
+        let now = held_by(pid);
         if now.threads >= before.threads && now.descriptors >= before.descriptors {
             return now;
         }
