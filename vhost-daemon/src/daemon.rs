@@ -49,13 +49,17 @@ pub enum DaemonError {
 /// Lets the process have as many descriptors as its hard limit allows: some thirty for each device. The
 /// usual soft limit of 1024 is for programs that call select(2).
 pub fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
+    raise_to_hard_limit(Resource::Nofile, "open files (RLIMIT_NOFILE)");
+}
+
+fn raise_to_hard_limit(resource: Resource, name: &str) {
+    let limit = getrlimit(resource);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files (RLIMIT_NOFILE) stays at {:?}", limit.current);
+    if let Err(error) = setrlimit(resource, raised) {
+        tracing::warn!(%error, "the limit of {name} stays at {:?}", limit.current);
     }
 }
 
@@ -63,19 +67,13 @@ pub fn raise_descriptor_limit() {
 /// that have no CAP_IPC_LOCK together, 104 KiB for a queue of 1024 entries (6.18), and the usual 8 MiB do for some
 /// fifteen guests.
 fn raise_memory_lock_limit() {
-    let limit = getrlimit(Resource::Memlock);
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
-    let hard = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
     // Beyond the hard limit only with CAP_SYS_RESOURCE, which is given up after this.
-    let raised = setrlimit(Resource::Memlock, unlimited);
-    if let Err(error) = raised.or_else(|_| setrlimit(Resource::Memlock, hard)) {
-        tracing::warn!(%error, "the limit of locked memory (RLIMIT_MEMLOCK) stays at {:?}", limit.current);
+    if setrlimit(Resource::Memlock, unlimited).is_err() {
+        raise_to_hard_limit(Resource::Memlock, "locked memory (RLIMIT_MEMLOCK)");
     }
 }
 
