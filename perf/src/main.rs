@@ -120,7 +120,10 @@ fn report(options: &ReportOptions) -> anyhow::Result<()> {
     if let Some(path) = &options.html {
         write("--html", path, page::html(&runs))?;
     }
-    let plots = page::plots(&runs);
+    let plots = match &options.plots {
+        Some(_) => page::plots(&runs),
+        None => Vec::new(),
+    };
     if let Some(folder) = &options.plots {
         std::fs::create_dir_all(folder).with_context(|| format!("--plots {}", folder.display()))?;
         for plot in plots.iter().flatten().flatten() {

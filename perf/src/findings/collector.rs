@@ -108,7 +108,12 @@ impl Collector {
     }
 }
 
-fn or_push<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
+/// The one that is it; a new one at the end where there is none.
+pub(super) fn or_push<T>(
+    all: &mut Vec<T>,
+    is_it: impl Fn(&T) -> bool,
+    new: impl FnOnce() -> T,
+) -> &mut T {
     let place = all.iter().position(is_it).unwrap_or_else(|| {
         all.push(new());
         all.len() - 1
@@ -119,12 +124,7 @@ fn or_push<T>(all: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RATE: Told = Told {
-        what: "rate",
-        unit: "1/s",
-        better: Better::Higher,
-    };
+    use crate::findings::fixture::RATE;
 
     #[test]
     fn values_go_to_their_contestant_and_ratios_pair_rounds() {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::collector::or_push;
 use super::{Better, Entry, Seat, Teller, Told};
 use crate::scenario::Role;
 
@@ -52,18 +53,16 @@ impl Curve {
         let Some(place) = self.at.iter().position(|it| it == at) else {
             return;
         };
-        let line = match self.lines.iter().position(|it| it.who == who) {
-            Some(line) => &mut self.lines[line],
-            None => {
-                self.lines.push(Line {
-                    who: who.to_owned(),
-                    role,
-                    points: vec![Vec::new(); self.at.len()],
-                });
-                let last = self.lines.len() - 1;
-                &mut self.lines[last]
-            }
-        };
+        let points = self.at.len();
+        let line = or_push(
+            &mut self.lines,
+            |it| it.who == who,
+            || Line {
+                who: who.to_owned(),
+                role,
+                points: vec![Vec::new(); points],
+            },
+        );
         line.points[place].extend_from_slice(values);
     }
 
@@ -129,12 +128,7 @@ pub(super) fn scaling<S, M>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const RATE: Told = Told {
-        what: "rate",
-        unit: "1/s",
-        better: Better::Higher,
-    };
+    use crate::findings::fixture::RATE;
 
     #[test]
     fn values_find_their_point_whoever_comes_first() {

@@ -1,8 +1,15 @@
 //! A run for tests.
 
-use super::{Better, Entry, Figure, Findings, Group};
+use super::{Better, Entry, Figure, Findings, Group, Told};
 use crate::host::HostFacts;
 use crate::scenario::Role;
+
+/// A figure.
+pub(crate) const RATE: Told = Told {
+    what: "rate",
+    unit: "1/s",
+    better: Better::Higher,
+};
 
 /// One workload of these contestants.
 pub(crate) fn findings(contestants: &[(&str, Role, [f64; 5])]) -> Findings {

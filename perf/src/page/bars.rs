@@ -3,11 +3,10 @@
 
 use std::fmt::Write;
 
-use super::escape;
 use super::number::number;
+use super::{class, count, escape};
 use crate::findings::{Entry, Figure};
 use crate::report::one_line;
-use crate::scenario::Role;
 use crate::statistics::Spread;
 
 /// All in units of the drawing, which is as wide as the page lets it.
@@ -47,10 +46,6 @@ fn beginning(why: &str) -> String {
     }
 }
 
-fn count(number: usize) -> f64 {
-    u32::try_from(number).map_or(0.0, f64::from)
-}
-
 fn bar(svg: &mut String, top: f64, entry: &Entry, unit: &str, largest: f64) {
     let who = escape(&entry.who);
     let _ = writeln!(
@@ -79,12 +74,7 @@ fn bar(svg: &mut String, top: f64, entry: &Entry, unit: &str, largest: f64) {
             0.0
         }
     };
-    let class = match entry.role {
-        Role::Ours => "ours",
-        Role::OtherBuild => "other",
-        Role::Peer => "peer",
-        Role::Limit => "limit",
-    };
+    let class = class(entry.role);
     let middle = y + BAR / 2.0;
     let _ = write!(
         svg,

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use super::escape;
 use super::number::number;
+use super::{class, count, escape};
 use crate::findings::{Curve, Line};
 use crate::scenario::Role;
 use crate::statistics::Spread;
@@ -30,7 +30,7 @@ pub(super) fn lines(curve: &Curve) -> String {
     let legend = TOP + HEIGHT + FOOT;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">\n",
-        legend + NAME * place(curve.lines.len()),
+        legend + NAME * count(curve.lines.len()),
         escape(&curve.what)
     );
     for value in scale.ticks() {
@@ -71,7 +71,7 @@ pub(super) fn lines(curve: &Curve) -> String {
             DASHES[alike % DASHES.len()]
         );
         draw(&mut svg, curve, line, &scale, &style);
-        let y = legend + NAME * place(index) + 8.0;
+        let y = legend + NAME * count(index) + 8.0;
         let _ = writeln!(
             svg,
             "<path {style} d=\"M{LEFT} {y}H{}\"/><text x=\"{}\" y=\"{}\">{}</text>",
@@ -116,23 +116,10 @@ fn draw(svg: &mut String, curve: &Curve, line: &Line, scale: &Scale, style: &str
     );
 }
 
-fn class(role: Role) -> &'static str {
-    match role {
-        Role::Ours => "ours",
-        Role::OtherBuild => "other",
-        Role::Peer => "peer",
-        Role::Limit => "limit",
-    }
-}
-
-fn place(index: usize) -> f64 {
-    u32::try_from(index).map_or(0.0, f64::from)
-}
-
 fn x(curve: &Curve, index: usize) -> f64 {
     let room = WIDTH - LEFT - RIGHT;
-    let columns = place(curve.at.len().max(1));
-    LEFT + room * (place(index) + 0.5) / columns
+    let columns = count(curve.at.len().max(1));
+    LEFT + room * (count(index) + 0.5) / columns
 }
 
 /// Where values stand.

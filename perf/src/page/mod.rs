@@ -10,7 +10,7 @@ mod table;
 use std::fmt::Write;
 
 use crate::findings::{Curve, Figure, Findings, Group};
-use crate::scenario::Verdict;
+use crate::scenario::{Role, Verdict};
 
 pub use markdown::{Illustrations, markdown};
 pub use plots::{Plot, plots};
@@ -168,6 +168,21 @@ fn aims(page: &mut String, verdicts: &[Verdict]) {
     page.push_str("</table></div></details>\n");
 }
 
+/// The style of a contestant's part of a drawing (`style.css`).
+fn class(role: Role) -> &'static str {
+    match role {
+        Role::Ours => "ours",
+        Role::OtherBuild => "other",
+        Role::Peer => "peer",
+        Role::Limit => "limit",
+    }
+}
+
+/// For coordinates.
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(0.0, f64::from)
+}
+
 /// Text that means itself in HTML and in its attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -187,7 +202,6 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::findings::fixture::findings;
-    use crate::scenario::Role;
 
     #[test]
     fn a_page_shows_every_contestant_and_means_what_it_says() {
