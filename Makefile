@@ -138,6 +138,8 @@ bench-peers: ## Install the Rust virtiofsd to measure against, and a browser tha
 
 # A lab starts our VMM on native KVM, wherever it runs.
 LAB := $(CURDIR)/target/release/ringside-lab run -w $(CURDIR)/target/bench -m 4096 -t 3000 --
+# A turn's length where hundreds of rows take five turns each.
+TURN := --seconds 0.5
 # Of each scenario that others repeat, what fits into ten minutes on two cores.
 QUICK_documents := --only dd,fio-4k-d32,open-read,nginx
 QUICK_blk := --targets tmpfs --modes eventfd --only 4k-rand
@@ -154,17 +156,18 @@ bench: release bench-peers ## Measure against the peers, with a page (target/ben
 	measure documents $(if $(QUICK),$(QUICK_documents))
 	measure start
 	measure growth
-	measure blk $(if $(QUICK),$(QUICK_blk))
-	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs))
-	name=blk-scaling measure blk --scaling --targets tmpfs --modes eventfd $(if $(QUICK),--only d32)
-	name=fs-scaling measure fs --keep-awake --scaling --targets tmpfs --caches auto
-	measure net --keep-awake $(if $(QUICK),$(QUICK_net))
+	measure blk $(if $(QUICK),$(QUICK_blk),$(TURN))
+	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs),$(TURN) --targets tmpfs)
+	$(if $(QUICK),,name=fs-disk measure fs --keep-awake $(TURN) --targets disk --caches auto)
+	name=blk-scaling measure blk --scaling --targets tmpfs --modes eventfd $(if $(QUICK),--only d32,$(TURN))
+	name=fs-scaling measure fs --keep-awake --scaling --targets tmpfs --caches auto $(if $(QUICK),,$(TURN))
+	measure net --keep-awake $(if $(QUICK),$(QUICK_net),$(TURN))
 	on='$(LAB)' measure boot
 	on='$(LAB)' name=start-lab measure start
-	target/release/ringside-perf report target/bench/{documents,start-lab,start,growth,blk,blk-scaling,fs,fs-scaling,net,boot}.json \
+	target/release/ringside-perf report target/bench/{documents,start-lab,start,growth,blk,blk-scaling,fs,$(if $(QUICK),,fs-disk,)fs-scaling,net,boot}.json \
 		--html target/bench/report.html --markdown target/bench/report.md --plots target/bench/plots
 	cargo nextest run -p ringside-perf --run-ignored only -E 'test(chromium_renders_the_page)'
-	echo "the page: $$PWD/target/bench/report.html"
+	echo "the page, $$(date +%T): $$PWD/target/bench/report.html"
 
 walk: ## Walk 1,000,000 files through virtiofsd with few of them open; FILES, LIMIT change that
 	cargo bench --quiet -p virtiofsd --bench walk
