@@ -119,6 +119,8 @@ impl Entry {
                     format!("--cache={cache}"),
                     "--sandbox=none".to_owned(),
                     "--xattr".to_owned(),
+                    // Else xattrs have the kernel ask for `security.capability` before each write.
+                    "--killpriv-v2".to_owned(),
                 ];
                 Some((program.clone(), arguments))
             }
@@ -129,7 +131,7 @@ impl Entry {
                 };
                 let arguments = vec![
                     format!("--socket-path={socket}"),
-                    format!("-osource={ground},cache={cache},sandbox=chroot,xattr"),
+                    format!("-osource={ground},cache={cache},sandbox=chroot,xattr,killpriv_v2"),
                 ];
                 Some((program.clone(), arguments))
             }
@@ -151,11 +153,11 @@ mod tests {
         };
         assert_eq!(
             words(Entry::Rust("/r".into())),
-            "--socket-path=/s --shared-dir=/g --cache=never --sandbox=none --xattr"
+            "--socket-path=/s --shared-dir=/g --cache=never --sandbox=none --xattr --killpriv-v2"
         );
         assert_eq!(
             words(Entry::Qemu("/c".into())),
-            "--socket-path=/s -osource=/g,cache=none,sandbox=chroot,xattr"
+            "--socket-path=/s -osource=/g,cache=none,sandbox=chroot,xattr,killpriv_v2"
         );
         assert!(
             Entry::Host
