@@ -33,7 +33,7 @@ const FIGURES: [Teller<'static, Sample>; 4] = [
 
 impl Finds for Report {
     fn findings(&self) -> Findings {
-        let name = |row: &Row| format!("{}/{}, {}", row.target, row.name, row.mode);
+        let rows = side_by_side(&self.rows);
         let settings = &self.settings;
         let who = self.contestants.iter();
         Findings {
@@ -49,13 +49,43 @@ impl Finds for Report {
             complete: self.complete,
             skipped: skipped(who.map(|it| (it.target.to_string(), &*it.name, it.skipped.as_ref()))),
             groups: [
-                groups(&self.rows, name, seat, &FIGURES, |it| Some(it.latency)),
+                groups(&rows, name, placed, &FIGURES, |it| Some(it.latency)),
                 growing(&self.rows),
             ]
             .concat(),
             verdicts: self.verdicts.clone(),
         }
     }
+}
+
+/// A row in the group of a way of waiting.
+type Placed<'a> = (Mode, &'a Row);
+
+/// In the order of groups. A load's rows come contestant by contestant, each with its ways of waiting; fio, which
+/// has no ring, stands beside each way.
+fn side_by_side(rows: &[Row]) -> Vec<Placed<'_>> {
+    let mut all = Vec::new();
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let same = |it: &&Row| (it.target, it.workload) == (first.target, first.workload);
+        let (load, after) = rest.split_at(rest.iter().take_while(same).count());
+        for way in [Mode::Eventfd, Mode::Polling] {
+            if load.iter().any(|it| it.mode == way) {
+                let its = |it: &&Row| it.mode == way || it.mode == Mode::Host;
+                all.extend(load.iter().filter(its).map(|row| (way, row)));
+            }
+        }
+        rest = after;
+    }
+    all
+}
+
+fn name((way, row): &Placed<'_>) -> String {
+    format!("{}/{}, {way}", row.target, row.name)
+}
+
+fn placed<'a>((_, row): &'a Placed<'_>) -> Seat<'a, Sample, Summary> {
+    seat(row)
 }
 
 fn seat(row: &Row) -> Seat<'_, Sample, Summary> {
@@ -145,6 +175,27 @@ mod tests {
             row
         });
         rows.collect()
+    }
+
+    #[test]
+    fn contestants_meet_in_each_way_of_waiting() {
+        let ways = [Mode::Eventfd, Mode::Polling];
+        let daemon = |who, role| ways.map(|way| row(who, role, way, 1.0, 1.0)).to_vec();
+        let rows = [
+            daemon("ringside", Role::Ours),
+            daemon("qsd native", Role::Peer),
+            vec![row("fio io_uring", Role::Limit, Mode::Host, 1.0, 1.0)],
+        ];
+        let rows = rows.concat();
+        let rows = side_by_side(&rows);
+        let found = groups(&rows, name, placed, &FIGURES, |it| Some(it.latency));
+        let names: Vec<_> = found.iter().map(|it| it.name.as_str()).collect();
+        let wanted = ways.map(|way| format!("tmpfs/4k-randread-d32, {way}"));
+        assert_eq!(names, wanted);
+        for group in found {
+            let who: Vec<_> = group.figures[0].entries.iter().map(|it| &*it.who).collect();
+            assert_eq!(who, ["ringside", "qsd native", "fio io_uring"]);
+        }
     }
 
     #[test]
