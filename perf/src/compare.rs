@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::findings::{Better, Entry, Figure, Findings};
+use crate::findings::{Better, Entry, Figure, Findings, Group};
 use crate::report::Table;
 use crate::scenario::Role;
 use crate::statistics::Interval;
@@ -33,14 +33,21 @@ pub enum Verdict {
     Worse,
     /// Neither, or not beyond doubt.
     Same,
+    /// One of the runs has fewer than three rounds.
+    Untold,
 }
+
+/// Rounds of either run without which nothing is said: draws of a single one are that one again.
+const FEWEST: usize = 3;
 
 /// Both runs side by side.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// What both measured.
     pub changes: Vec<Change>,
-    /// What only one of them measured.
+    /// What of ours the old run measured and failed in the new one, and why.
+    pub failed: Vec<String>,
+    /// What else the new run has nothing for.
     pub unmatched: Vec<String>,
 }
 
@@ -71,12 +78,16 @@ pub fn compare(old: &Findings, new: &Findings, terms: &Terms) -> Comparison {
                 who: entry.who.clone(),
                 role: entry.role,
                 ratio,
-                verdict: terms.verdict(figure.better, ratio),
+                verdict: match before.len().min(after.len()) {
+                    ..FEWEST => Verdict::Untold,
+                    _ => terms.verdict(figure.better, ratio),
+                },
             })
         });
-        match change {
-            Some(change) => comparison.changes.push(change),
-            None => comparison
+        match (change, failure(new, &place, entry)) {
+            (Some(change), _) => comparison.changes.push(change),
+            (None, Some(why)) => comparison.fail(format!("{place}: {}: {why}", entry.who)),
+            (None, None) => comparison
                 .unmatched
                 .push(format!("{place}: {}, {}", entry.who, figure.what)),
         }
@@ -84,9 +95,22 @@ pub fn compare(old: &Findings, new: &Findings, terms: &Terms) -> Comparison {
     comparison
 }
 
+/// Why one of ours has no figure at a place where others have.
+fn failure<'a>(run: &'a Findings, place: &str, ours: &Entry) -> Option<&'a str> {
+    let groups = run.groups.iter().filter(|it| self::place(run, it) == place);
+    let entries = groups.flat_map(|it| &it.figures).flat_map(|it| &it.entries);
+    let mut its = entries.filter(|it| it.who == ours.who && it.samples.is_empty());
+    its.find_map(|it| it.failure.as_deref())
+        .filter(|_| ours.role == Role::Ours)
+}
+
+fn place(run: &Findings, group: &Group) -> String {
+    format!("{} {}", run.scenario, group.name)
+}
+
 fn entries(run: &Findings) -> impl Iterator<Item = (String, &Figure, &Entry)> {
     run.groups.iter().flat_map(move |group| {
-        let place = format!("{} {}", run.scenario, group.name);
+        let place = place(run, group);
         group.figures.iter().flat_map(move |figure| {
             let place = place.clone();
             let told = figure.entries.iter().filter(|it| !it.samples.is_empty());
@@ -121,11 +145,27 @@ impl Terms {
 }
 
 impl Comparison {
-    /// Whether anything of ours became worse.
+    /// Whether anything of ours became worse, or failed.
     #[must_use]
     pub fn is_worse(&self) -> bool {
-        let worse = |it: &Change| it.verdict == Verdict::Worse && it.role == Role::Ours;
-        self.changes.iter().any(worse)
+        !self.failed.is_empty() || self.ours().any(|it| it.verdict == Verdict::Worse)
+    }
+
+    /// Whether anything is said of ours.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.ours().any(|it| it.verdict != Verdict::Untold)
+    }
+
+    fn ours(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|it| it.role == Role::Ours)
+    }
+
+    /// Notes a failure: a contestant that fails does so in all its figures.
+    fn fail(&mut self, told: String) {
+        if !self.failed.contains(&told) {
+            self.failed.push(told);
+        }
     }
 }
 
@@ -140,6 +180,7 @@ impl fmt::Display for Comparison {
                 Verdict::Better => "better",
                 Verdict::Worse => "WORSE",
                 Verdict::Same => "",
+                Verdict::Untold => "too few rounds",
             };
             let Interval { ratio, low, high } = change.ratio;
             table.row(vec![
@@ -152,8 +193,11 @@ impl fmt::Display for Comparison {
             ]);
         }
         write!(f, "{table}")?;
+        for place in &self.failed {
+            writeln!(f, "FAILED in the new run: {place}")?;
+        }
         for place in &self.unmatched {
-            writeln!(f, "only in the old run: {place}")?;
+            writeln!(f, "not to be compared: {place}")?;
         }
         Ok(())
     }
@@ -162,7 +206,6 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::findings::Group;
     use crate::findings::fixture::findings;
 
     fn terms() -> Terms {
@@ -208,6 +251,49 @@ mod tests {
             ..terms()
         };
         assert!(!compare(&run(100.0), &run(50.0), &by).is_worse());
+    }
+
+    #[test]
+    fn a_failure_of_ours_is_worse_and_a_peers_is_not() {
+        let both = [
+            ("ringside", Role::Ours, [100.0; 5]),
+            ("qsd", Role::Peer, [100.0; 5]),
+        ];
+        let old = findings(&both);
+        let failing = |place: usize| {
+            let mut new = findings(&both);
+            let entry = &mut new.groups[0].figures[0].entries[place];
+            entry.samples.clear();
+            entry.failure = Some("it ended".into());
+            compare(&old, &new, &terms())
+        };
+        let (ours, peers) = (failing(0), failing(1));
+        assert!(ours.is_worse(), "{ours}");
+        assert_eq!(
+            ours.failed,
+            ["blk tmpfs/4k-randread-d1: ringside: it ended"]
+        );
+        assert!(!peers.is_worse() && peers.is_told(), "{peers}");
+        assert_eq!(peers.unmatched, ["blk tmpfs/4k-randread-d1: qsd, requests"]);
+    }
+
+    #[test]
+    fn too_few_rounds_and_a_name_that_nobody_has_say_nothing() {
+        let run = |rounds: usize, rate: f64| {
+            let mut run = findings(&[("ringside", Role::Ours, [rate; 5])]);
+            let samples = &mut run.groups[0].figures[0].entries[0].samples;
+            samples.truncate(rounds);
+            run
+        };
+        let few = compare(&run(5, 100.0), &run(2, 50.0), &terms());
+        assert!(!few.is_worse() && !few.is_told(), "{few}");
+        let enough = compare(&run(5, 100.0), &run(3, 50.0), &terms());
+        assert!(enough.is_worse() && enough.is_told(), "{enough}");
+        let by = Terms {
+            by: Some("nobody".into()),
+            ..terms()
+        };
+        assert!(!compare(&run(5, 100.0), &run(5, 50.0), &by).is_told());
     }
 
     #[test]

@@ -160,7 +160,11 @@ fn run_compare(options: CompareOptions) -> anyhow::Result<()> {
     };
     let comparison = compare(&old, &new, &terms);
     print!("{comparison}");
-    anyhow::ensure!(!comparison.is_worse(), "ours became worse");
+    anyhow::ensure!(!comparison.is_worse(), "ours became worse, or failed");
+    anyhow::ensure!(
+        comparison.is_told(),
+        "nothing of ours is in both runs with three rounds or more: there is nothing to compare"
+    );
     Ok(())
 }
 

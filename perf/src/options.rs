@@ -41,7 +41,7 @@ pub enum Scenario {
     Growth(PodsOptions),
     /// Draws what runs wrote: one page for browsers, and Markdown
     Report(ReportOptions),
-    /// Holds a run against an older one of the same scenario; exit code 1 if ours became worse
+    /// Holds a run against an older one of the same scenario; exit code 1 if ours became worse, or failed
     Compare(CompareOptions),
 }
 

@@ -140,8 +140,13 @@ fn compare_finds_a_slowed_daemon() {
     ] {
         let output = Command::new(PROGRAM)
             .args(places.arguments("blk", &daemon))
-            .args(["--smoke", "--only=tmpfs/4k-randread-d1", "--modes=eventfd"])
-            .args(["--targets=tmpfs", "--json"])
+            .args([
+                "--rounds=3",
+                "--seconds=0.1",
+                "--size=16",
+                "--targets=tmpfs",
+            ])
+            .args(["--only=tmpfs/4k-randread-d1", "--modes=eventfd", "--json"])
             .arg(at(json))
             .output()
             .unwrap();

@@ -160,8 +160,8 @@ fn along(axis: &Axis, rows: &[Row], one: &Row) -> Vec<Curve> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Role;
     use crate::scenario::blk::fixture::row;
+    use crate::scenario::{Outcome, Role};
 
     fn depths(queues: u16, depths: &[u16]) -> Vec<Row> {
         let rows = depths.iter().map(|&depth| {
@@ -196,6 +196,21 @@ mod tests {
             let who: Vec<_> = group.figures[0].entries.iter().map(|it| &*it.who).collect();
             assert_eq!(who, ["ringside", "qsd native", "fio io_uring"]);
         }
+    }
+
+    #[test]
+    fn a_load_at_which_all_fail_says_why() {
+        let mut failed = row("ringside", Role::Ours, Mode::Eventfd, 1.0, 1.0);
+        failed.outcome = Outcome::Failed {
+            reason: "it ended".into(),
+        };
+        let rows = [failed];
+        let rows = side_by_side(&rows);
+        let found = groups(&rows, name, placed, &FIGURES, |it| Some(it.latency));
+        let [figure] = found[0].figures.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(figure.entries[0].failure.as_deref(), Some("it ended"));
     }
 
     #[test]

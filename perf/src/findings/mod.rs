@@ -128,7 +128,7 @@ struct Seat<'a, S, M> {
     outcome: &'a Outcome<S, M>,
 }
 
-/// The figures of one workload. What nobody has is left out.
+/// The figures of one workload. What nobody has is left out, but for the first where somebody failed: it tells why.
 fn figures<S, M>(seats: &[Seat<'_, S, M>], tellers: &[Teller<'_, S>]) -> Vec<Figure> {
     let entry = |seat: &Seat<'_, S, M>, teller: &Teller<'_, S>| Entry {
         who: seat.who.clone(),
@@ -155,7 +155,12 @@ fn figures<S, M>(seats: &[Seat<'_, S, M>], tellers: &[Teller<'_, S>]) -> Vec<Fig
             .collect(),
     };
     let is_told = |figure: &Figure| figure.entries.iter().any(|it| !it.samples.is_empty());
-    tellers.iter().map(figure).filter(is_told).collect()
+    let (told, untold): (Vec<Figure>, Vec<Figure>) = tellers.iter().map(figure).partition(is_told);
+    if !told.is_empty() {
+        return told;
+    }
+    let is_failed = |figure: &Figure| figure.entries.iter().any(|it| it.failure.is_some());
+    untold.into_iter().take(1).filter(is_failed).collect()
 }
 
 /// Rows side by side that belong to one workload are a group.
