@@ -125,6 +125,10 @@ impl Terms {
             return Some(entry.samples.clone());
         };
         let by = figure.entries.iter().find(|it| it.who == *by)?;
+        if entry.failure.is_some() || by.failure.is_some() {
+            // Rounds behind a failure have lost their pairs.
+            return None;
+        }
         let ratios = entry
             .samples
             .iter()
@@ -173,7 +177,7 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(
             4,
-            &["", "where", "who", "what", "new / old", "95 % of runs"],
+            &["", "where", "who", "what", "new / old", "95 % of draws"],
         );
         for change in &self.changes {
             let word = match change.verdict {

@@ -36,10 +36,13 @@ impl Collector {
     /// A contestant's values so far.
     #[must_use]
     pub fn samples(&self, group: &str, what: &str, who: &str) -> &[f64] {
-        let figures = self.groups.iter().find(|it| it.name == group);
-        let figure = figures.and_then(|it| it.figures.iter().find(|it| it.what == what));
-        let entry = figure.and_then(|it| it.entries.iter().find(|it| it.who == who));
-        entry.map_or(&[], |it| &it.samples)
+        self.find(group, what, who).map_or(&[], |it| &it.samples)
+    }
+
+    fn find(&self, group: &str, what: &str, who: &str) -> Option<&Entry> {
+        let group = self.groups.iter().find(|it| it.name == group)?;
+        let figure = group.figures.iter().find(|it| it.what == what)?;
+        figure.entries.iter().find(|it| it.who == who)
     }
 
     /// The median of a contestant's values; nothing where it has none.
@@ -52,18 +55,19 @@ impl Collector {
     /// The median of one contestant's values by another's, round by round.
     ///
     /// # Errors
-    /// Says who of them has no value.
+    /// Says who of them has no value, or failed in a round: those behind it have lost their pairs.
     pub fn ratio(&self, group: &str, what: &str, whose: &str, by: &str) -> Result<f64, String> {
-        let (ones, others) = (
-            self.samples(group, what, whose),
-            self.samples(group, what, by),
-        );
-        for (who, samples) in [(whose, ones), (by, others)] {
-            if samples.is_empty() {
-                return Err(format!("{who} was not measured"));
+        let values = |who: &str| {
+            let entry = self.find(group, what, who);
+            match entry.filter(|it| !it.samples.is_empty() || it.failure.is_some()) {
+                None => Err(format!("{who} was not measured")),
+                Some(entry) => match &entry.failure {
+                    Some(why) => Err(format!("{who} failed: {why}")),
+                    None => Ok(&entry.samples),
+                },
             }
-        }
-        let ratios = Spread::of_ratios(ones, others);
+        };
+        let ratios = Spread::of_ratios(values(whose)?, values(by)?);
         ratios
             .map(|it| it.median)
             .ok_or_else(|| format!("{by} has no value above zero"))
@@ -142,5 +146,21 @@ mod tests {
             groups[0].figures[0].entries[2].failure.as_deref(),
             Some("it is not there")
         );
+    }
+
+    #[test]
+    fn who_failed_in_a_round_keeps_its_median_and_has_no_ratio() {
+        let mut all = Collector::default();
+        for rate in [100.0, 20.0] {
+            all.add("dd", RATE, "ours", Role::Ours, rate);
+        }
+        all.fail("dd", RATE, "theirs", Role::Peer, "it ended");
+        // In the second round, whose pair is ours of the second.
+        all.add("dd", RATE, "theirs", Role::Peer, 10.0);
+        assert_eq!(
+            all.ratio("dd", "rate", "ours", "theirs"),
+            Err("theirs failed: it ended".to_owned())
+        );
+        assert_eq!(all.median("dd", "rate", "theirs"), Some(10.0));
     }
 }

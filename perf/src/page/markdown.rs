@@ -52,7 +52,7 @@ fn figures(text: &mut String, group: &Group) {
         return;
     }
     text.push_str(
-        "\n| figure | contestant | median | min..max | ours by it (95 % of runs) |\n\
+        "\n| figure | contestant | median | min..max | ours by it (95 % of draws) |\n\
          | --- | --- | --: | --: | --: |\n",
     );
     for line in lines(group) {

@@ -260,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn who_failed_in_a_round_is_told_and_not_paired() {
+        let mut run = findings(&[
+            ("ringside", Role::Ours, [200.0; 5]),
+            ("qsd", Role::Peer, [100.0; 5]),
+        ]);
+        run.groups[0].figures[0].entries[1].failure = Some("it ended".to_owned());
+        let text = markdown(&[run], None);
+        let line = "| qsd | 100 | 100..100; a round failed: it ended |  |";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
     fn curves_are_on_the_page_and_in_the_text() {
         let mut run = findings(&[("ringside", Role::Ours, [1.0; 5])]);
         let told = crate::findings::Told {

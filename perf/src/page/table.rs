@@ -14,7 +14,7 @@ pub(super) struct Line {
     pub(super) who: String,
     pub(super) median: String,
     pub(super) spread: String,
-    /// Ours by it, and where that would be in 95 of 100 runs.
+    /// Ours by it, and where 95 of 100 draws put that.
     pub(super) ours_by_it: String,
 }
 
@@ -29,18 +29,15 @@ pub(super) fn lines(group: &Group) -> Vec<Line> {
 
 fn line(figure: &Figure, entry: &Entry) -> Line {
     let spread = Spread::of(entry.samples.iter().copied());
-    let (median, spread) = match spread {
-        Some(it) => (
-            number(it.median),
-            format!("{}..{}", number(it.min), number(it.max)),
-        ),
-        None => ("-".to_owned(), entry.failure.clone().unwrap_or_default()),
-    };
+    let range = spread.map(|it| format!("{}..{}", number(it.min), number(it.max)));
     Line {
         what: format!("{}, {}", figure.what, figure.unit),
         who: entry.who.clone(),
-        median,
-        spread,
+        median: spread.map_or("-".to_owned(), |it| number(it.median)),
+        spread: match (range, &entry.failure) {
+            (Some(range), Some(why)) => format!("{range}; a round failed: {why}"),
+            (range, why) => range.or_else(|| why.clone()).unwrap_or_default(),
+        },
         ours_by_it: ours_by(figure, entry).unwrap_or_default(),
     }
 }
@@ -56,6 +53,10 @@ fn ours_by(figure: &Figure, entry: &Entry) -> Option<String> {
     let ours = ours
         .filter(|it| form(&it.who) == form(&entry.who) && it.who != entry.who)
         .find(|it| !it.samples.is_empty())?;
+    // Rounds behind a failure have lost their pairs.
+    if ours.failure.is_some() || entry.failure.is_some() {
+        return None;
+    }
     let Interval { ratio, low, high } = Interval::paired(&ours.samples, &entry.samples)?;
     Some(format!("{ratio:.2} ({low:.2}..{high:.2})"))
 }
@@ -63,7 +64,7 @@ fn ours_by(figure: &Figure, entry: &Entry) -> Option<String> {
 pub(super) fn html(group: &Group) -> String {
     let mut table =
         "<div class=\"scroll\"><table>\n<tr><th>figure<th>contestant<th class=\"n\">median\
-                     <th class=\"n\">min..max<th class=\"n\">ours by it (95 % of runs)</tr>\n"
+                     <th class=\"n\">min..max<th class=\"n\">ours by it (95 % of draws)</tr>\n"
             .to_owned();
     for line in lines(group) {
         let _ = writeln!(

@@ -10,7 +10,7 @@ const DRAWS: usize = 4000;
 /// The interval holds 95 of 100 draws.
 const OUTSIDE: f64 = 0.025;
 
-/// A ratio and where it would lie in 95 of 100 runs.
+/// A ratio and where 95 of 100 draws of its rounds put it. Of five rounds and fewer that is the smallest to the largest.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Interval {
     /// As measured.

@@ -108,7 +108,11 @@ fn turn(
             found.add(&name, load.told(), who, role, reading.rate);
             found.add(&name, DEVICE, who, role, device_us);
         }
-        Err(error) => found.fail(&name, load.told(), who, role, &with_causes(&error)),
+        Err(error) => {
+            for told in [load.told(), DEVICE] {
+                found.fail(&name, told, who, role, &with_causes(&error));
+            }
+        }
     }
 }
 
