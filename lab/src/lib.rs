@@ -29,10 +29,12 @@ pub mod mounts;
 pub mod need;
 pub mod netns;
 pub mod process;
+mod random;
 pub mod scratch;
 mod sys;
 pub mod traces;
 pub mod view;
 
 pub use bytes::pattern;
+pub use random::Random;
 pub use sys::event::Event;

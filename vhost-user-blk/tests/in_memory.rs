@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use disk::{ALL, Disk, SOON, xorshift};
+use disk::{ALL, Disk, SOON};
+use lab::Random;
 use lab::frontend::blk::{Blk, Data, Range, UNMAP, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory};
 use lab::scratch::Scratch;
@@ -139,12 +140,12 @@ struct Traffic {
     blk: Blk,
     from: u64,
     model: Vec<u8>,
-    random: u64,
+    random: Random,
 }
 
 impl Traffic {
     fn random(&mut self, below: u64) -> u64 {
-        xorshift(&mut self.random) % below
+        self.random.below(below)
     }
 
     fn step(&mut self) {
@@ -201,7 +202,7 @@ fn random_traffic_of_several_queues_agrees_with_a_model() {
                     blk,
                     from: n * part / 512,
                     model: vec![0; part as usize],
-                    random: 77 + n,
+                    random: Random::new(77 + n),
                 };
                 (0..1500).for_each(|_| traffic.step());
                 let (status, data) = traffic.blk.read(traffic.from, 1 << 20).unwrap();

@@ -16,7 +16,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use disk::{ALL, Disk, SOON, xorshift};
+use disk::{ALL, Disk, SOON};
+use lab::Random;
 use lab::bridge::{Event, Journal};
 use lab::frontend::Ticket;
 use lab::frontend::blk::{Blk, Data, kind, status};
@@ -44,12 +45,12 @@ struct Guest {
     /// All versions that were begun, by block.
     begun: HashMap<u64, Vec<u64>>,
     version: u64,
-    random: u64,
+    random: Random,
 }
 
 impl Guest {
     fn random(&mut self, below: u64) -> u64 {
-        xorshift(&mut self.random) % below
+        self.random.below(below)
     }
 
     fn write_some(&mut self) {
@@ -102,12 +103,13 @@ fn content(block: u64, version: u64) -> Vec<u8> {
 }
 
 /// The medium after a power cut behind `events`: what was synced, and some of the rest.
-fn cut(initial: &[u8], events: &[Event], mut seed: u64) -> Vec<u8> {
+fn cut(initial: &[u8], events: &[Event], seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
     let durable = Journal::durable(events);
     let mut image = initial.to_vec();
     events[..durable].iter().for_each(|it| it.apply(&mut image));
     for event in &events[durable..] {
-        if xorshift(&mut seed).is_multiple_of(2) {
+        if random.below(2) == 0 {
             event.apply(&mut image);
         }
     }
@@ -153,7 +155,7 @@ fn power_is_cut(
         written: HashMap::new(),
         begun: HashMap::new(),
         version: 0,
-        random: 88_172_645_463_325_252,
+        random: Random::new(1),
     };
     let mut points = Vec::new();
     for _ in 0..FLUSHES {
@@ -166,9 +168,9 @@ fn power_is_cut(
     let cut_image = medium.scratch.join("cut.img");
     // At the flush's answer, and somewhere before the next one's.
     let next = points[1..].iter().map(|point| point.recorded);
-    let mut seed = 88_172_645_463_325_252;
+    let mut random = Random::new(2);
     for (point, next) in points.iter().zip(next.chain([events.len()])) {
-        xorshift(&mut seed);
+        let seed = random.number();
         let between = point.recorded + seed as usize % (next - point.recorded + 1);
         for at in [point.recorded, between] {
             std::fs::write(&cut_image, cut(&initial, &events[..at], seed)).unwrap();

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use disk::{ALL, Disk, SOON};
+use lab::Random;
 use lab::frontend::blk::{Blk, Data, Range, UNMAP, kind, status};
 use lab::frontend::{FrontEnd, GuestMemory, Ticket};
 use lab::scratch::Scratch;
@@ -28,18 +29,6 @@ const STRIPE: u64 = 8;
 const STRIPED: u64 = BYTES / 2 / SECTOR;
 const REGION: u64 = STRIPED / QUEUES;
 const IN_FLIGHT: usize = 12;
-
-/// Random numbers by a seed (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What a request in flight will have done.
 enum Effect {
@@ -106,7 +95,7 @@ impl Queue {
         let len = (sectors * SECTOR) as usize;
         let (kind, at, bytes, effect) = match self.random.below(16) {
             0..7 => {
-                let bytes = lab::pattern(self.random.below(u64::MAX), len);
+                let bytes = lab::pattern(self.random.number(), len);
                 (kind::OUT, sector, bytes.clone(), Effect::Wrote(bytes))
             }
             7..12 => (kind::IN, sector, Vec::new(), Effect::Reads),
@@ -169,7 +158,7 @@ fn queues(disk: &Disk, memory: &GuestMemory, seed: u64) -> (FrontEnd, Vec<Queue>
         number,
         blk: Blk::new(front_end.set_up_queue(number as usize, 64).unwrap()),
         pending: HashMap::new(),
-        random: Random(seed * QUEUES + number + 1),
+        random: Random::new(seed * QUEUES + number),
     });
     let queues = queues.collect();
     (front_end, queues)

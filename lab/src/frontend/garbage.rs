@@ -67,15 +67,7 @@ pub fn alive(socket: &Path, timeout: Duration) -> Result<Reaction> {
 /// # Errors
 /// When nobody accepts the connection.
 pub fn random(socket: &Path, seed: u64, len: usize, timeout: Duration) -> Result<Reaction> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    let bytes: Vec<u8> = (0..len).map(|_| next()).collect();
-    send(socket, &bytes, timeout)
+    send(socket, &crate::pattern(seed, len), timeout)
 }
 
 /// A message of a protocol version that does not exist.

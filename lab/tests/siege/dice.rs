@@ -1,5 +1,7 @@
 //! Chance, the same for the same seed.
 
+use lab::Random;
+
 /// Values at which arithmetic goes wrong.
 const EDGES: [u64; 12] = [
     0,
@@ -16,32 +18,25 @@ const EDGES: [u64; 12] = [
     u64::MAX,
 ];
 
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(Random);
 
 impl Dice {
     /// Another row of numbers for each `name`.
     pub(crate) fn new(seed: u64, name: &str) -> Self {
         let mix = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        Self(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix) | 1)
+        Self(Random::new(
+            name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix),
+        ))
     }
 
     /// For a thread of its own.
     pub(crate) fn split(&mut self) -> Self {
-        Self(self.next() | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        // xorshift64 (Marsaglia, "Xorshift RNGs").
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+        Self(Random::new(self.0.number()))
     }
 
     /// Less than `limit`, which is not zero.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        // The upper bits are the better ones.
-        (self.next() >> 16) % limit
+        self.0.below(limit)
     }
 
     /// Once in so many times.
@@ -54,11 +49,11 @@ impl Dice {
         match self.below(3) {
             0 => EDGES[self.below(EDGES.len() as u64) as usize],
             1 => self.below(4096),
-            _ => self.next(),
+            _ => self.0.number(),
         }
     }
 
     pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next().to_be_bytes()[0]).collect()
+        (0..len).map(|_| self.0.number().to_be_bytes()[0]).collect()
     }
 }

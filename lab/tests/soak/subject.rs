@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lab::Random;
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
 use lab::inside::Process;
 use lab::netns::NetNamespace;
@@ -71,7 +72,7 @@ pub(crate) struct Subject {
     /// How far the clocks of the next process are ahead, in seconds.
     pub(crate) clocks_ahead: u32,
     pub(crate) round: u64,
-    random: u64,
+    random: Random,
     warm: Option<Census>,
     last: Option<Census>,
     /// Files that it has made and mounts that there are, when it was warm.
@@ -114,10 +115,10 @@ impl Subject {
             mortal,
             clocks_ahead: 0,
             round: 0,
-            random: name
-                .bytes()
-                .fold(seed, |sum, byte| sum.rotate_left(7) ^ u64::from(byte))
-                | 1,
+            random: Random::new(
+                name.bytes()
+                    .fold(seed, |sum, byte| sum.rotate_left(7) ^ u64::from(byte)),
+            ),
             warm: None,
             last: None,
             left: None,
@@ -129,11 +130,7 @@ impl Subject {
     }
 
     pub(crate) fn random(&mut self, below: u64) -> u64 {
-        // xorshift64 (Marsaglia, "Xorshift RNGs").
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
+        self.random.below(below)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -13,6 +13,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use lab::Random;
 use lab::frontend::vsock::op;
 use support::guest::{Guest, Id, SEND};
 use support::{Host, SOON, answered};
@@ -21,15 +22,11 @@ const STREAMS: usize = 24;
 const STEPS: usize = 6000;
 const LONGEST: usize = 150_000;
 
-/// Numbers that look random: xorshift.
-struct Numbers(u64);
+struct Numbers(Random);
 
 impl Numbers {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % limit
+        usize::try_from(self.0.below(limit as u64)).unwrap()
     }
 }
 
@@ -177,7 +174,7 @@ fn run(seed: u64, buffers: u16, buffer_len: usize, window: u32) {
     let mut guest = Guest::with_buffers(&host, buffers, buffer_len);
     guest.window = window;
     guest.listening.insert(80);
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers(Random::new(seed));
     let mut streams: Vec<Stream> = (0..STREAMS)
         .map(|number| Stream::begin(&host, &mut guest, &mut numbers, number))
         .collect();

@@ -172,11 +172,3 @@ impl Disk {
         assert_eq!((status, data.len()), (0, 512));
     }
 }
-
-/// The next number of a sequence that is the same in every run (xorshift64: Marsaglia, "Xorshift RNGs").
-pub fn xorshift(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}

@@ -113,14 +113,7 @@ fn write(
     bytes: u64,
     interrupt: &Interrupt,
 ) -> Result<io::Result<()>, Interrupted> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut chunk = Vec::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.extend(state.to_le_bytes());
-    }
+    let chunk = lab::pattern(1, CHUNK);
     for _ in 0..bytes / CHUNK as u64 {
         interrupt.check()?;
         if let Err(error) = file.write_all(&chunk) {

@@ -128,14 +128,7 @@ fn fill(dir: &Path, files: u32, bytes: usize) -> io::Result<()> {
 
 /// Bytes that no layer below compresses.
 fn write_data(dir: &Path, span: u64, interrupt: &Interrupt) -> Result<io::Result<()>, Interrupted> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut chunk = Vec::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.extend(state.to_le_bytes());
-    }
+    let chunk = lab::pattern(1, CHUNK);
     for index in 0..DATA_FILES {
         interrupt.check()?;
         let write = || {

@@ -9,7 +9,7 @@ use crate::containerd::Containerd;
 
 /// So many bytes of a file come out of a process whole.
 pub(crate) fn flood(containerd: &Containerd, bytes: usize) {
-    let sent = noise(bytes);
+    let sent = lab::pattern(1, bytes);
     let file = containerd.scratch.join("data/flood");
     fs::write(&file, &sent).unwrap();
     let began = Instant::now();
@@ -25,7 +25,7 @@ pub(crate) fn flood(containerd: &Containerd, bytes: usize) {
 
 /// So many go in and out at the same time, beside words on standard error; their end is the process's.
 pub(crate) fn echo(containerd: &Containerd, id: &str, bytes: usize) {
-    let sent = noise(bytes);
+    let sent = lab::pattern(1, bytes);
     let ran = containerd.exec_with(id, "cat; echo done >&2; exit 3", &sent);
     assert_eq!((ran.code, ran.err.as_str()), (3, "done\n"));
     assert!(
@@ -39,18 +39,4 @@ pub(crate) fn echo(containerd: &Containerd, id: &str, bytes: usize) {
 pub(crate) fn short_input(containerd: &Containerd) {
     let ran = containerd.exec_with("a", "cat; echo end", b"x");
     assert_eq!(ran.ok(), "xend\n");
-}
-
-/// Bytes without a pattern, the same each time (xorshift, Marsaglia 2003).
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
