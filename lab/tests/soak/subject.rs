@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lab::Random;
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
-use lab::inside::Process;
+use lab::inside::{Holdings, Process};
 use lab::netns::NetNamespace;
 use lab::process::{Daemon, DaemonBuilder, binary};
 use lab::scratch::Scratch;
@@ -28,34 +28,24 @@ const SLACK: u64 = 16 << 10;
 /// What a process holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Census {
-    descriptors: usize,
-    threads: usize,
+    held: Holdings,
     /// Mappings of guest memory.
     mappings: usize,
-    private_kib: u64,
 }
 
 impl Census {
-    fn of(pid: u32) -> Self {
-        let count = |what| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let private = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Private_Dirty:"));
-        let kib = private.unwrap().trim().trim_end_matches(" kB").parse();
+    fn of(process: &Process) -> Self {
+        let maps = process.text("maps");
         Self {
-            descriptors: count("fd"),
-            threads: count("task"),
+            held: process.holdings(),
             mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
-            private_kib: kib.unwrap(),
         }
     }
 
     /// Whether there is no more of anything but memory.
     fn is_within(&self, other: &Self) -> bool {
-        self.descriptors <= other.descriptors
-            && self.threads <= other.threads
+        self.held.descriptors <= other.held.descriptors
+            && self.held.threads <= other.held.threads
             && self.mappings <= other.mappings
     }
 }
@@ -166,13 +156,13 @@ impl Subject {
         if self.round < WARM {
             return;
         }
-        let pid = self.daemon.serving_pid().unwrap();
+        let process = self.process();
         let expected = *self.warm.get_or_insert_with(|| {
             // A session's threads take a moment to end: twice the same is rest.
-            let mut before = Census::of(pid);
+            let mut before = Census::of(&process);
             loop {
                 thread::sleep(Duration::from_millis(300));
-                let now = Census::of(pid);
+                let now = Census::of(&process);
                 if before.is_within(&now) {
                     break now;
                 }
@@ -181,18 +171,19 @@ impl Subject {
         });
         let deadline = Instant::now() + SOON;
         let now = loop {
-            let now = Census::of(pid);
+            let now = Census::of(&process);
             if now.is_within(&expected) {
                 break now;
             }
             assert!(Instant::now() < deadline, "{self}: {expected:?}, {now:?}");
             thread::sleep(Duration::from_millis(20));
         };
-        assert!(now.private_kib <= MOST, "{self}: {now:?}");
+        assert!(now.held.private_kib <= MOST, "{self}: {now:?}");
         if self.round == SETTLED {
             self.warm = Some(now);
         } else if self.round > SETTLED && !self.mortal {
-            let grown = now.private_kib.saturating_sub(expected.private_kib);
+            let (now_kib, then_kib) = (now.held.private_kib, expected.held.private_kib);
+            let grown = now_kib.saturating_sub(then_kib);
             assert!(grown <= SLACK, "{self}: {expected:?}, {now:?}");
         }
         self.last = Some(now);
@@ -294,7 +285,7 @@ impl fmt::Display for Report {
             ..
         } = self;
         let (mib, pause) = (self.bytes >> 20, self.pause.as_secs_f64());
-        let (warm, last) = (self.warm, self.last);
+        let (warm, last) = (self.warm.held, self.last.held);
         write!(
             f,
             "| {name} | {rounds} | {kills} | {requests} | {mib} | {pause:.2} s | {} → {} | {} → {} | {} → {} |",
