@@ -8,6 +8,7 @@ use super::workload::{Mode, Target, Workload};
 use super::{Role, SystemCalls};
 use crate::measure::Counter;
 use crate::report::Progress;
+use crate::scenario::order;
 
 /// A contestant in one mode.
 struct Seat<'a> {
@@ -52,7 +53,7 @@ impl<'a> Group<'a> {
         format!("{}/{}", self.target, self.workload.name())
     }
 
-    /// A B C A B C, then the counted runs.
+    /// A B C, C B A, then the counted runs.
     pub(super) fn run(
         &mut self,
         turns: &Turns<'_>,
@@ -61,7 +62,8 @@ impl<'a> Group<'a> {
     ) -> Result<(), Error> {
         let name = self.name();
         for round in 0..turns.config.run.rounds {
-            for seat in &mut self.seats {
+            for place in order(round, self.seats.len()) {
+                let seat = &mut self.seats[place];
                 progress.say(&name, &seat.told());
                 seat.take_turn(turns, round)?;
                 progress.advance(1);

@@ -14,7 +14,7 @@ use super::{Error, Sample, Summary, aims, images};
 use crate::host::{HostFacts, load_average};
 use crate::interrupt::Interrupt;
 use crate::report::{Progress, with_causes};
-use crate::scenario::Role;
+use crate::scenario::{Role, order};
 use crate::statistics::Spread;
 
 /// Of a turn: guests die of the lab's translator now and then, on QEMU's q35 board more often than elsewhere.
@@ -44,7 +44,11 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
     let mut entries: Vec<Entry> = line_up(config).into_iter().map(Entry::new).collect();
     let mut progress = Progress::new(entries.len() as u64 * u64::from(config.rounds));
     for round in 1..=config.rounds {
-        for entry in entries.iter_mut().filter(|it| it.failure.is_none()) {
+        for place in order(round - 1, entries.len()) {
+            let entry = &mut entries[place];
+            if entry.failure.is_some() {
+                continue;
+            }
             progress.say(&format!("round {round}: {}", entry.contestant.name), "");
             let take = || turn::take(&entry.contestant, &guests, devices.as_ref(), interrupt);
             match until_it_works(take) {

@@ -11,6 +11,7 @@ use crate::findings::{Collector, Findings, SCHEMA};
 use crate::host::{HostFacts, load_average};
 use crate::interrupt::Interrupt;
 use crate::report::{Progress, with_causes};
+use crate::scenario::order;
 
 /// Measures what the options ask for.
 ///
@@ -36,8 +37,8 @@ pub fn run(config: &DocumentsConfig, interrupt: &Interrupt) -> Result<Findings, 
     let mut progress = Progress::new(turns as u64 * u64::from(config.rounds));
     let mut complete = true;
     'run: for load in loads {
-        for _ in 0..config.rounds {
-            for column in &columns {
+        for round in 0..config.rounds {
+            for column in order(round, columns.len()).map(|place| &columns[place]) {
                 if interrupt.is_asked() {
                     complete = false;
                     break 'run;

@@ -8,6 +8,7 @@ use super::workload::{Cache, Load, Target, Workload};
 use super::{Role, SystemCalls};
 use crate::measure::Counter;
 use crate::report::{Progress, with_causes};
+use crate::scenario::order;
 
 /// A contestant with one way of caching.
 struct Seat<'a> {
@@ -52,7 +53,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// A B C A B C, then the counted runs.
+    /// A B C, C B A, then the counted runs.
     pub(super) fn run(
         &mut self,
         turns: &Turns<'_>,
@@ -65,8 +66,9 @@ impl<'a> Group<'a> {
                 seat.failure = Some(reason.clone());
             }
         }
-        for _ in 0..turns.config.run.rounds {
-            for seat in &mut self.seats {
+        for round in 0..turns.config.run.rounds {
+            for place in order(round, self.seats.len()) {
+                let seat = &mut self.seats[place];
                 progress.say(&name, &seat.told());
                 seat.take_turn(turns)?;
                 progress.advance(1);

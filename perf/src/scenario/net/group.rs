@@ -8,6 +8,7 @@ use super::workload::{Target, Workload};
 use super::{Role, SystemCalls};
 use crate::measure::Counter;
 use crate::report::Progress;
+use crate::scenario::order;
 
 struct Seat<'a> {
     contestant: &'a Contestant,
@@ -39,7 +40,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// A B C A B C, then the counted runs.
+    /// A B C, C B A, then the counted runs.
     pub(super) fn run(
         &mut self,
         turns: &Turns<'_>,
@@ -47,8 +48,9 @@ impl<'a> Group<'a> {
         progress: &mut Progress,
     ) -> Result<(), Error> {
         let name = format!("{}/{}", self.target, self.workload.name());
-        for _ in 0..turns.config.run.rounds {
-            for seat in &mut self.seats {
+        for round in 0..turns.config.run.rounds {
+            for place in order(round, self.seats.len()) {
+                let seat = &mut self.seats[place];
                 progress.say(&name, &seat.contestant.name);
                 seat.take_turn(turns)?;
                 progress.advance(1);

@@ -10,6 +10,7 @@ use crate::findings::{Better, Collector, Findings, Told};
 use crate::host::load_average;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::report::{Progress, with_causes};
+use crate::scenario::order;
 
 const START: Told = lower("from ctr's start to the container's first output", "ms");
 const PRIVATE: Told = lower("private memory that is written", "KiB");
@@ -58,7 +59,9 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
     let mut progress = Progress::new(turns);
     // The first start of all makes what the others take from caches.
     for round in 0..=config.rounds {
-        for contestant in &contestants {
+        // The first round that counts begins with the first.
+        for place in order(round + 1, contestants.len()) {
+            let contestant = &contestants[place];
             progress.say(&format!("start, round {round}"), contestant.name);
             let id = format!("{}-{round}", contestant.name.replace(' ', "-"));
             match turn(&containerd, contestant, &id, round, &mut found, interrupt) {

@@ -7,6 +7,7 @@ use crate::report::Progress;
 use crate::scenario::net::Role;
 use crate::scenario::net::error::Error;
 use crate::scenario::net::workload::Target;
+use crate::scenario::order;
 
 /// One load's rounds.
 pub(crate) struct Group<'a> {
@@ -33,11 +34,12 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// A B C A B C.
+    /// A B C, C B A.
     pub(crate) fn run(&mut self, turns: &Turns<'_>, progress: &mut Progress) -> Result<(), Error> {
         let name = format!("{}/{}", self.target, turns.load.name());
-        for _ in 0..turns.config.run.rounds {
-            for seat in &mut self.seats {
+        for round in 0..turns.config.run.rounds {
+            for place in order(round, self.seats.len()) {
+                let seat = &mut self.seats[place];
                 progress.say(&name, &seat.contestant.name);
                 seat.take_turn(turns)?;
                 progress.advance(1);
