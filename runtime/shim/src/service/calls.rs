@@ -268,7 +268,10 @@ impl Task for Service {
             container: &container.id,
             exec: &process.exec,
         };
-        let sent = pod.agent().signal(name, request.signal, request.all);
+        // `all` is "only valid on tasks, ignored on processes" (containerd's KillInfo): who deletes a further process says
+        // it, too, and does not mean the container's others.
+        let all = request.all && process.exec.is_empty();
+        let sent = pod.agent().signal(name, request.signal, all);
         sent.await.map_err(failure)?;
         Ok(api::Empty::new())
     }
