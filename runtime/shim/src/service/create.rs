@@ -16,6 +16,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::answer::{failure, status};
 use super::container::{self, Container};
+use super::deadline::to_its_end;
 use super::disks::{self, Disks, ROOTFS};
 use super::process::{Process, Stdio, output};
 use super::{PodState, Shared};
@@ -23,11 +24,44 @@ use crate::bundle;
 use ringside_pod::grouping::{Membership, membership};
 
 impl Shared {
+    /// [`create`](Self::create), whose container does not stay when containerd's deadline has passed: it was told that
+    /// there is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn create_to_the_end(
+        self: &Arc<Self>,
+        request: CreateTaskRequest,
+    ) -> Result<u32, Error> {
+        let id = request.id.clone();
+        let (shared, late) = (Arc::clone(self), Arc::clone(self));
+        let work = async move { shared.create(request).await };
+        to_its_end(work, |made| async move {
+            late.take_away(&id, made.is_ok()).await;
+        })
+        .await
+    }
+
+    /// Takes away what was made too late, and the pod with its last container.
+    async fn take_away(&self, id: &str, is_made: bool) {
+        tracing::warn!(id, "containerd did not wait until the container was made");
+        let made = self.containers().get(id).cloned().filter(|_| is_made);
+        if let Some(container) = made
+            && let Err(error) = self.delete_container(&container).await
+        {
+            tracing::warn!(id, "the container stays: {error}");
+        }
+        if self.containers().is_empty() {
+            self.stop().await;
+            self.exit.signal();
+        }
+    }
+
     /// Makes a container; returns what stands for its first process on the host.
     ///
     /// # Errors
     /// When it cannot be made; then nothing of it stays, and no pod without containers.
-    pub(super) async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
+    async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
         refuse(&request)?;
         if self.containers().contains_key(&request.id) {
             let message = format!("container {} exists", request.id);
