@@ -14,7 +14,7 @@ use ringside_pod::{Pod, PodError, chain, cleanup, directory, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::answer::{failure, status};
+use super::answer::{failure, is_gone, status};
 use super::container::{self, Container};
 use super::deadline::to_its_end;
 use super::disks::{self, Disks, ROOTFS};
@@ -203,16 +203,20 @@ impl Shared {
         Ok(pod)
     }
 
-    /// Takes a stopped container away, in the guest and here.
+    /// Takes a stopped container away, in the guest and here. What failed can be asked for again.
     ///
     /// # Errors
-    /// When the guest cannot.
+    /// When the guest cannot, or its mounts do not go.
     pub(super) async fn delete_container(&self, container: &Container) -> Result<(), Error> {
         for process in container.processes() {
             process.wait_for_output().await;
         }
         if let Ok(pod) = self.pod().await {
-            pod.agent().delete(&container.id).await.map_err(failure)?;
+            match pod.agent().delete(&container.id).await {
+                Err(error) if !is_gone(&error) => return Err(failure(error)),
+                // A deletion before this one may have come so far, and no further.
+                _ => {}
+            }
             pod.share().remove(&container.id).map_err(failure)?;
             disks::unplug(&pod, &container.disks).await;
         }
