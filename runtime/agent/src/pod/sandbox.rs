@@ -75,12 +75,14 @@ impl Pod {
             rustix::system::sethostname(request.hostname.as_bytes())
                 .map_err(|error| Error::invalid("hostname", error))?;
         }
+        network::start(&request.network)?;
+        // As on a host, whose network is there before the pod's first container: an interface has its name, and IPv6 that is
+        // switched off takes addresses away instead of refusing them.
         for (name, value) in &request.sysctls {
             let path = sysctl_path(name)?;
             fs::write(&path, value)
                 .with_context(|| format!("cannot set the sysctl {name} to {value:?}"))?;
         }
-        network::start(&request.network)?;
         for storage in &request.storages {
             storage::mount_storage(storage)?;
         }
