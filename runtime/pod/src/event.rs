@@ -102,6 +102,10 @@ async fn restart(
     tracing::warn!("{}; it is started again", parts.obituary(&end));
     restarts.push((end.part.clone(), Instant::now()));
     tokio::time::sleep(BREATH * u32::try_from(before).unwrap_or_default()).await;
+    // Its device may have gone in the meantime.
+    if parts.was_dismissed(&end) {
+        return Ok(());
+    }
     parts.restart(&end).map_err(|error| crate::chain(&error))
 }
 
@@ -147,5 +151,32 @@ async fn pass_on(agent: &Agent, owner: &UnboundedSender<PodEvent>) -> String {
             };
             let _ = owner.send(told);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::process::Command;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::directory::PodDirectory;
+
+    #[tokio::test]
+    async fn a_disk_that_goes_before_its_daemon_comes_again_does_not_end_the_pod() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        let (sender, mut ends) = unbounded_channel();
+        let parts = Parts::new(directory, sender);
+        let (command, role) = (Command::new("false"), Role::Restarted);
+        parts.start("blk", command, &[], role).unwrap();
+        let end = ends.recv().await.unwrap();
+        // Not the first time, so it is waited for a moment.
+        let mut restarts = vec![("blk".to_owned(), Instant::now())];
+        let (restarted, ()) = tokio::join!(
+            restart(&parts, end, &mut ends, &mut restarts),
+            parts.dismiss("blk")
+        );
+        assert_eq!(restarted, Ok(()));
     }
 }

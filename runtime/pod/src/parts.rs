@@ -112,6 +112,8 @@ impl Parts {
         let line = std::iter::once(line.get_program()).chain(line.get_args());
         let line = line.map(OsString::from).collect();
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+        // Who cannot be watched, below, is not to run.
+        command.kill_on_drop(true);
         let mut child = spawn_bound(command, inherited).map_err(failed)?;
         let pid = child.id().unwrap_or_default();
         let process = open_process(pid).map_err(failed)?;
@@ -280,6 +282,9 @@ fn open_process(pid: u32) -> std::io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -325,6 +330,24 @@ mod tests {
         parts.stop().await;
         let refused = parts.restart(&end).unwrap_err().to_string();
         assert!(refused.contains("one ended"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_written_down_does_not_run() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        fs::create_dir(directory.file("one.pid")).unwrap();
+        let (sender, _ends) = mpsc::unbounded_channel();
+        let parts = Parts::new(directory, sender);
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let command = shell("exec sleep 60");
+        let started = parts.start("one", command, &[writer.as_fd()], Role::Daemon);
+        assert!(matches!(started, Err(PodError::File { .. })));
+        drop(writer);
+        // Its end is the pipe's.
+        let ended = tokio::task::spawn_blocking(move || reader.read(&mut [0]));
+        let read = timeout(Duration::from_secs(20), ended).await.unwrap();
+        assert_eq!(read.unwrap().unwrap(), 0);
     }
 
     #[tokio::test]

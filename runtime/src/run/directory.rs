@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Name of the file that a living run keeps locked.
 const LOCK: &str = "lock";
 
+/// What runs' directories are called: pods' and the OCI verbs' have others in the same place.
+const PREFIX: &str = "run-";
+
 /// A directory that only this user can enter, removed at the end of the run.
 #[derive(Debug)]
 pub(super) struct RunDirectory {
@@ -32,7 +35,7 @@ impl RunDirectory {
             .with_context(|| format!("cannot lock {}", base.display()))?;
         remove_abandoned(&base);
         let path = tempfile::Builder::new()
-            .prefix("run-")
+            .prefix(PREFIX)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&base)
             .with_context(|| format!("cannot make a directory in {}", base.display()))?;
@@ -77,11 +80,14 @@ fn make_private(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the run directory {}", path.display()))
 }
 
-/// Removes directories whose run does not hold its lock any more. What cannot be removed now is
+/// Removes runs' directories whose run does not hold its lock any more. What cannot be removed now is
 /// tried again by the next run.
 fn remove_abandoned(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let path = entry.path();
+        let (name, path) = (entry.file_name(), entry.path());
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
         let abandoned = match File::open(path.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
             Err(error) => error.kind() == ErrorKind::NotFound,
@@ -99,14 +105,19 @@ mod tests {
     #[test]
     fn only_abandoned_directories_go() {
         let base = tempfile::tempdir().unwrap();
-        for name in ["dead", "alive"] {
+        for name in ["run-dead", "run-alive"] {
             fs::create_dir(base.path().join(name)).unwrap();
             fs::write(base.path().join(name).join(LOCK), "").unwrap();
         }
-        let alive = File::open(base.path().join("alive").join(LOCK)).unwrap();
+        for others in ["pods/default-c1/shared", "oci/c1"] {
+            fs::create_dir_all(base.path().join(others)).unwrap();
+        }
+        let alive = File::open(base.path().join("run-alive").join(LOCK)).unwrap();
         alive.lock().unwrap();
         remove_abandoned(base.path());
-        assert!(!base.path().join("dead").exists());
-        assert!(base.path().join("alive").exists());
+        assert!(!base.path().join("run-dead").exists());
+        for stays in ["run-alive", "pods/default-c1/shared", "oci/c1"] {
+            assert!(base.path().join(stays).exists(), "{stays}");
+        }
     }
 }

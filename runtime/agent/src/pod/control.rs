@@ -32,12 +32,21 @@ impl Pod {
             return self.signal_all(&request.container, signal);
         }
         let name = process_name(&request.container, &request.exec);
-        let pid = self.containers().process(&name)?.pid;
+        let (pid, has_ended) = {
+            let mut containers = self.containers();
+            let process = containers.process(&name)?;
+            (process.pid, process.ended)
+        };
         let sent = pid.and_then(|pid| {
             self.children
                 .while_there(pid, |pid| sys::signal(pid, signal))
         });
-        let sent = sent.ok_or_else(|| ended(&name))?;
+        // One with an id that is not there was collected just now.
+        let has_ended = has_ended || pid.is_some();
+        let sent = sent.ok_or_else(|| match has_ended {
+            true => Error::Ended(describe(&name)),
+            false => Error::State(format!("{} has not begun", describe(&name))),
+        })?;
         sent.with_context(|| format!("cannot send signal {signal}"))?;
         Ok(())
     }
@@ -118,10 +127,6 @@ impl Pod {
             Err(error) => Err(error),
         }
     }
-}
-
-fn ended(name: &ProcessName) -> Error {
-    Error::State(format!("{} has ended, or not begun", describe(name)))
 }
 
 fn describe(name: &ProcessName) -> String {

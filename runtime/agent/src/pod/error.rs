@@ -11,6 +11,9 @@ pub(super) enum Error {
     /// No such process in a container that is there.
     #[error("container {0:?} has no process {1:?}")]
     NoProcess(String, String),
+    /// Such a process, which is no more.
+    #[error("{0} has ended")]
+    Ended(String),
     /// It is there already.
     #[error("{0} is there already")]
     Exists(String),
@@ -41,7 +44,7 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::NoContainer(_) | Self::NoProcess(..) => Code::NOT_FOUND,
+            Self::NoContainer(_) | Self::NoProcess(..) | Self::Ended(_) => Code::NOT_FOUND,
             Self::Exists(_) => Code::ALREADY_EXISTS,
             Self::Invalid { .. } => Code::INVALID_ARGUMENT,
             Self::State(_) => Code::FAILED_PRECONDITION,

@@ -75,12 +75,14 @@ impl Pod {
             rustix::system::sethostname(request.hostname.as_bytes())
                 .map_err(|error| Error::invalid("hostname", error))?;
         }
+        network::start(&request.network)?;
+        // As on a host, whose network is there before the pod's first container: an interface has its name, and IPv6 that is
+        // switched off takes addresses away instead of refusing them.
         for (name, value) in &request.sysctls {
             let path = sysctl_path(name)?;
             fs::write(&path, value)
                 .with_context(|| format!("cannot set the sysctl {name} to {value:?}"))?;
         }
-        network::start(&request.network)?;
         for storage in &request.storages {
             storage::mount_storage(storage)?;
         }
@@ -128,13 +130,17 @@ impl Pod {
     }
 }
 
-/// A sysctl's file. Dots separate, and a slash stands for a dot within a name (sysctl(8)).
+/// A sysctl's file. Dots separate, and a slash stands for a dot within a name; where the first of either is a slash, slashes
+/// separate and dots are dots (sysctl.d(5)).
 pub(super) fn sysctl_path(name: &str) -> Result<PathBuf> {
+    let is_path = name
+        .find(['.', '/'])
+        .is_some_and(|at| name[at..].starts_with('/'));
     let swapped: String = name
         .chars()
         .map(|character| match character {
-            '.' => '/',
-            '/' => '.',
+            '.' if !is_path => '/',
+            '/' if !is_path => '.',
             other => other,
         })
         .collect();
@@ -154,12 +160,15 @@ mod tests {
 
     #[test]
     fn sysctls_stay_below_their_directory() {
-        let path = sysctl_path("net.ipv4.conf.eth0/1.forwarding").unwrap();
-        assert_eq!(
-            path,
-            PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/forwarding")
-        );
-        for bad in ["", "..a", "net..x", "//.x", ".x"] {
+        for name in [
+            "net.ipv4.conf.eth0/1.forwarding",
+            "net/ipv4/conf/eth0.1/forwarding",
+        ] {
+            let path = sysctl_path(name).unwrap();
+            let expected = "/proc/sys/net/ipv4/conf/eth0.1/forwarding";
+            assert_eq!(path, PathBuf::from(expected));
+        }
+        for bad in ["", "..a", "net..x", "//.x", ".x", "/x", "net/../x"] {
             assert!(sysctl_path(bad).is_err(), "{bad:?}");
         }
     }

@@ -38,6 +38,10 @@ pub(super) struct Pod {
     pub(super) resolv_conf: bool,
 }
 
+/// Labels of a process by which the host's kernel would confine it. The guest's has no such profiles, and a process that
+/// asks for one does not begin.
+const OF_THE_HOSTS_KERNEL: [&str; 2] = ["apparmorProfile", "selinuxLabel"];
+
 /// Reads a specification. Its parts are checked by who acts on them, and by the library; that it and its `linux`
 /// are objects is what [`adapt`] stands on.
 pub(super) fn read(bytes: &[u8]) -> Result<(Glance, Value)> {
@@ -54,7 +58,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Glance, Value)> {
     Ok((glance, spec))
 }
 
-/// Makes a specification that [`read`] gave this guest's: its cgroup, the pod's name spaces, the pod's resolv.conf.
+/// Makes a specification that [`read`] gave this guest's: its cgroup, the pod's name spaces, the pod's resolv.conf, no
+/// profiles of the host's kernel.
 pub(super) fn adapt(spec: &mut Value, container: &str, pod: &Pod) {
     if spec.get("linux").is_none_or(Value::is_null) {
         spec["linux"] = json!({});
@@ -63,11 +68,14 @@ pub(super) fn adapt(spec: &mut Value, container: &str, pod: &Pod) {
     if let Some(Value::Array(all)) = spec["linux"].get_mut("namespaces") {
         all.retain_mut(|one| keep_namespace(one, pod));
     }
-    // The library takes a present `false` for a `true` in one place.
-    if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut)
-        && process.get("noNewPrivileges") == Some(&Value::Bool(false))
-    {
-        process.remove("noNewPrivileges");
+    if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
+        // The library takes a present `false` for a `true` in one place.
+        if process.get("noNewPrivileges") == Some(&Value::Bool(false)) {
+            process.remove("noNewPrivileges");
+        }
+        for label in OF_THE_HOSTS_KERNEL {
+            process.remove(label);
+        }
     }
     if pod.resolv_conf {
         add_resolv_conf(spec);
@@ -120,6 +128,13 @@ mod tests {
             assert_eq!(spec["linux"]["cgroupsPath"], "/pod/c1");
             assert!(spec.get("mounts").is_none());
         }
+    }
+
+    #[test]
+    fn profiles_of_the_hosts_kernel_stay_there() {
+        let process = json!({"apparmorProfile": "cri-containerd.apparmor.d", "selinuxLabel": "x", "cwd": "/"});
+        let spec = adapted(json!({"process": process}), &Pod::default());
+        assert_eq!(spec["process"], json!({"cwd": "/"}));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | a bind mount of an `emptyDir` in memory (a tmpfs that is empty) | of a tmpfs of that size in the guest, the pod's |
 //! | `linux.devices` | the same; block devices of the host that a rule names are [disks](BlockVolume), others are left out |
 //! | `linux.sysctl` of the network | the guest's, by the pod's first container |
+//! | `linux.sysctl` of IPC | the same in its own name space; by the pod's first container the guest's, too |
 //! | `cgroupsPath` | `/CONTAINER` |
 //! | hooks `prestart`, `createRuntime`, `poststart`, `poststop` | run on the host |
 //! | hooks `createContainer`, `startContainer` | the same, run in the guest |
@@ -187,19 +188,34 @@ impl Plan {
     }
 }
 
-/// The settings of a network namespace: they are the pod's, whose network the guest's own is.
+/// The settings that a pod's first container makes for all: those of the network namespace, and of the IPC namespace that
+/// the others join, for both are the guest's own.
 #[must_use]
 pub fn pod_sysctls(spec: &Spec) -> BTreeMap<String, String> {
-    spec.linux()
-        .as_ref()
-        .map(network_sysctls)
-        .unwrap_or_default()
+    let Some(linux) = spec.linux() else {
+        return BTreeMap::new();
+    };
+    let mut all = network_sysctls(linux);
+    all.extend(sysctls(linux, is_of_ipc));
+    all
 }
 
 fn network_sysctls(linux: &Linux) -> BTreeMap<String, String> {
+    sysctls(linux, |name| {
+        name.starts_with("net.") || name.starts_with("net/")
+    })
+}
+
+/// Those of ipc_namespaces(7).
+fn is_of_ipc(name: &str) -> bool {
+    let all = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
+    all.iter().any(|it| name.starts_with(it))
+}
+
+fn sysctls(linux: &Linux, is_meant: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
     let all = linux.sysctl().iter().flatten();
-    let of_network = all.filter(|(name, _)| name.starts_with("net.") || name.starts_with("net/"));
-    of_network
+    let meant = all.filter(|(name, _)| is_meant(name));
+    meant
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }

@@ -174,14 +174,13 @@ fn hooks_run_where_the_specification_says() {
 }
 
 #[test]
-fn settings_of_the_network_are_the_pods() {
-    let all = json!({"net.ipv4.ping_group_range": "0 0", "kernel.msgmax": "1"});
+fn settings_of_what_a_pod_shares_are_the_pods() {
+    let all = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20", "kernel.x": "1"});
     let (spec, _) = planned(|spec| spec["linux"]["sysctl"] = all.clone()).unwrap();
-    assert_eq!(spec["linux"]["sysctl"], json!({"kernel.msgmax": "1"}));
+    let own = json!({"kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20", "kernel.x": "1"});
+    assert_eq!(spec["linux"]["sysctl"], own);
     let spec = serde_json::from_value(json!({"ociVersion": "1.0.2", "linux": {"sysctl": all}}));
     let of_pod = super::pod_sysctls(&spec.unwrap());
-    assert_eq!(
-        of_pod.into_iter().collect::<Vec<_>>(),
-        [("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned())]
-    );
+    let expected = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20"});
+    assert_eq!(serde_json::to_value(of_pod).unwrap(), expected);
 }

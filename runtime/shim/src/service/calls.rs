@@ -22,6 +22,7 @@ use ringside_protocol::agent::{ExecRequest, WindowSize};
 
 use super::answer::{failure, no_container, status};
 use super::container::Container;
+use super::deadline::to_its_end;
 use super::process::{Process, Stage, Stdio, output};
 use super::{Service, stats};
 
@@ -136,7 +137,7 @@ impl Task for Service {
         _: &TtrpcContext,
         request: api::CreateTaskRequest,
     ) -> TtrpcResult<api::CreateTaskResponse> {
-        let pid = self.shared.create(request).await?;
+        let pid = self.shared.create_to_the_end(request).await?;
         Ok(api::CreateTaskResponse {
             pid,
             ..api::CreateTaskResponse::default()
@@ -268,7 +269,10 @@ impl Task for Service {
             container: &container.id,
             exec: &process.exec,
         };
-        let sent = pod.agent().signal(name, request.signal, request.all);
+        // `all` is "only valid on tasks, ignored on processes" (containerd's KillInfo): who deletes a further process says
+        // it, too, and does not mean the container's others.
+        let all = request.all && process.exec.is_empty();
+        let sent = pod.agent().signal(name, request.signal, all);
         sent.await.map_err(failure)?;
         Ok(api::Empty::new())
     }
@@ -399,10 +403,15 @@ impl Task for Service {
         request: api::ShutdownRequest,
     ) -> TtrpcResult<api::Empty> {
         // Each container's end asks for it; the last one's gets it. Answered when the pod is off, so that the
-        // next container of that id does not find this shim.
+        // next container of that id does not find this shim; a guest may need longer than containerd waits.
         if request.now || self.shared.containers().is_empty() {
-            self.shared.stop().await;
-            self.shared.exit.signal();
+            let shared = Arc::clone(&self.shared);
+            let stopped = async move {
+                shared.stop().await;
+                shared.exit.signal();
+                Ok(())
+            };
+            to_its_end(stopped, |_| async {}).await?;
         }
         Ok(api::Empty::new())
     }

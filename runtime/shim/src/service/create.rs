@@ -14,8 +14,9 @@ use ringside_pod::{Pod, PodError, chain, cleanup, directory, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::answer::{failure, status};
+use super::answer::{failure, is_gone, status};
 use super::container::{self, Container};
+use super::deadline::to_its_end;
 use super::disks::{self, Disks, ROOTFS};
 use super::process::{Process, Stdio, output};
 use super::{PodState, Shared};
@@ -23,11 +24,44 @@ use crate::bundle;
 use ringside_pod::grouping::{Membership, membership};
 
 impl Shared {
+    /// [`create`](Self::create), whose container does not stay when containerd's deadline has passed: it was told that
+    /// there is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn create_to_the_end(
+        self: &Arc<Self>,
+        request: CreateTaskRequest,
+    ) -> Result<u32, Error> {
+        let id = request.id.clone();
+        let (shared, late) = (Arc::clone(self), Arc::clone(self));
+        let work = async move { shared.create(request).await };
+        to_its_end(work, |made| async move {
+            late.take_away(&id, made.is_ok()).await;
+        })
+        .await
+    }
+
+    /// Takes away what was made too late, and the pod with its last container.
+    async fn take_away(&self, id: &str, is_made: bool) {
+        tracing::warn!(id, "containerd did not wait until the container was made");
+        let made = self.containers().get(id).cloned().filter(|_| is_made);
+        if let Some(container) = made
+            && let Err(error) = self.delete_container(&container).await
+        {
+            tracing::warn!(id, "the container stays: {error}");
+        }
+        if self.containers().is_empty() {
+            self.stop().await;
+            self.exit.signal();
+        }
+    }
+
     /// Makes a container; returns what stands for its first process on the host.
     ///
     /// # Errors
     /// When it cannot be made; then nothing of it stays, and no pod without containers.
-    pub(super) async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
+    async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
         refuse(&request)?;
         if self.containers().contains_key(&request.id) {
             let message = format!("container {} exists", request.id);
@@ -169,16 +203,20 @@ impl Shared {
         Ok(pod)
     }
 
-    /// Takes a stopped container away, in the guest and here.
+    /// Takes a stopped container away, in the guest and here. What failed can be asked for again.
     ///
     /// # Errors
-    /// When the guest cannot.
+    /// When the guest cannot, or its mounts do not go.
     pub(super) async fn delete_container(&self, container: &Container) -> Result<(), Error> {
         for process in container.processes() {
             process.wait_for_output().await;
         }
         if let Ok(pod) = self.pod().await {
-            pod.agent().delete(&container.id).await.map_err(failure)?;
+            match pod.agent().delete(&container.id).await {
+                Err(error) if !is_gone(&error) => return Err(failure(error)),
+                // A deletion before this one may have come so far, and no further.
+                _ => {}
+            }
             pod.share().remove(&container.id).map_err(failure)?;
             disks::unplug(&pod, &container.disks).await;
         }

@@ -4,6 +4,7 @@ mod answer;
 mod calls;
 mod container;
 mod create;
+mod deadline;
 mod disks;
 mod process;
 mod stats;

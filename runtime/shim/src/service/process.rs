@@ -178,9 +178,15 @@ impl Process {
         if !self.stdio.stdin.is_empty() {
             let (name, mut to) = pod.open_stream().await.map_err(failure)?;
             streams.stdin = name;
-            let process = Arc::clone(self);
+            let (process, mut stage) = (Arc::downgrade(self), self.stage.subscribe());
             tokio::spawn(async move {
-                process.is_past_creation().await;
+                let process = match is_past_creation(&mut stage).await {
+                    true => process.upgrade(),
+                    false => None,
+                };
+                let Some(process) = process else {
+                    return;
+                };
                 let copied = match process.open_input() {
                     Ok(from) => stream::copy_input(from, &mut to).await,
                     Err(error) => Err(std::io::Error::other(error)),
@@ -195,16 +201,6 @@ impl Process {
             streams.stderr = self.connect_output(pod, &self.stdio.stderr).await?;
         }
         Ok(streams)
-    }
-
-    /// Waits for its start. Only then is its input opened, which lets the writer begin: `ctr run` does not
-    /// say that its input has ended when it ends before `create` is answered.
-    async fn is_past_creation(&self) {
-        let mut stage = self.stage.subscribe();
-        // The sender is this process's own and lives as long.
-        let _ = stage
-            .wait_for(|stage| !matches!(stage, Stage::Created))
-            .await;
     }
 
     /// Opens the input FIFO. It ends for us when `close_input` was called and its writer is gone.
@@ -246,6 +242,14 @@ impl Process {
     }
 }
 
+/// Waits for a process's start; `false` where it is forgotten before, as one is that could not be started. Only then is
+/// its input opened, which lets the writer begin: `ctr run` does not say that its input has ended when it ends before
+/// `create` is answered.
+async fn is_past_creation(stage: &mut watch::Receiver<Stage>) -> bool {
+    let begun = stage.wait_for(|stage| !matches!(stage, Stage::Created));
+    begun.await.is_ok()
+}
+
 /// Where output goes.
 ///
 /// # Errors
@@ -259,4 +263,21 @@ pub(super) fn output(to: &str) -> Result<Option<Output>, Error> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_start_of_a_process_that_is_forgotten() {
+        let process = || Process::new("c", "e", 1, Stdio::default(), Vec::new());
+        let (started, forgotten) = (process(), process());
+        let (mut of_started, mut of_forgotten) =
+            (started.stage.subscribe(), forgotten.stage.subscribe());
+        started.has_started();
+        assert!(is_past_creation(&mut of_started).await);
+        drop(forgotten);
+        assert!(!is_past_creation(&mut of_forgotten).await);
+    }
 }

@@ -38,6 +38,7 @@ fn a_pod_lives() {
     limits::all(&containerd, &events);
     storm(&containerd);
     pause(&containerd);
+    a_killed_exec(&containerd);
     containerd.restart();
     assert_eq!(containerd.state("a").as_deref(), Some("RUNNING"));
     assert_eq!(containerd.exec("b", "echo still here").ok(), "still here\n");
@@ -220,6 +221,19 @@ fn pause(containerd: &Containerd) {
     eventually("a resumed container stands still", || ticks() > then);
     let ran = containerd.ctr(&["task", "checkpoint", "b"]);
     assert!(ran.code != 0 && ran.err.contains("checkpointed"), "{ran:?}");
+}
+
+/// A client that deletes a further process kills "all" of it, which is that process: its container goes on.
+fn a_killed_exec(containerd: &Containerd) {
+    let command = ["task", "exec", "--exec-id", "e", "b", "sleep", "100001"];
+    let mut exec = containerd.background(&command, &containerd.scratch.join("killed"));
+    eventually("no further process", || {
+        containerd.exec("b", "ps | grep -c 'sleep 10000[1]'").text() == "1\n"
+    });
+    let kill = ["task", "kill", "-s", "9", "--all", "--exec-id", "e", "b"];
+    containerd.ctr(&kill).ok();
+    assert_eq!(exec.wait().unwrap().code(), Some(137));
+    assert_eq!(containerd.exec("b", "echo still here").ok(), "still here\n");
 }
 
 /// A signal reaches a container's first process, whose trap chooses the exit code.

@@ -104,6 +104,9 @@ fn exec(id: &str, process: &Path, console: &str) -> Result<u32> {
         if process.no_new_privileges() == Some(false) {
             process.set_no_new_privileges(None);
         }
+        // As for a container's first process, see `spec::adapt`.
+        process.set_apparmor_profile(None);
+        process.set_selinux_label(None);
         if filter.is_some() {
             filtered::allow_loading(process);
         }

@@ -37,6 +37,10 @@ pub(crate) fn sandbox(request: &mut StartSandboxRequest) {
     config.routes = routes;
     config.neighbours = vec![neighbour];
     request.network = Some(config).into();
+    // There is such an interface when the network is.
+    request
+        .sysctls
+        .insert("net.ipv4.conf.pod0.arp_ignore".to_owned(), "2".to_owned());
 }
 
 pub(crate) fn configured(pod: &mut Pod) {
@@ -49,7 +53,7 @@ pub(crate) fn configured(pod: &mut Pod) {
         .unwrap();
     let output = pod.container(
         "network",
-        &container("ip addr show pod0; ip route; ip -6 route; ip neigh; ip addr show lo"),
+        &container("ip addr show pod0; ip route; ip -6 route; ip neigh; ip addr show lo; grep -H . /proc/sys/net/ipv4/conf/pod0/arp_ignore"),
     );
     for expected in [
         "mtu 1400",
@@ -62,6 +66,7 @@ pub(crate) fn configured(pod: &mut Pod) {
         "10.7.0.0/16 via 10.1.2.9",
         "10.1.2.1 dev pod0 lladdr 02:00:00:00:00:01",
         "inet 127.0.0.1/8",
+        "arp_ignore:2",
     ] {
         assert!(output.stdout.contains(expected), "{expected}: {output:?}");
     }

@@ -111,7 +111,7 @@ pub(crate) fn named(pod: &mut Pod) {
     signal.signal = 15;
     expect(
         refusal(agent.signal(patient(), &signal)),
-        Code::FAILED_PRECONDITION,
+        Code::NOT_FOUND,
         "ended",
     );
     pod.delete("bad");
