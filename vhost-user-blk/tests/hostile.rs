@@ -9,14 +9,16 @@
 
 mod disk;
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use disk::{ALL, Disk, SOON};
 use lab::frontend::blk::{Blk, Data, header, kind, status};
-use lab::frontend::garbage::{self, Reaction};
+use lab::frontend::garbage::{self, Reaction, request};
 use lab::frontend::{
-    Descriptor, DriverQueue, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
+    Descriptor, DriverQueue, FrontEnd, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
 };
 use vhost::VhostBackend;
 
@@ -103,7 +105,7 @@ const BAD_RINGS: [(&str, Attack); 3] = [
     }),
 ];
 
-fn attacked(disk: &Disk, attack: Attack) -> (lab::frontend::FrontEnd, DriverQueue, Blk) {
+fn attacked(disk: &Disk, attack: Attack) -> (FrontEnd, DriverQueue, Blk) {
     let memory = GuestMemory::with_size(64 << 20).unwrap();
     let mut front_end = disk.front_end(ALL, &memory);
     let mut victim = front_end.set_up_queue(0, 64).unwrap();
@@ -365,6 +367,31 @@ fn a_ring_without_addresses_is_not_served() {
     );
     drop(front_end);
     disk.assert_serves();
+}
+
+/// A message with a descriptor for queue 0 that asks for no answer.
+fn hand_over(front_end: &FrontEnd, request: u32, descriptor: impl AsFd) {
+    let bytes = garbage::message(request, 1, 8, &0_u64.to_le_bytes());
+    garbage::send_with_fds(front_end.stream(), &bytes, &[descriptor.as_fd()]).unwrap();
+}
+
+#[test]
+fn a_kick_that_nobody_can_wait_for_stops_its_queue_calmly() {
+    let mut disk = Disk::start("blk-zero-kick", 1 << 20);
+    let (mut front_end, blk) = disk.driver(ALL);
+    hand_over(
+        &front_end,
+        request::SET_VRING_KICK,
+        File::open("/dev/zero").unwrap(),
+    );
+    assert_calm(&mut disk);
+    assert!(disk.daemon.stderr().contains("queue stopped"));
+    drop(blk);
+    // Put right, it runs.
+    front_end.stop_queue(0).unwrap();
+    let queue = front_end.lay_out_queue(0, 64).unwrap();
+    front_end.attach_queue(&queue, 0).unwrap();
+    assert_eq!(Blk::new(queue).read(0, 512).unwrap().0, status::OK);
 }
 
 #[test]
