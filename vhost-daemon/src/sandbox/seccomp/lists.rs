@@ -264,7 +264,7 @@ const QUEUE: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     Call::any(
         libc::SYS_poll,
-        "whether a kick or the call to stop is there",
+        "whether a call descriptor has room; waiting for the call to stop",
     ),
     Call::any(libc::SYS_ppoll, "waiting for the call to stop"),
     Call::any(libc::SYS_read, "eventfds"),
