@@ -12,6 +12,7 @@ mod disk;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use disk::{ALL, Disk, SOON};
@@ -263,6 +264,25 @@ fn a_front_end_that_goes_mid_request_is_followed_by_the_next() {
         }
         drop((front_end, blk));
     }
+    disk.assert_serves();
+}
+
+#[test]
+fn a_front_end_that_leaves_its_own_end_with_the_daemon_is_followed_by_the_next() {
+    let disk = Disk::start("blk-own-end", 1 << 20);
+    let memory = GuestMemory::with_size(8 << 20).unwrap();
+    for request in [request::SET_VRING_KICK, request::SET_VRING_CALL] {
+        let front_end = disk.front_end(ALL, &memory);
+        hand_over(&front_end, request, front_end.stream());
+        drop(front_end);
+        disk.assert_serves();
+    }
+    // It waits in another socket.
+    let front_end = disk.front_end(ALL, &memory);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    garbage::send_with_fds(&ours, &[0], &[front_end.stream().as_fd()]).unwrap();
+    hand_over(&front_end, request::SET_VRING_CALL, &theirs);
+    drop((front_end, ours, theirs));
     disk.assert_serves();
 }
 

@@ -227,6 +227,10 @@ const RELAY: &[Call] = &[
     Call::any(libc::SYS_recvmsg, "messages with their descriptors"),
     Call::any(libc::SYS_sendmsg, "messages with their descriptors"),
     Call::any(libc::SYS_fcntl, "a copy of the channel to the front end"),
+    Call::any(
+        libc::SYS_getsockopt,
+        "whether a descriptor of the front end's is a socket",
+    ),
     Call::any(libc::SYS_shutdown, "the end of the connection"),
 ];
 
