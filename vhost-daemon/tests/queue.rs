@@ -14,7 +14,7 @@ use std::thread;
 use proptest::prelude::*;
 use vhost_daemon::memory::{Memory, PinnedMemory};
 use vhost_daemon::metrics::QueueMetrics;
-use vhost_daemon::queue::RunningQueue;
+use vhost_daemon::queue::{ChainError, RunningQueue};
 use virtio_queue::QueueState;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -49,13 +49,16 @@ fn queue(memory: &PinnedMemory) -> RunningQueue {
 }
 
 fn describe(memory: &Memory, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
+    let at = DESCRIPTORS + u64::from(index) * 16;
+    write_descriptor(memory, at, addr, len, flags, next);
+}
+
+fn write_descriptor(memory: &Memory, at: u64, addr: u64, len: u32, flags: u16, next: u16) {
     let mut bytes = addr.to_le_bytes().to_vec();
     bytes.extend(len.to_le_bytes());
     bytes.extend(flags.to_le_bytes());
     bytes.extend(next.to_le_bytes());
-    memory
-        .write_slice(&bytes, GuestAddress(DESCRIPTORS + u64::from(index) * 16))
-        .unwrap();
+    memory.write_slice(&bytes, GuestAddress(at)).unwrap();
 }
 
 fn make_available(memory: &PinnedMemory, heads: &[u16]) {
@@ -104,6 +107,28 @@ fn a_request_given_back_is_popped_again() {
     let (token, _) = queue.pop().unwrap().unwrap();
     assert_eq!(token.head(), 3);
     queue.complete(token, 0);
+}
+
+#[test]
+fn an_indirect_table_has_1024_entries_at_most() {
+    const TABLE: u64 = 0x5000;
+    for (count, is_sound) in [(1024, true), (1025, false)] {
+        let memory = memory();
+        for index in 0..count {
+            let at = TABLE + u64::from(index) * 16;
+            let more = u16::from(index + 1 < count);
+            write_descriptor(&memory, at, DATA, 1, more, index + 1);
+        }
+        describe(&memory, 0, TABLE, u32::from(count) * 16, 4, 0);
+        make_available(&memory, &[0]);
+        let mut queue = queue(&memory);
+        let (token, chain) = queue.pop().unwrap().unwrap();
+        match chain {
+            Ok(chain) => assert_eq!((chain.readable.len(), is_sound), (1024, true)),
+            Err(fault) => assert_eq!((fault, is_sound), (ChainError::BadIndirectTable, false)),
+        }
+        queue.complete(token, 0);
+    }
 }
 
 #[test]

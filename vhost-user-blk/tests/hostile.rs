@@ -9,16 +9,19 @@
 
 mod disk;
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use disk::{ALL, Disk, SOON};
 use lab::frontend::blk::{Blk, Data, header, kind, status};
-use lab::frontend::garbage::{self, Reaction};
+use lab::frontend::garbage::{self, Reaction, request};
 use lab::frontend::{
-    Descriptor, DriverQueue, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
+    Descriptor, DriverQueue, FrontEnd, GuestAddress, GuestMemory, Result, descriptor_flags as flag,
 };
-use vhost::VhostBackend;
+use vhost::{VhostBackend, VringConfigData};
 
 const MOMENT: Duration = Duration::from_millis(500);
 
@@ -103,7 +106,7 @@ const BAD_RINGS: [(&str, Attack); 3] = [
     }),
 ];
 
-fn attacked(disk: &Disk, attack: Attack) -> (lab::frontend::FrontEnd, DriverQueue, Blk) {
+fn attacked(disk: &Disk, attack: Attack) -> (FrontEnd, DriverQueue, Blk) {
     let memory = GuestMemory::with_size(64 << 20).unwrap();
     let mut front_end = disk.front_end(ALL, &memory);
     let mut victim = front_end.set_up_queue(0, 64).unwrap();
@@ -265,6 +268,25 @@ fn a_front_end_that_goes_mid_request_is_followed_by_the_next() {
 }
 
 #[test]
+fn a_front_end_that_leaves_its_own_end_with_the_daemon_is_followed_by_the_next() {
+    let disk = Disk::start("blk-own-end", 1 << 20);
+    let memory = GuestMemory::with_size(8 << 20).unwrap();
+    for request in [request::SET_VRING_KICK, request::SET_VRING_CALL] {
+        let front_end = disk.front_end(ALL, &memory);
+        hand_over(&front_end, request, front_end.stream());
+        drop(front_end);
+        disk.assert_serves();
+    }
+    // It waits in another socket.
+    let front_end = disk.front_end(ALL, &memory);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    garbage::send_with_fds(&ours, &[0], &[front_end.stream().as_fd()]).unwrap();
+    hand_over(&front_end, request::SET_VRING_CALL, &theirs);
+    drop((front_end, ours, theirs));
+    disk.assert_serves();
+}
+
+#[test]
 fn too_little_memory_is_a_guest_fault_not_a_crash() {
     let mut disk = Disk::start("blk-little", 1 << 20);
     let memory = GuestMemory::with_size(4 << 20).unwrap();
@@ -365,6 +387,107 @@ fn a_ring_without_addresses_is_not_served() {
     );
     drop(front_end);
     disk.assert_serves();
+}
+
+/// A message with a descriptor for queue 0 that asks for no answer.
+fn hand_over(front_end: &FrontEnd, request: u32, descriptor: impl AsFd) {
+    let bytes = garbage::message(request, 1, 8, &0_u64.to_le_bytes());
+    garbage::send_with_fds(front_end.stream(), &bytes, &[descriptor.as_fd()]).unwrap();
+}
+
+#[test]
+fn a_kick_that_nobody_can_wait_for_stops_its_queue_calmly() {
+    let mut disk = Disk::start("blk-zero-kick", 1 << 20);
+    let (mut front_end, blk) = disk.driver(ALL);
+    hand_over(
+        &front_end,
+        request::SET_VRING_KICK,
+        File::open("/dev/zero").unwrap(),
+    );
+    assert_calm(&mut disk);
+    assert!(disk.daemon.stderr().contains("queue stopped"));
+    drop(blk);
+    // Put right, it runs.
+    front_end.stop_queue(0).unwrap();
+    let queue = front_end.lay_out_queue(0, 64).unwrap();
+    front_end.attach_queue(&queue, 0).unwrap();
+    assert_eq!(Blk::new(queue).read(0, 512).unwrap().0, status::OK);
+}
+
+#[test]
+fn a_kick_that_is_never_full_does_not_hold_the_daemon() {
+    let mut disk = Disk::start("blk-short-kick", 1 << 20);
+    let memory = GuestMemory::with_size(8 << 20).unwrap();
+    let front_end = disk.front_end(ALL, &memory);
+    let (kick, mut writer) = std::io::pipe().unwrap();
+    // The daemon itself keeps the pipe from coming to its end.
+    hand_over(&front_end, request::SET_VRING_CALL, &writer);
+    hand_over(&front_end, request::SET_VRING_KICK, &kick);
+    writer.write_all(&[1]).unwrap();
+    let event = lab::Event::new().unwrap();
+    hand_over(&front_end, request::SET_VRING_KICK, &event);
+    drop((front_end, kick, writer));
+    disk.assert_serves();
+    assert!(disk.daemon.terminate(SOON).unwrap().status.success());
+}
+
+#[test]
+fn a_kick_at_its_end_is_not_looked_at_again_and_again() {
+    let mut disk = Disk::start("blk-ended-kick", 1 << 20);
+    let memory = GuestMemory::with_size(8 << 20).unwrap();
+    let mut front_end = disk.front_end(ALL, &memory);
+    let (kick, writer) = std::io::pipe().unwrap();
+    hand_over(&front_end, request::SET_VRING_KICK, &kick);
+    front_end.enable_queue(0, true).unwrap();
+    drop(writer);
+    assert_calm(&mut disk);
+    // Nor one that was replaced.
+    let (old, new) = (lab::Event::new().unwrap(), lab::Event::new().unwrap());
+    for event in [&old, &new] {
+        hand_over(&front_end, request::SET_VRING_KICK, event);
+    }
+    front_end.get_config(0, 8).unwrap();
+    old.signal().unwrap();
+    assert_calm(&mut disk);
+    drop(front_end);
+    disk.assert_serves();
+}
+
+#[test]
+fn a_ring_whose_addresses_come_last_is_served() {
+    let disk = Disk::start("blk-late-addresses", 1 << 20);
+    let memory = GuestMemory::with_size(8 << 20).unwrap();
+    let mut front_end = disk.front_end(ALL, &memory);
+    let event = lab::Event::new().unwrap();
+    let queue = front_end.lay_out_queue(0, 64).unwrap();
+    let at = queue.addresses();
+    let addresses = VringConfigData {
+        queue_max_size: 64,
+        queue_size: 64,
+        flags: 0,
+        desc_table_addr: memory.user_address(at.desc).unwrap(),
+        used_ring_addr: memory.user_address(at.used).unwrap(),
+        avail_ring_addr: memory.user_address(at.avail).unwrap(),
+        log_addr: None,
+    };
+    front_end
+        .request("SET_VRING_NUM", |v| v.set_vring_num(0, 64))
+        .unwrap();
+    front_end
+        .request("SET_VRING_KICK", |v| v.set_vring_kick(0, event.eventfd()))
+        .unwrap();
+    front_end.enable_queue(0, true).unwrap();
+    front_end
+        .request("SET_VRING_ADDR", |v| v.set_vring_addr(0, &addresses))
+        .unwrap();
+    let mut blk = Blk::new(queue);
+    blk.submit(kind::FLUSH, 0, Data::None).unwrap();
+    event.signal().unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    while blk.queue().used_idx().unwrap() == 0 {
+        assert!(std::time::Instant::now() < deadline, "the ring rests");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use disk::{ALL, Disk, SOON};
 use lab::Random;
 use lab::bridge::{Event, Journal};
 use lab::frontend::Ticket;
-use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::frontend::blk::{Blk, Data, Range, kind, status};
 use lab::medium::Medium;
 use lab::scratch::Scratch;
 
@@ -216,4 +216,26 @@ fn a_power_cut_leaves_a_qcow2_image_whole() {
         std::fs::read(raw).unwrap()
     };
     power_is_cut("power-qcow2", &["--format", "qcow2"], make, read);
+}
+
+#[test]
+fn zeroes_are_on_the_medium_when_they_are_answered_without_a_write_cache() {
+    let test = "power-zeroes";
+    let medium = Medium::new(test);
+    std::fs::write(medium.shared.join("disk.img"), vec![1; BYTES as usize]).unwrap();
+    let image = medium.mount.join("disk.img");
+    let disk = Disk::serve(Scratch::new(test).unwrap(), image, |daemon| daemon);
+    let (mut front_end, mut blk) = disk.driver(ALL);
+    front_end.set_config(32, &[0]).unwrap();
+    let ranges = [8, 64].map(|sector| Range {
+        sector,
+        sectors: 16,
+        flags: 0,
+    });
+    assert_eq!(blk.write_zeroes(&ranges).unwrap(), status::OK);
+    let events = medium.journal.events();
+    let is_zero = |event: &Event| matches!(event, Event::Zero { .. });
+    let last = events.iter().rposition(is_zero).unwrap();
+    assert!(Journal::durable(&events) > last, "{} events", events.len());
+    drop((front_end, blk, disk));
 }

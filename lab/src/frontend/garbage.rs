@@ -30,6 +30,8 @@ pub mod request {
     pub const SET_VRING_NUM: u32 = 8;
     /// `VHOST_USER_SET_VRING_KICK`, which carries a descriptor.
     pub const SET_VRING_KICK: u32 = 12;
+    /// `VHOST_USER_SET_VRING_CALL`, which carries a descriptor.
+    pub const SET_VRING_CALL: u32 = 13;
 }
 
 /// What the daemon did.

@@ -35,9 +35,14 @@ pub(crate) fn attack(fort: &Fort, dice: &mut Dice) -> u64 {
         .unwrap();
     ftruncate(&memory, MEMORY).unwrap();
     let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-    // Not the connection itself: whoever has its other end, too, never learns that we are gone (docs/security.md).
     let (socket, _) = UnixStream::pair().unwrap();
-    let descriptors = [memory.as_fd(), event.as_fd(), socket.as_fd()];
+    // The connection itself, too: the daemon must learn that we are gone even so.
+    let descriptors = [
+        memory.as_fd(),
+        event.as_fd(),
+        socket.as_fd(),
+        stream.as_fd(),
+    ];
     // Without an owner nothing else is done.
     say(stream, &message(SET_OWNER, VERSION, 0, &[]), &[]);
     for sent in 0..MESSAGES {
@@ -59,7 +64,7 @@ pub(crate) fn attack(fort: &Fort, dice: &mut Dice) -> u64 {
             bytes.truncate(dice.below(bytes.len() as u64) as usize);
         }
         let given: Vec<BorrowedFd<'_>> = match dice.below(3) {
-            0 => vec![descriptors[dice.below(3) as usize]],
+            0 => vec![descriptors[dice.below(4) as usize]],
             1 if request == SET_MEM_TABLE => vec![memory.as_fd(); 1 + dice.below(8) as usize],
             _ => Vec::new(),
         };

@@ -29,8 +29,8 @@ pub enum ChainError {
     /// `next` points beyond its table.
     #[error("descriptor {0} is beyond its table")]
     BeyondTable(u16),
-    /// An indirect table of no entries, of a length that is no multiple of 16, longer than a queue
-    /// may be, inside another one, or with a successor (virtio 1.2, 2.7.5.3).
+    /// An indirect table of no entries, of a length that is no multiple of 16, of more than 1024
+    /// entries and than the queue, inside another one, or with a successor (virtio 1.2, 2.7.5.3).
     #[error("indirect descriptor table that is not allowed")]
     BadIndirectTable,
     /// virtio 1.2, 2.7.4.2: device-writable buffers come after all device-readable ones.
@@ -47,8 +47,10 @@ pub enum ChainError {
     OutOfGuestMemory(#[from] OutOfGuestMemory),
 }
 
-/// Longest indirect table: the largest queue of virtio 1.2, 2.7.
-const MAX_TABLE: u32 = 32768;
+/// Longest indirect table of a queue that is not longer. A chain may have as many descriptors as the queue
+/// (virtio 1.2, 2.7.5.3.1), but drivers have longer ones on short queues, and QEMU takes as many as this. Each
+/// is memory of ours for as long as the request is in flight, so that no guest may have more.
+const MAX_TABLE: u16 = 1024;
 
 /// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE` and `VIRTQ_DESC_F_INDIRECT` (virtio 1.2, 2.7.5).
 const NEXT: u16 = 1;
@@ -79,7 +81,8 @@ impl Chain {
                 if descriptor.flags & NEXT != 0 {
                     return Err(ChainError::BadIndirectTable);
                 }
-                chain.walk_indirect(&descriptor, memory, written)?;
+                let most = ring.size().max(MAX_TABLE);
+                chain.walk_indirect(&descriptor, u32::from(most), memory, written)?;
                 return Ok(chain);
             }
             chain.append(&descriptor, written.as_deref_mut())?;
@@ -94,12 +97,13 @@ impl Chain {
     fn walk_indirect(
         &mut self,
         at: &Descriptor,
+        most: u32,
         memory: &PinnedMemory,
         mut written: Option<&mut Ranges>,
     ) -> Result<(), ChainError> {
         let bytes = u32::try_from(DESCRIPTOR_BYTES).unwrap_or(16);
         let count = at.len / bytes;
-        if !at.len.is_multiple_of(bytes) || count == 0 || count > MAX_TABLE {
+        if !at.len.is_multiple_of(bytes) || count == 0 || count > most {
             return Err(ChainError::BadIndirectTable);
         }
         let mut index = 0_u16;

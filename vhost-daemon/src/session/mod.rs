@@ -8,6 +8,7 @@ mod ring;
 mod serve;
 mod serving;
 mod stop;
+mod ways_in;
 
 use std::fs::File;
 use std::io;

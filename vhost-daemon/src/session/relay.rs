@@ -11,17 +11,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
     getsockname, listen, shutdown, socket_with,
 };
 
-use super::FrontEnd;
 use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
+use super::{FrontEnd, ways_in};
 use crate::messages::{receive, send};
 use crate::sandbox::seccomp::{Role, ThreadFilters};
+
+/// So long a front end may leave its answers alone, once they fill its socket. It is not there any more, perhaps: its
+/// end of the connection may be in a message that waits behind them.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A front end's connection on its way to the vhost crate. Dropping it ends the connection.
 pub(super) struct Relay {
@@ -33,6 +39,7 @@ pub(super) struct Relay {
 impl Relay {
     /// Starts to relay `front_end` to the one connection that waits at [`listener`](Self::listener).
     pub(super) fn start(front_end: OwnedFd, filters: &Arc<ThreadFilters>) -> io::Result<Self> {
+        set_socket_timeout(&front_end, Timeout::Send, Some(ANSWER_PATIENCE))?;
         let (listener, inner) = private_connection()?;
         let channel = FrontEnd::default();
         let (mut early, seen) = (EarlyEnables::holding(), channel.clone());
@@ -40,7 +47,8 @@ impl Relay {
             ("relay-in", filters),
             front_end.try_clone()?,
             inner.try_clone()?,
-            move |message| {
+            move |front_end, message| {
+                ways_in::close(&message.fds, front_end)?;
                 watch_for_channel(message, &seen)?;
                 trim_memory_table(&mut message.bytes);
                 early.pass(&message.bytes)
@@ -50,7 +58,7 @@ impl Relay {
             ("relay-out", filters),
             inner,
             front_end.try_clone()?,
-            |_| Ok(Passage::Alone),
+            |_, _| Ok(Passage::Alone),
         )?;
         Ok(Self {
             listener: Some(listener),
@@ -84,12 +92,12 @@ struct Message {
     fds: Vec<OwnedFd>,
 }
 
-/// Passes on what `from` says to `to` in a thread of its own; `inspect` sees each message first.
+/// Passes on what `from` says to `to` in a thread of its own; `inspect` sees `from` and each message first.
 fn spawn(
     (name, filters): (&str, &Arc<ThreadFilters>),
     from: OwnedFd,
     to: OwnedFd,
-    mut inspect: impl FnMut(&mut Message) -> io::Result<Passage> + Send + 'static,
+    mut inspect: impl FnMut(&OwnedFd, &mut Message) -> io::Result<Passage> + Send + 'static,
 ) -> io::Result<()> {
     let filters = filters.clone();
     thread::Builder::new()
@@ -152,7 +160,7 @@ const MAX_PAYLOAD: usize = 0x1_0000;
 fn pass_on(
     from: &OwnedFd,
     to: &OwnedFd,
-    inspect: &mut impl FnMut(&mut Message) -> io::Result<Passage>,
+    inspect: &mut impl FnMut(&OwnedFd, &mut Message) -> io::Result<Passage>,
 ) -> io::Result<()> {
     loop {
         let mut message = Message {
@@ -166,7 +174,7 @@ fn pass_on(
         }
         message.bytes.resize(HEADER + size, 0);
         receive(from, &mut message.bytes[HEADER..], &mut message.fds)?;
-        match inspect(&mut message)? {
+        match inspect(from, &mut message)? {
             Passage::Held => {}
             Passage::Alone => send_all(to, &message.bytes, &message.fds)?,
             Passage::Before(held) => {

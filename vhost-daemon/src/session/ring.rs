@@ -2,6 +2,7 @@
 
 mod vring;
 
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +10,12 @@ use thiserror::Error;
 use vhost_user_backend::{VringRwLock, VringT};
 use virtio_queue::{QueueState, QueueT};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
-use vmm_sys_util::event::EventConsumer;
 
 use super::StopFlag;
 use crate::memory::{Memory, PinnedMemory, SharedMemory};
 use crate::metrics::QueueMetrics;
 use crate::queue::{Call, InFlightLog, QueueError, RunningQueue};
+use crate::wakeup::Wakeup;
 use crate::worker::Outcome;
 
 /// A vring whose owner is either the control thread or the queue's thread, never both.
@@ -39,6 +40,10 @@ struct Owner {
     running: Option<Arc<StopFlag>>,
     /// Control threads that are changing the ring.
     changing: usize,
+    /// The front end's kick: workers watch it, nobody reads it.
+    kick: Option<File>,
+    /// What the library watches in its place, to start a ring that rests.
+    doorbell: Option<Wakeup>,
     call: Option<Call>,
     /// The front end told where the rings are.
     has_addresses: bool,
@@ -128,13 +133,9 @@ impl Ring {
         if !state.get_queue().ready() || !state.is_enabled() || !owner.has_addresses {
             return Ok(Take::Rest);
         }
-        let kick = state
-            .get_kick()
-            .as_ref()
-            .map(EventConsumer::try_clone)
-            .transpose()?;
         let ring = state.get_queue().state();
         drop(state);
+        let kick = owner.kick.as_ref().map(File::try_clone).transpose()?;
         let stop = Arc::new(StopFlag::new(kick)?);
         let queue = self.queue(&owner, &ring, metrics, log);
         owner.running = Some(stop.clone());

@@ -1,14 +1,13 @@
 //! How the control thread reaches a running worker.
 
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
-use vmm_sys_util::event::EventConsumer;
 
 use crate::queue::Call;
-
 use crate::wakeup::Wakeup;
 
 /// The mailbox of one run of a worker. The worker looks at two flags in each turn of its loop and
@@ -18,11 +17,11 @@ pub(crate) struct StopFlag {
     call_changed: AtomicBool,
     new_call: Mutex<Option<Option<Call>>>,
     wakeup: Wakeup,
-    kick: Option<EventConsumer>,
+    kick: Option<File>,
 }
 
 impl StopFlag {
-    pub(crate) fn new(kick: Option<EventConsumer>) -> io::Result<Self> {
+    pub(crate) fn new(kick: Option<File>) -> io::Result<Self> {
         Ok(Self {
             raised: AtomicBool::new(false),
             call_changed: AtomicBool::new(false),
@@ -81,7 +80,7 @@ impl StopFlag {
     }
 
     /// The front end's kick descriptor.
-    pub(crate) fn kick(&self) -> Option<&EventConsumer> {
+    pub(crate) fn kick(&self) -> Option<&File> {
         self.kick.as_ref()
     }
 }

@@ -29,6 +29,8 @@ const TIMER: u64 = WATCH_BIT - 1;
 struct Watch {
     fd: RawFd,
     on_demand: bool,
+    /// How often in a row the kernel ended it as soon as it was renewed.
+    ended: u32,
 }
 
 /// An io_uring that one thread submits to and reaps, with the table of what is in flight.
@@ -117,7 +119,11 @@ impl<T> Reactor<T> {
     fn add_watch(&mut self, fd: &impl AsRawFd, on_demand: bool) -> io::Result<WatchId> {
         let id = u32::try_from(self.watches.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let fd = fd.as_raw_fd();
-        self.watches.push(Watch { fd, on_demand });
+        self.watches.push(Watch {
+            fd,
+            on_demand,
+            ended: 0,
+        });
         Ok(id)
     }
 
@@ -232,15 +238,7 @@ impl<T> Reactor<T> {
             }
             if data & WATCH_BIT != 0 {
                 let id = u32::try_from(data & !WATCH_BIT).unwrap_or(u32::MAX);
-                let watch = self.watches.get(id as usize);
-                let over = !cqueue::more(completion.flags());
-                let renew = over && watch.is_some_and(|watch| !watch.on_demand);
-                if renew && self.arm(id).is_err() {
-                    tracing::error!(
-                        watch = id,
-                        "a watched descriptor could not be watched again"
-                    );
-                }
+                self.keep_watching(id, &completion);
                 return Some(Event::Ready(id));
             }
             let Some(index) = u32::try_from(data)
@@ -258,9 +256,37 @@ impl<T> Reactor<T> {
         }
     }
 
+    /// Renews a watch that ended with `completion`, as one does when the completion queue is full. One that
+    /// ends again and again is lost: what it watches is nothing that can be waited for (a device without
+    /// poll(2), for one), and renewing it would keep the thread busy for ever.
+    fn keep_watching(&mut self, id: WatchId, completion: &cqueue::Entry) {
+        const MOST_ENDS: u32 = 16;
+        let watch = self.watches.get_mut(id as usize);
+        let Some(watch) = watch.filter(|watch| !watch.on_demand) else {
+            return;
+        };
+        if cqueue::more(completion.flags()) {
+            watch.ended = 0;
+            return;
+        }
+        watch.ended += 1;
+        let often = watch.ended > MOST_ENDS;
+        let renewed = match completion.result() {
+            failed @ ..0 => Err(failed.wrapping_neg()),
+            // What epoll_ctl(2) answers for such a descriptor.
+            _ if often => Err(libc::EPERM),
+            _ => self
+                .arm(id)
+                .map_err(|error| error.raw_os_error().unwrap_or(libc::EBUSY)),
+        };
+        if let Err(why) = renewed {
+            self.lost_watch = Some(why);
+        }
+    }
+
     fn arm(&mut self, id: WatchId) -> io::Result<()> {
         let watch = self.watches.get(id as usize).copied();
-        let Watch { fd, on_demand } = watch.ok_or(io::ErrorKind::NotFound)?;
+        let Watch { fd, on_demand, .. } = watch.ok_or(io::ErrorKind::NotFound)?;
         let entry = opcode::PollAdd::new(Fd(fd), u32::from(libc::POLLIN.unsigned_abs()))
             .multi(!on_demand)
             .build()

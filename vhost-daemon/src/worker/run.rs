@@ -51,8 +51,10 @@ pub(crate) fn run<W: QueueWorker>(
             return before;
         }
     };
-    if let Err(error) = serve(&mut worker, &mut cx, stop, policy) {
-        tracing::error!(queue = name, %error, "queue stopped: io_uring failed");
+    if let Err(error) = serve(&mut worker, &mut cx, stop, policy)
+        && let Some(suppressed) = cx.queue.metrics().stop_limiter.permit()
+    {
+        tracing::error!(queue = name, %error, suppressed, "queue stopped: io_uring failed");
     }
     worker.stop(&mut cx);
     drain(&mut worker, &mut cx, name);

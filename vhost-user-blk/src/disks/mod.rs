@@ -1,6 +1,9 @@
 //! The disks of one process: added, removed and looked up by name while they are served.
 
 mod open;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -163,18 +166,20 @@ impl Disks {
         Ok(())
     }
 
-    /// A disk's thread has come to its end.
-    fn ended(&self, name: &str, result: Result<(), ServeError>) {
+    /// The thread of the disk with these metrics has come to its end.
+    fn ended(&self, name: &str, metrics: &Arc<Metrics>, result: Result<(), ServeError>) {
         if let Err(error) = result {
             let error: &dyn std::error::Error = &error;
             tracing::error!(disk = name, error, "the disk is served no more");
         }
         let mut table = self.table();
-        // Whoever removed it wants no more of it.
-        let Some(served) = table.disks.remove(name) else {
+        let named = table.disks.get(name);
+        // Whoever removed it wants no more of it, and may have given its name to another.
+        if !named.is_some_and(|served| Arc::ptr_eq(&served.metrics, metrics)) {
             return;
-        };
-        self.common.metrics.remove(&served.metrics);
+        }
+        table.disks.remove(name);
+        self.common.metrics.remove(metrics);
         if table.disks.is_empty() {
             self.common.shutdown.request();
         }

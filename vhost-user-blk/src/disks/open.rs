@@ -122,9 +122,10 @@ impl Opened {
     /// Serves it from a thread of its own, which tells `disks` when it ends.
     pub(super) fn serve(self, disks: &Arc<Disks>) -> Result<Served, AddError> {
         let (disks, name) = (Arc::downgrade(disks), self.name);
+        let metrics = self.metrics.clone();
         let ended = Box::new(move |result| {
             if let Some(disks) = disks.upgrade() {
-                disks.ended(&name, result);
+                disks.ended(&name, &metrics, result);
             }
         });
         let serving = (self.start)(ended).map_err(AddError::Thread)?;

@@ -122,6 +122,11 @@ impl<S: Storage> BlockWorker<S> {
                 self.storage
                     .write_zeroes(range.offset, range.len, range.unmap)
             }),
+            // Zeroes are written: without a cache they are answered once they are durable.
+            Work::WriteZeroes(_) if !self.write_cache.is_on() => {
+                request.work = Work::Flush;
+                Some(self.storage.flush())
+            }
             _ => return succeed(cx, request),
         };
         match operation {

@@ -227,6 +227,10 @@ const RELAY: &[Call] = &[
     Call::any(libc::SYS_recvmsg, "messages with their descriptors"),
     Call::any(libc::SYS_sendmsg, "messages with their descriptors"),
     Call::any(libc::SYS_fcntl, "a copy of the channel to the front end"),
+    Call::any(
+        libc::SYS_getsockopt,
+        "whether a descriptor of the front end's is a socket",
+    ),
     Call::any(libc::SYS_shutdown, "the end of the connection"),
 ];
 
@@ -264,7 +268,7 @@ const QUEUE: &[Call] = &[
     #[cfg(target_arch = "x86_64")]
     Call::any(
         libc::SYS_poll,
-        "whether a kick or the call to stop is there",
+        "whether a call descriptor has room; waiting for the call to stop",
     ),
     Call::any(libc::SYS_ppoll, "waiting for the call to stop"),
     Call::any(libc::SYS_read, "eventfds"),

@@ -2,16 +2,16 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex};
 
 use vhost_user_backend::{VringRwLock, VringStateGuard, VringStateMutGuard, VringT};
 use virtio_queue::{Error as VirtQueueError, QueueT};
-use vmm_sys_util::event::EventConsumer;
 
 use super::{Ring, Shared};
 use crate::memory::SharedMemory;
 use crate::queue::Call;
-use crate::sys::is_readable;
+use crate::wakeup::Wakeup;
 
 impl<'a> VringStateGuard<'a, SharedMemory> for Ring {
     type G = <VringRwLock<SharedMemory> as VringStateGuard<'a, SharedMemory>>::G;
@@ -66,12 +66,16 @@ impl VringT<SharedMemory> for Ring {
     }
 
     /// The used index comes from guest memory, at the moment the ring rests: the library reads and
-    /// sets it later, when the worker may have moved it already.
+    /// sets it later, when the worker may have moved it already. A ring that rested for want of
+    /// addresses may run now.
     fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), VirtQueueError> {
         self.change_owned(|state, owner| {
             state.set_queue_info(desc, avail, used)?;
             state.set_queue_next_used(state.queue_used_idx()?);
             owner.has_addresses = true;
+            if let Some(doorbell) = &owner.doorbell {
+                doorbell.wake();
+            }
             Ok(())
         })
     }
@@ -108,23 +112,36 @@ impl VringT<SharedMemory> for Ring {
         self.change(|state| state.set_queue_ready(ready));
     }
 
+    /// The library watches an eventfd of ours in the kick's place. It would go on watching a kick that was
+    /// replaced, or that has come to its end (a pipe without a writer), and would take its count: a read that
+    /// waits for ever where the front end took it first, or put less there.
     fn set_kick(&self, file: Option<File>) {
         if file.is_none() && self.0.state.get_ref().get_kick().is_none() {
             tracing::warn!("a front end that wants its ring polled without kicks is not supported");
         }
-        self.change(|state| {
-            // The library's epoll may go on watching the old one: leave it unreadable.
-            drain(state.get_ref().get_kick().as_ref());
-            state.set_kick(file);
+        self.change_owned(|state, owner| {
+            if file.is_none() {
+                state.set_kick(None);
+                owner.doorbell = None;
+            } else if owner.doorbell.is_none() {
+                match doorbell() {
+                    Ok((ours, theirs)) => {
+                        state.set_kick(Some(theirs));
+                        owner.doorbell = Some(ours);
+                    }
+                    Err(error) => tracing::error!(%error, "the kick descriptor cannot be used"),
+                }
+            }
+            owner.kick = file;
         });
     }
 
-    /// The queue's thread watches the kick by itself. The library's loop sees it only while the
-    /// ring rests, and must not see it again and again.
+    /// The library's loop saw the doorbell, and must not see it again and again.
     fn read_kick(&self) -> io::Result<bool> {
-        let state = self.0.state.get_ref();
-        drain(state.get_kick().as_ref());
-        Ok(state.is_enabled())
+        if let Some(doorbell) = &self.owner().doorbell {
+            doorbell.clear();
+        }
+        Ok(self.0.state.get_ref().is_enabled())
     }
 
     fn set_call(&self, file: Option<File>) {
@@ -150,12 +167,9 @@ impl VringT<SharedMemory> for Ring {
     }
 }
 
-/// Takes what a kick descriptor has to read, without waiting.
-fn drain(kick: Option<&EventConsumer>) {
-    let Some(kick) = kick else { return };
-    if is_readable(kick)
-        && let Err(error) = kick.consume()
-    {
-        tracing::debug!(%error, "the kick descriptor cannot be read");
-    }
+/// An eventfd, for us to ring and for the library to watch.
+fn doorbell() -> io::Result<(Wakeup, File)> {
+    let ours = Wakeup::new()?;
+    let theirs = ours.as_fd().try_clone_to_owned()?;
+    Ok((ours, theirs.into()))
 }
