@@ -1,5 +1,6 @@
 //! Linux boots in `ringside-vmm`, on disks and files that our daemons serve, in the lab.
 
+mod accesses;
 mod control;
 mod exits;
 mod matrix;

@@ -71,9 +71,14 @@ impl<P> Control<P> {
         self.changed.notify_all();
     }
 
+    /// Whether the thread has to ask if it [may run](Self::may_run).
+    pub(super) fn is_called(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
     /// The thread asks; it waits here while it is paused, and does what it is asked meanwhile. False: end.
     pub(super) fn may_run(&self, processor: &mut P) -> bool {
-        if !self.attention.load(Ordering::Acquire) {
+        if !self.is_called() {
             return true;
         }
         let mut state = self.state();
