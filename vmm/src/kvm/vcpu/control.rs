@@ -105,6 +105,8 @@ impl<P> Control<P> {
         let mut state = self.state();
         while state.wanted != Wanted::Stop {
             state.out = true;
+            // Whoever waits for its answer learns that there is none.
+            state.job = None;
             self.changed.notify_all();
             state = self.wait(state);
         }
@@ -148,7 +150,7 @@ impl<P> std::fmt::Debug for Control<P> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::thread;
 
     use super::*;
@@ -190,5 +192,22 @@ mod tests {
         control.want(Wanted::Stop);
         thread.join().unwrap();
         assert!(control.is_out(SOON));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_go_on_is_asked_in_vain_and_holds_nobody_up() {
+        let control = Arc::new(Control::<usize>::default());
+        let own = control.clone();
+        let thread = thread::spawn(move || own.hold());
+        for wanted in [Wanted::Pause, Wanted::Run] {
+            control.want(wanted);
+            assert!(control.is_out(SOON));
+            let (sender, receiver) = channel();
+            control.ask(Box::new(move |asked| sender.send(*asked).unwrap()));
+            let answer = receiver.recv_timeout(SOON);
+            assert_eq!(answer, Err(RecvTimeoutError::Disconnected));
+        }
+        control.want(Wanted::Stop);
+        thread.join().unwrap();
     }
 }
