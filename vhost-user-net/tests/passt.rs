@@ -179,6 +179,25 @@ fn a_frame_of_which_a_stopped_queue_had_read_a_part_arrives_whole() {
 }
 
 #[test]
+fn a_frame_in_more_pieces_than_one_call_takes_is_dropped_and_the_next_one_goes() {
+    let mut site = Site::start("passt-pieces");
+    let (mut front_end, _receive, mut transmit) = site.guest();
+    let frame = packet::udp(1, &[1; 970]);
+    let bytes = [&packet::PLAIN.to_bytes()[..], &frame].concat();
+    let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
+    // As many as an indirect table may have; the length before the frame is one more.
+    assert_eq!(pieces.len(), 1024);
+    let exchange = transmit.exchange();
+    exchange.use_indirect(true);
+    let ticket = exchange.submit(&pieces, &[]).unwrap();
+    exchange.wait(ticket).unwrap();
+    let frame = packet::udp(1, b"in one piece");
+    transmit.send(packet::PLAIN, &frame).unwrap();
+    assert_eq!(next(&mut site.stream), frame);
+    front_end.stop_queue(1).unwrap();
+}
+
+#[test]
 fn passt_may_go_and_come_back() {
     let mut site = Site::start("passt-back");
     let (_front_end, mut receive, mut transmit) = site.guest();

@@ -289,6 +289,7 @@ impl FrameSink for PasstSink {
                 match &ended {
                     _ if index < sent => Ok(()),
                     Err(PortError::Down) => Err(PortError::Down),
+                    Err(PortError::Malformed) if index == sent => Err(PortError::Malformed),
                     _ => Err(PortError::Again),
                 },
             );
@@ -319,6 +320,10 @@ impl Outgoing {
         }
         while let Some(frames) = frames.get(*sent..).filter(|frames| !frames.is_empty()) {
             let (result, batch) = write_prefixed(stream.as_fd(), frames, header);
+            if batch == 0 {
+                // In more pieces than one call takes: a tap refuses it, too.
+                return Err(PortError::Malformed);
+            }
             let result = result.map_err(|error| {
                 rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
             });
