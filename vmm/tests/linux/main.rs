@@ -3,6 +3,7 @@
 mod accesses;
 mod control;
 mod exits;
+mod late;
 mod matrix;
 mod payload;
 mod sockets;
