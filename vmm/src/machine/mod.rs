@@ -198,6 +198,7 @@ impl<'a> Machine<'a> {
             processor.stop();
         }
         self.devices.stop();
+        self.events.forget_guest();
         ended
     }
 
