@@ -92,19 +92,20 @@ impl FrameHeader {
 }
 
 /// Does what `header` says is undone of a frame, which begins with that header. `each` gets every
-/// resulting frame: its new header, and its parts in order.
+/// resulting frame, its new header, and its parts in order, until it says `false`: a guest can ask for
+/// segments of a byte, and whoever has no room for them makes none.
 ///
 /// # Errors
 /// When the frame is not what its header says; none has been given then.
 pub fn finish(
     header: FrameHeader,
     frame: &[u8],
-    mut each: impl FnMut(&[u8; HeaderLen::Modern.bytes()], &[&[u8]]),
+    mut each: impl FnMut(&[u8; HeaderLen::Modern.bytes()], &[&[u8]]) -> bool,
 ) -> Result<(), Contradiction> {
     let frame = frame.get(PLAIN.len()..).ok_or(Contradiction)?;
     if let Some(gso) = header.gso {
         return segment::cut(gso, header, frame, |headers, payload| {
-            each(&PLAIN, &[headers, payload]);
+            each(&PLAIN, &[headers, payload])
         });
     }
     let mut whole = frame.to_vec();

@@ -126,29 +126,75 @@ fn frames_of_any_size_go_both_ways_however_they_are_cut() {
 
 #[test]
 fn a_partner_that_does_not_read_costs_frames_and_no_frame_is_torn() {
-    let mut site = Site::start("passt-full");
-    let (_front_end, _receive, mut transmit) = site.guest();
-    let frame = packet::udp(1, &lab::pattern(1, 30_000));
-    for _ in 0..200 {
-        transmit.send(packet::PLAIN, &frame).unwrap();
-    }
-    // What arrived is whole, and what is sent afterwards comes behind it.
-    let last = packet::udp(9, b"the last one");
-    let mut whole = 0;
-    let deadline = Instant::now() + SOON;
-    loop {
-        assert!(Instant::now() < deadline);
-        if whole >= 2 {
-            transmit.send(packet::PLAIN, &last).unwrap();
+    for stops in [false, true] {
+        let mut site = Site::start("passt-full");
+        let (mut front_end, _receive, mut transmit) = site.guest();
+        // Longer than what a socket takes at once: of the last one it takes a part.
+        let frame = packet::udp(1, &lab::pattern(1, 60_000));
+        for _ in 0..200 {
+            transmit.send(packet::PLAIN, &frame).unwrap();
         }
-        let got = next(&mut site.stream);
-        if got == last {
-            break;
+        if stops {
+            let base = front_end.stop_queue(1).unwrap();
+            let queue = transmit.exchange().queue();
+            front_end.attach_queue(queue, base).unwrap();
         }
-        assert_eq!(got, frame);
-        whole += 1;
+        // What arrived is whole, and what is sent afterwards comes behind it.
+        let last = packet::udp(9, b"the last one");
+        let mut whole = 0;
+        let deadline = Instant::now() + SOON;
+        loop {
+            assert!(Instant::now() < deadline);
+            if whole >= 2 {
+                transmit.send(packet::PLAIN, &last).unwrap();
+            }
+            let got = next(&mut site.stream);
+            if got == last {
+                break;
+            }
+            assert!(got == frame, "{} bytes of another frame", got.len());
+            whole += 1;
+        }
+        assert!(whole < 200, "nothing was lost");
     }
-    assert!(whole < 200, "nothing was lost");
+}
+
+#[test]
+fn a_frame_of_which_a_stopped_queue_had_read_a_part_arrives_whole() {
+    let mut site = Site::start("passt-stop");
+    let (mut front_end, mut receive, _transmit) = site.guest();
+    for n in 0..5_u8 {
+        let first = framed(&packet::udp(2, &[n; 100]));
+        let second = framed(&packet::udp(3, &[n; 2000]));
+        let (part, rest) = second.split_at(1000);
+        // Whoever has read the first frame has read the part behind it.
+        site.stream.write_all(&[&first[..], part].concat()).unwrap();
+        assert!(next_udp(&mut receive, 2, SOON).is_some());
+        let base = front_end.stop_queue(0).unwrap();
+        front_end.attach_queue(receive.queue_mut(), base).unwrap();
+        site.stream.write_all(rest).unwrap();
+        let frame = next_udp(&mut receive, 3, SOON).unwrap();
+        assert_eq!(packet::udp_payload(&frame.frame), [n; 2000]);
+    }
+}
+
+#[test]
+fn a_frame_in_more_pieces_than_one_call_takes_is_dropped_and_the_next_one_goes() {
+    let mut site = Site::start("passt-pieces");
+    let (mut front_end, _receive, mut transmit) = site.guest();
+    let frame = packet::udp(1, &[1; 970]);
+    let bytes = [&packet::PLAIN.to_bytes()[..], &frame].concat();
+    let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
+    // As many as an indirect table may have; the length before the frame is one more.
+    assert_eq!(pieces.len(), 1024);
+    let exchange = transmit.exchange();
+    exchange.use_indirect(true);
+    let ticket = exchange.submit(&pieces, &[]).unwrap();
+    exchange.wait(ticket).unwrap();
+    let frame = packet::udp(1, b"in one piece");
+    transmit.send(packet::PLAIN, &frame).unwrap();
+    assert_eq!(next(&mut site.stream), frame);
+    front_end.stop_queue(1).unwrap();
 }
 
 #[test]
@@ -184,18 +230,25 @@ fn passt_may_go_and_come_back() {
 #[test]
 fn nonsense_from_the_other_side_ends_its_connection_only() {
     let mut site = Site::start("passt-nonsense");
-    let (_front_end, _receive, mut transmit) = site.guest();
+    let (_front_end, mut receive, mut transmit) = site.guest();
     site.stream.write_all(&[0xff; 64]).unwrap();
     let mut rest = Vec::new();
     site.stream.read_to_end(&mut rest).unwrap();
     let frame = packet::udp(1, b"again");
     let deadline = Instant::now() + SOON;
     site.listener.set_nonblocking(true).unwrap();
-    while site.listener.accept().is_err() {
+    let (mut stream, _) = loop {
+        if let Ok(accepted) = site.listener.accept() {
+            break accepted;
+        }
         assert!(Instant::now() < deadline);
         transmit.send(packet::PLAIN, &frame).unwrap();
         std::thread::sleep(Duration::from_millis(20));
-    }
+    };
+    stream
+        .write_all(&framed(&packet::udp(2, b"sense")))
+        .unwrap();
+    assert!(next_udp(&mut receive, 2, SOON).is_some());
     assert!(site.daemon.is_running());
 }
 

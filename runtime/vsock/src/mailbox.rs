@@ -13,10 +13,12 @@ use crate::packet::{Header, Op};
 #[derive(Debug)]
 pub struct Mailbox {
     posts: Mutex<Posts>,
+    /// Connections that wait at most, those that are over among them.
+    most_connections: usize,
     posted: AtomicBool,
     /// Readable when something was posted.
     pub arrived: Wakeup,
-    /// Readable when there is room for resets again.
+    /// Readable when there is room again.
     pub emptied: Wakeup,
 }
 
@@ -48,13 +50,14 @@ impl Mailbox {
     /// A guest that does not take its resets is not listened to beyond these.
     const MOST_RESETS: usize = 256;
 
-    /// An empty one.
+    /// An empty one, for `connections` at once.
     ///
     /// # Errors
     /// eventfd(2)'s.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new(connections: usize) -> std::io::Result<Self> {
         Ok(Self {
             posts: Mutex::default(),
+            most_connections: connections + Self::MOST_RESETS,
             posted: AtomicBool::new(false),
             arrived: Wakeup::new()?,
             emptied: Wakeup::new()?,
@@ -69,15 +72,17 @@ impl Mailbox {
         }
     }
 
-    /// A reset is due; to be posted only while there [is room](Self::has_room).
+    /// A reset is due.
     pub fn reset(&self, header: Header) {
         self.posts().resets.push_back(header);
         self.posted.store(true, Ordering::Release);
     }
 
-    /// Whether another reset may be posted.
+    /// Whether more may be posted. A connection that the guest has ended waits here, with its descriptor,
+    /// until the receiver has seen it.
     pub fn has_room(&self) -> bool {
-        self.posts().resets.len() < Self::MOST_RESETS
+        let posts = self.posts();
+        posts.resets.len() < Self::MOST_RESETS && posts.connections.len() < self.most_connections
     }
 
     /// Wakes the receiver if something was posted since the last call.
@@ -96,7 +101,11 @@ impl Mailbox {
             }
             return Some(Post::Reset(reset));
         }
-        posts.connections.pop_front().map(Post::Due)
+        let due = posts.connections.pop_front()?;
+        if posts.connections.len() == self.most_connections / 2 {
+            self.emptied.wake();
+        }
+        Some(Post::Due(due))
     }
 
     /// Keeps what the receiver had taken and could not send before it stopped.

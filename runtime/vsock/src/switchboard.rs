@@ -120,7 +120,7 @@ impl Switchboard {
             arrivals,
             departures: epoll::create(CreateFlags::CLOEXEC)?,
             table: Mutex::new(Table::new(limit, room, LISTENER + 1)),
-            mailbox: Mailbox::new()?,
+            mailbox: Mailbox::new(limit)?,
             reset: ResetEvent {
                 due: AtomicBool::new(false),
                 wakeup: Wakeup::new()?,

@@ -334,6 +334,48 @@ fn a_storm_of_packets_without_buffers_for_the_answers() {
     }
 }
 
+/// The same with connections that it begins and drops, each of which has a descriptor.
+#[test]
+fn a_storm_of_connections_without_buffers_for_the_answers() {
+    const STORM: u32 = 4000;
+    let host = Host::start_with("vsock-storm-open", |daemon| {
+        daemon.args(["--connections", "16"])
+    });
+    let listener = host.listen(5);
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let mut guest = Guest::with_buffers(&host, 0, 4096);
+    guest.driver.transmit().use_indirect(true);
+    let (mut sent, mut done, mut last) = (0, 0, Instant::now());
+    while last.elapsed() < Duration::from_secs(1) {
+        while sent < STORM && guest.driver.transmit().queue().free_descriptors() > 0 {
+            let op = if sent % 2 == 0 { op::REQUEST } else { op::RST };
+            let header = guest.header((20_000 + sent / 2, 5), op).to_bytes();
+            guest.driver.transmit().submit(&[&header], &[]).unwrap();
+            sent += 1;
+        }
+        let taken = guest.driver.transmit().poll().unwrap().len();
+        if taken > 0 {
+            (done, last) = (done + taken, Instant::now());
+        }
+    }
+    // A connection and its end each; and resets, where the listener does not keep up.
+    let most = 2 * (16 + 256 + 256) + 32;
+    assert!(done <= most, "{done} packets wait for their answers");
+    // It listens again once they are taken.
+    post(&mut guest, 1);
+    let deadline = Instant::now() + SOON;
+    while done < sent as usize {
+        while guest
+            .driver
+            .receive(Duration::from_millis(1))
+            .unwrap()
+            .is_some()
+        {}
+        done += guest.driver.transmit().poll().unwrap().len();
+        assert!(Instant::now() < deadline, "{done} of {sent} packets taken");
+    }
+}
+
 fn post(guest: &mut Guest, count: u16) {
     guest.driver.post(count).unwrap();
 }

@@ -50,6 +50,26 @@ fn told_of_reset(events: &mut DriverQueue, wait: Duration) -> bool {
     !used.is_empty()
 }
 
+/// The guest never hears of them.
+#[test]
+fn programs_that_hang_up_while_the_guest_takes_nothing_leave_nothing_behind() {
+    let host = Host::start("vsock-hang-up");
+    let mut guest = Guest::with_buffers(&host, 0, 4096);
+    let process = Process::serving(&host.daemon);
+    let before = process.holdings().descriptors;
+    for begun in 1..=50 {
+        let client = host.ask(80);
+        host.wait_metric("ringside_vsock_begun_total", begun);
+        drop(client);
+        host.wait_metric("ringside_vsock_connections", 0);
+    }
+    let now = process.holdings().descriptors;
+    assert!(now <= before + 2, "{now} descriptors, and before {before}");
+    guest.driver.post(1).unwrap();
+    assert!(!guest.pump(MOMENT));
+    host.check();
+}
+
 #[test]
 fn the_guest_knows_its_id() {
     let host = Host::start("vsock-config");

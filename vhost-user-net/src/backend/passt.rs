@@ -48,6 +48,9 @@ struct Shared {
     /// Readable when the connection at hand is; it stays when that one goes.
     readable: OwnedFd,
     header_len: AtomicUsize,
+    /// They outlive the queues' threads: a stop may come in the middle of a frame.
+    incoming: Mutex<Incoming>,
+    outgoing: Mutex<Outgoing>,
 }
 
 struct Link {
@@ -77,6 +80,13 @@ impl Passt {
             }),
             readable: readable.map_err(|error| failed(error.into()))?,
             header_len: AtomicUsize::new(HeaderLen::Modern.bytes()),
+            incoming: Mutex::new(Incoming {
+                bytes: vec![0; READ_AHEAD].into_boxed_slice(),
+                filled: 0,
+                taken: 0,
+                generation: 0,
+            }),
+            outgoing: Mutex::default(),
         };
         shared.connect(&mut shared.link()).map_err(failed)?;
         Ok(Self {
@@ -137,21 +147,11 @@ impl Port for Passt {
     }
 
     fn source(&self, _: usize) -> io::Result<PasstSource> {
-        Ok(PasstSource {
-            shared: self.shared.clone(),
-            bytes: vec![0; READ_AHEAD].into_boxed_slice(),
-            filled: 0,
-            taken: 0,
-            generation: 0,
-        })
+        Ok(PasstSource(self.shared.clone()))
     }
 
     fn sink(&self, _: usize) -> io::Result<PasstSink> {
-        Ok(PasstSink {
-            shared: self.shared.clone(),
-            rest: Vec::new(),
-            generation: 0,
-        })
+        Ok(PasstSink(self.shared.clone()))
     }
 
     /// The protocol has no place for what is undone.
@@ -175,18 +175,17 @@ impl Port for Passt {
     }
 }
 
-/// Frames from passt.
-pub struct PasstSource {
-    shared: Arc<Shared>,
+/// Bytes from passt that were read and not delivered.
+struct Incoming {
     bytes: Box<[u8]>,
     filled: usize,
     taken: usize,
     generation: u64,
 }
 
-impl PasstSource {
+impl Incoming {
     /// The next whole frame that has been read, as its place among the bytes.
-    fn next(&mut self) -> Result<Option<std::ops::Range<usize>>, PortError> {
+    fn next(&mut self, shared: &Shared) -> Result<Option<std::ops::Range<usize>>, PortError> {
         let waiting = self.bytes.get(self.taken..self.filled).unwrap_or_default();
         let Some(prefix) = waiting.first_chunk::<PREFIX>() else {
             return Ok(None);
@@ -194,7 +193,8 @@ impl PasstSource {
         let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
         if !(MIN_FRAME..=MAX_FRAME).contains(&len) {
             // Where the next frame begins is not known any more.
-            self.shared.lost(self.generation);
+            (self.filled, self.taken) = (0, 0);
+            shared.lost(self.generation);
             return Err(PortError::Malformed);
         }
         let start = self.taken + PREFIX;
@@ -206,8 +206,8 @@ impl PasstSource {
     }
 
     /// Reads more; `false` if nothing has come.
-    fn fill(&mut self) -> Result<bool, PortError> {
-        let (stream, generation) = self.shared.stream()?;
+    fn fill(&mut self, shared: &Shared) -> Result<bool, PortError> {
+        let (stream, generation) = shared.stream()?;
         if generation != self.generation {
             (self.generation, self.filled, self.taken) = (generation, 0, 0);
         }
@@ -216,7 +216,7 @@ impl PasstSource {
         let room = self.bytes.get_mut(self.filled..).unwrap_or_default();
         match rustix::io::read(&*stream, room) {
             Ok(0) => {
-                self.shared.lost(generation);
+                shared.lost(generation);
                 Err(PortError::Down)
             }
             Ok(count) => {
@@ -225,12 +225,15 @@ impl PasstSource {
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
             Err(_) => {
-                self.shared.lost(generation);
+                shared.lost(generation);
                 Err(PortError::Down)
             }
         }
     }
 }
+
+/// Frames from passt.
+pub struct PasstSource(Arc<Shared>);
 
 impl FrameSource for PasstSource {
     fn receive(
@@ -238,47 +241,55 @@ impl FrameSource for PasstSource {
         places: &mut [Scatter<'_>],
         each: &mut dyn FnMut(usize, usize),
     ) -> Result<bool, PortError> {
-        let header = self.shared.header_len.load(Ordering::Acquire);
+        let header = self.0.header_len.load(Ordering::Acquire);
         let header = PLAIN.get(..header).unwrap_or(&PLAIN);
+        let incoming = self.0.incoming.lock();
+        let mut incoming = incoming.unwrap_or_else(PoisonError::into_inner);
         for (index, place) in places.iter_mut().enumerate() {
             let frame = loop {
-                if let Some(frame) = self.next()? {
+                if let Some(frame) = incoming.next(&self.0)? {
                     break frame;
                 }
-                if !self.fill()? {
+                if !incoming.fill(&self.0)? {
                     return Ok(false);
                 }
             };
-            let frame = self.bytes.get(frame).unwrap_or_default();
+            let frame = incoming.bytes.get(frame).unwrap_or_default();
             each(index, place.fill(&[header, frame]));
         }
         Ok(true)
     }
 
     fn readable(&self) -> BorrowedFd<'_> {
-        self.shared.readable.as_fd()
+        self.0.readable.as_fd()
     }
 }
 
-/// Frames to passt.
-pub struct PasstSink {
-    shared: Arc<Shared>,
+/// What is under way to passt.
+#[derive(Default)]
+struct Outgoing {
     /// What the socket did not take of a frame of which it took the beginning.
     rest: Vec<u8>,
     generation: u64,
 }
 
+/// Frames to passt.
+pub struct PasstSink(Arc<Shared>);
+
 impl FrameSink for PasstSink {
     fn send(&mut self, frames: &[&Buffers], each: &mut dyn FnMut(usize, Result<(), PortError>)) {
-        let header = self.shared.header_len.load(Ordering::Acquire);
+        let header = self.0.header_len.load(Ordering::Acquire);
         let mut sent = 0;
-        let ended = self.send_all(frames, header, &mut sent);
+        let outgoing = self.0.outgoing.lock();
+        let mut outgoing = outgoing.unwrap_or_else(PoisonError::into_inner);
+        let ended = outgoing.send_all(&self.0, frames, header, &mut sent);
         for index in 0..frames.len() {
             each(
                 index,
                 match &ended {
                     _ if index < sent => Ok(()),
                     Err(PortError::Down) => Err(PortError::Down),
+                    Err(PortError::Malformed) if index == sent => Err(PortError::Malformed),
                     _ => Err(PortError::Again),
                 },
             );
@@ -286,21 +297,22 @@ impl FrameSink for PasstSink {
     }
 }
 
-impl PasstSink {
+impl Outgoing {
     /// Sends with as few calls as possible; `sent` is how many frames have gone, the last of them
     /// perhaps in part.
     fn send_all(
         &mut self,
+        shared: &Shared,
         frames: &[&Buffers],
         header: usize,
         sent: &mut usize,
     ) -> Result<(), PortError> {
-        let (stream, generation) = self.shared.stream()?;
+        let (stream, generation) = shared.stream()?;
         if generation != self.generation {
             (self.generation, self.rest) = (generation, Vec::new());
         }
         if !self.rest.is_empty() {
-            let count = self.written(rustix::io::write(&*stream, &self.rest))?;
+            let count = self.written(shared, rustix::io::write(&*stream, &self.rest))?;
             self.rest.drain(..count);
             if !self.rest.is_empty() {
                 return Err(PortError::Again);
@@ -308,9 +320,14 @@ impl PasstSink {
         }
         while let Some(frames) = frames.get(*sent..).filter(|frames| !frames.is_empty()) {
             let (result, batch) = write_prefixed(stream.as_fd(), frames, header);
-            let mut count = self.written(result.map_err(|error| {
+            if batch == 0 {
+                // In more pieces than one call takes: a tap refuses it, too.
+                return Err(PortError::Malformed);
+            }
+            let result = result.map_err(|error| {
                 rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
-            }))?;
+            });
+            let mut count = self.written(shared, result)?;
             for frame in frames.iter().take(batch) {
                 if count == 0 {
                     return Err(PortError::Again);
@@ -327,12 +344,16 @@ impl PasstSink {
         Ok(())
     }
 
-    fn written(&self, result: rustix::io::Result<usize>) -> Result<usize, PortError> {
+    fn written(
+        &self,
+        shared: &Shared,
+        result: rustix::io::Result<usize>,
+    ) -> Result<usize, PortError> {
         match result {
             Ok(count) => Ok(count),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Err(PortError::Again),
             Err(_) => {
-                self.shared.lost(self.generation);
+                shared.lost(self.generation);
                 Err(PortError::Down)
             }
         }

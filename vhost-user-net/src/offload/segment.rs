@@ -17,12 +17,12 @@ struct Layout {
     v6: bool,
 }
 
-/// Cuts `frame`; `each` gets the headers and the payload of each segment.
+/// Cuts `frame`; `each` gets the headers and the payload of each segment, until it says `false`.
 pub(super) fn cut(
     gso: Gso,
     header: FrameHeader,
     frame: &[u8],
-    mut each: impl FnMut(&[u8], &[u8]),
+    mut each: impl FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<(), Contradiction> {
     let layout = layout(gso, header, frame).ok_or(Contradiction)?;
     let (headers, payload) = frame.split_at(layout.payload);
@@ -37,7 +37,9 @@ pub(super) fn cut(
             before: index * header.gso_size,
         };
         patch(gso, &layout, &mut headers, part, place).ok_or(Contradiction)?;
-        each(&headers, part);
+        if !each(&headers, part) {
+            break;
+        }
     }
     Ok(())
 }

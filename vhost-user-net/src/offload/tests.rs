@@ -34,6 +34,7 @@ fn finished(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Contradiction> {
     finish(header, bytes, |header, parts| {
         assert_eq!(*header, PLAIN);
         frames.push(parts.concat());
+        true
     })?;
     Ok(frames)
 }
@@ -68,6 +69,19 @@ fn segments_add_up_to_the_frame() {
         let flags = [0x90, 0x10, 0x10, 0x19][usize::from(index)];
         assert_eq!(frame[47], flags);
     }
+}
+
+#[test]
+fn no_more_segments_are_made_than_there_is_room_for() {
+    let bytes = tcp4(60_000, 1);
+    let header = FrameHeader::parse(&bytes, bytes.len() - HEADER).unwrap();
+    let mut made = 0;
+    finish(header, &bytes, |_, _| {
+        made += 1;
+        made < 10
+    })
+    .unwrap();
+    assert_eq!(made, 10);
 }
 
 #[test]

@@ -111,7 +111,8 @@ fn count(ranges: &[iovec]) -> c_int {
 }
 
 /// Writes frames without their headers of `header` bytes, each behind its length in 32 bits in network
-/// order, as many as one writev(2) takes: bytes written, and of how many frames they are a part.
+/// order, as many as one writev(2) takes: bytes written, and of how many frames they are a part. None where
+/// the first one alone lies in too many pieces.
 pub fn write_prefixed(
     fd: BorrowedFd<'_>,
     frames: &[&Buffers],

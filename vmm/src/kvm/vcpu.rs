@@ -82,6 +82,8 @@ struct Vcpu {
     fd: VcpuFd,
     id: u8,
     exits: Arc<Exits>,
+    /// It left the guest for an access, which KVM has not finished.
+    in_access: bool,
 }
 
 /// A processor's thread. It runs until it is stopped.
@@ -152,7 +154,12 @@ impl Vm {
         registers::set_common(&fd)?;
         lapic::set_pins(&fd)?;
         let exits = Arc::default();
-        Ok(Vcpu { fd, id, exits })
+        Ok(Vcpu {
+            fd,
+            id,
+            exits,
+            in_access: false,
+        })
     }
 
     fn description(&self, id: u8, count: u8) -> Processor {
@@ -246,14 +253,22 @@ impl Vcpu {
             control.hold();
             return;
         }
-        while control.may_run(&mut self.fd) {
-            if let Err(stopped) = self.enter(guest) {
+        loop {
+            let called = control.is_called();
+            let turn = match called {
+                true => self.finish_access(guest),
+                false => self.enter(guest),
+            };
+            if let Err(stopped) = turn {
                 let report = Report {
                     processor: self.id,
                     stopped: stopped.with_registers(&self.fd),
                 };
                 tell(report);
                 control.hold();
+            }
+            if called && !control.may_run(&mut self.fd) {
+                break;
             }
         }
         tracing::debug!(
@@ -264,9 +279,24 @@ impl Vcpu {
         );
     }
 
+    /// Has KVM finish an access that was served, and run no more of the guest. It does that only when it is
+    /// entered again (Linux Documentation/virt/kvm/api.rst, 5): a copy of what it tells before would do the
+    /// access once more.
+    fn finish_access(&mut self, guest: &dyn Guest) -> Result<(), Stopped> {
+        self.fd.set_kvm_immediate_exit(1);
+        let mut finished = Ok(());
+        // An access may have several parts.
+        while self.in_access && finished.is_ok() {
+            finished = self.enter(guest);
+        }
+        self.fd.set_kvm_immediate_exit(0);
+        finished
+    }
+
     /// Runs the guest until it needs something, and serves that.
     fn enter(&mut self, guest: &dyn Guest) -> Result<(), Stopped> {
         let exits = &self.exits;
+        self.in_access = true;
         match self.fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => {
                 count(&exits.ports);
@@ -284,16 +314,27 @@ impl Vcpu {
                 count(&exits.memory);
                 guest.write_memory(address, data);
             }
-            Ok(VcpuExit::Intr) => count(&exits.signals),
-            Ok(VcpuExit::IrqWindowOpen) => count(&exits.others),
-            Ok(exit) => return Err(Stopped::by(&exit)),
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-                count(&exits.signals);
+            no_access => {
+                self.in_access = false;
+                return went_on(no_access, exits);
             }
-            Err(error) => return Err(Stopped::failed(error)),
         }
         Ok(())
     }
+}
+
+/// Whether the guest goes on after what is no access.
+fn went_on(exit: Result<VcpuExit<'_>, kvm_ioctls::Error>, exits: &Exits) -> Result<(), Stopped> {
+    match exit {
+        Ok(VcpuExit::Intr) => count(&exits.signals),
+        Ok(VcpuExit::IrqWindowOpen) => count(&exits.others),
+        Ok(exit) => return Err(Stopped::by(&exit)),
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            count(&exits.signals);
+        }
+        Err(error) => return Err(Stopped::failed(error)),
+    }
+    Ok(())
 }
 
 fn count(counter: &AtomicU64) {

@@ -129,8 +129,13 @@ impl DeviceSet {
         self.attached.iter().map(Attached::info).collect()
     }
 
-    /// Puts every device on the bus of a new machine. Those that were leaving are gone.
+    /// Puts every device on the bus of a new machine. Those that were leaving are gone. One that still stops
+    /// what it did for the machine before may write into the memory of both.
     pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
+        let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_reset());
+        if let Some(attached) = self.attached.iter().find(stays) {
+            return Err(MachineError::Busy(attached.id.clone()));
+        }
         self.attached.retain(|it| !it.leaving);
         for place in 0..self.attached.len() {
             self.plug(place, bus, vm, None)?;
@@ -225,7 +230,8 @@ impl DeviceSet {
         Some(gone.id)
     }
 
-    /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log.
+    /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log, and
+    /// [keeps](Self::plug_all) another machine from beginning.
     pub(super) fn stop(&mut self) {
         for attached in &self.attached {
             lock(&attached.device).reset();

@@ -85,6 +85,17 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Forgets what the guest and its processors said: the next machine is another one. Orders stay.
+    pub(super) fn forget_guest(&self) {
+        let waiting: Vec<Event> = self.receiver.try_iter().collect();
+        for event in waiting {
+            if matches!(event, Event::Order(..) | Event::Quit) {
+                // The receiver is here.
+                let _ = self.sender.send(event);
+            }
+        }
+    }
+
     /// A way to end the machine.
     #[must_use]
     pub fn quit_handle(&self) -> QuitHandle {
@@ -98,5 +109,30 @@ impl Events {
             sender: self.sender.clone(),
             memory: memory.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_outlive_a_guest_and_what_it_said_does_not() {
+        let events = Events::default();
+        let (reply, _answer) = channel();
+        for event in [
+            Event::Ejected(3),
+            Event::Order(Command::Info, reply),
+            Event::Power(PowerEvent::Reset),
+            Event::Quit,
+        ] {
+            events.sender.send(event).unwrap();
+        }
+        events.forget_guest();
+        let left: Vec<Event> = events.receiver.try_iter().collect();
+        assert!(matches!(
+            left[..],
+            [Event::Order(Command::Info, _), Event::Quit]
+        ));
     }
 }

@@ -85,6 +85,9 @@ pub enum MachineError {
     /// A device does not fit on the bus.
     #[error(transparent)]
     Device(#[from] TransportError),
+    /// A daemon that does not complete what it began for the guest before.
+    #[error("the daemon of {0} does not stop, and may still write into the guest's memory")]
+    Busy(String),
     /// More devices than places.
     #[error("the PCI bus has 31 places for devices, and there are more devices")]
     Places,
@@ -195,6 +198,7 @@ impl<'a> Machine<'a> {
             processor.stop();
         }
         self.devices.stop();
+        self.events.forget_guest();
         ended
     }
 

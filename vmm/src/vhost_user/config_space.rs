@@ -98,6 +98,7 @@ impl FrontEndConfig {
         let queues = self.queues.to_le_bytes();
         match self.kind {
             Kind::Net => {
+                self.check_pairs(&config)?;
                 if let Some(mac) = self.mac {
                     put(&mut config, 0, &mac);
                 }
@@ -122,6 +123,21 @@ impl FrontEndConfig {
             Kind::Rng | Kind::Balloon => {}
         }
         Ok(config)
+    }
+}
+
+impl FrontEndConfig {
+    /// Driver and daemon count pairs to find the control queue, unless there is only one (virtio 1.2, 5.1.2).
+    fn check_pairs(&self, config: &[u8]) -> Result<(), FrontEndError> {
+        let wanted = self.queues;
+        let told = config
+            .get(NET_MAX_PAIRS..)
+            .and_then(<[u8]>::first_chunk::<2>);
+        let served = told.map_or(0, |told| u16::from_le_bytes(*told));
+        if wanted > 1 && served != 0 && served != wanted {
+            return Err(FrontEndError::Pairs { wanted, served });
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +193,21 @@ mod tests {
         assert_eq!(net.queue_count(0), 4);
         let config = net.config(None).unwrap();
         assert_eq!(config, [2, 0, 0, 0, 0, 9, 0, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn an_interface_with_several_pairs_has_all_of_its_daemons() {
+        let told = |pairs| Some(vec![2, 0, 0, 0, 0, 9, 1, 0, pairs, 0, 220, 5]);
+        let net = of(Kind::Net);
+        assert!(net.config(told(2)).is_ok());
+        let sentence = net.config(told(4)).unwrap_err().to_string();
+        assert_eq!(
+            sentence,
+            "queues=2: the daemon has its control queue behind 4 pairs; give queues=4"
+        );
+        let single = FrontEndConfig { queues: 1, ..net };
+        let config = single.config(told(4)).unwrap();
+        assert_eq!(config[8..], [1, 0, 220, 5]);
     }
 
     #[test]

@@ -35,6 +35,16 @@ pub enum FrontEndError {
         /// What the daemon has.
         most: u64,
     },
+    /// Not as many pairs of queues as the daemon's, which has its control queue behind its own.
+    #[error(
+        "queues={wanted}: the daemon has its control queue behind {served} pairs; give queues={served}"
+    )]
+    Pairs {
+        /// What was asked for.
+        wanted: u16,
+        /// What the daemon has.
+        served: u16,
+    },
     /// The daemon tells no configuration, and the options do not either.
     #[error("the daemon does not tell its {0}, so it must be given: {0}=")]
     Unknown(&'static str),

@@ -260,9 +260,16 @@ fn a_changed_interrupt_stays_changed() {
     wait_for("the call after the pause", || later.read().is_ok());
     interrupts(&mut disk);
     daemon.kill().unwrap();
-    let _daemon = fixture.daemon();
+    let mut daemon = fixture.daemon();
     wait_for("the call after the loss", || later.read().is_ok());
     interrupts(&mut disk);
+    // Also one that was chosen while nobody was there.
+    daemon.kill().unwrap();
+    wait_for("the loss", || !disk.device.condition().connected);
+    let last = EventFd::new(EFD_NONBLOCK).unwrap();
+    disk.device.set_call(0, last.try_clone().unwrap());
+    let _daemon = fixture.daemon();
+    wait_for("the call after the next loss", || last.read().is_ok());
 }
 
 #[test]

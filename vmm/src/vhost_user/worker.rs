@@ -165,6 +165,9 @@ impl Worker {
             // Even if the daemon was lost: nothing of the old setup is being served any more.
             self.desk.state().done = asked;
         }
+        // Also without a daemon: the next one gets them with the queues.
+        let changed: Vec<usize> = calls.keys().copied().collect();
+        self.calls.extend(calls);
         result?;
         let transfer = self.desk.state().transfer.take();
         if let Some(transfer) = transfer {
@@ -176,9 +179,8 @@ impl Worker {
         for (offset, data) in &writes {
             unless_refused(session.write_config(*offset, data))?;
         }
-        for (queue, call) in calls {
-            session.set_call(queue, &call)?;
-            self.calls.insert(queue, call);
+        for (queue, call) in self.calls.iter().filter(|it| changed.contains(it.0)) {
+            session.set_call(*queue, call)?;
         }
         if writes.is_empty() {
             return Ok(());

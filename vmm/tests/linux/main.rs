@@ -1,7 +1,9 @@
 //! Linux boots in `ringside-vmm`, on disks and files that our daemons serve, in the lab.
 
+mod accesses;
 mod control;
 mod exits;
+mod late;
 mod matrix;
 mod payload;
 mod sockets;

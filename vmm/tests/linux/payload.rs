@@ -6,6 +6,9 @@ const ADDRESS: u64 = 16 << 20;
 /// An undefined instruction, where nobody handles exceptions: `ud2`.
 pub(crate) const DIES: &[u8] = &[0x0f, 0x0b];
 
+/// Counts on the serial port for ever, a byte each time: `mov $0x3f8, %edx; 1: out %al, %dx; inc %al; jmp 1b`.
+pub(crate) const COUNTS: &[u8] = &[0xba, 0xf8, 3, 0, 0, 0xee, 0xfe, 0xc0, 0xeb, 0xfb];
+
 /// Writes random numbers to random places of the first four devices' configuration space, of two devices'
 /// memory (common configuration and message table above all) and to ports, reads them again, and
 /// switches the machine off. Interrupts that it makes up are taken and forgotten. From:

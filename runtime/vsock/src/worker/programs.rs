@@ -121,9 +121,11 @@ impl Receive {
         // It may have had its answer, spoken and gone before we hear of any of that.
         let unanswered = requested && !connection.outbound().accepted;
         if unanswered && connection.is_hung_up() {
-            // It did not wait for the guest's answer.
+            // It did not wait for the guest's answer, or for the guest to be asked.
             self.switchboard.remove(connection);
-            self.push(connection, Op::Reset, 0);
+            if !self.take_back_request(connection) {
+                self.push(connection, Op::Reset, 0);
+            }
         } else if open && ended && connection.is_hung_up() {
             self.say(connection, BOTH);
         } else {

@@ -161,6 +161,17 @@ impl Receive {
         self.answers.push_back(answer);
     }
 
+    /// Forgets a request that the guest has not been sent; whether there was one.
+    pub(super) fn take_back_request(&mut self, connection: &Connection) -> bool {
+        let requested = |answer: &Answer| match answer {
+            Answer::About(it, Op::Request, _) => Some(it.id),
+            _ => None,
+        };
+        let mut answers = self.answers.iter();
+        let place = answers.position(|answer| requested(answer) == Some(connection.id));
+        place.is_some_and(|place| self.answers.remove(place).is_some())
+    }
+
     /// Tells the guest what the host does no more.
     pub(super) fn say(&mut self, connection: &Arc<Connection>, flags: u32) {
         let mut inbound = connection.inbound();

@@ -274,7 +274,7 @@ impl SwitchSink {
             let len = header.len() + parts.iter().map(|part| part.len()).sum::<usize>();
             let Some(mut room) = bundle.room(len) else {
                 outcome = Err(PortError::Again);
-                return;
+                return false;
             };
             for part in [&[&header[..]], parts].concat() {
                 let (here, rest) = room.split_at_mut(part.len());
@@ -282,6 +282,7 @@ impl SwitchSink {
                 room = rest;
             }
             bundle.keep(len);
+            true
         });
         finished.map_err(|_| PortError::Malformed)?;
         outcome

@@ -71,9 +71,14 @@ impl<P> Control<P> {
         self.changed.notify_all();
     }
 
+    /// Whether the thread has to ask if it [may run](Self::may_run).
+    pub(super) fn is_called(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
     /// The thread asks; it waits here while it is paused, and does what it is asked meanwhile. False: end.
     pub(super) fn may_run(&self, processor: &mut P) -> bool {
-        if !self.attention.load(Ordering::Acquire) {
+        if !self.is_called() {
             return true;
         }
         let mut state = self.state();
@@ -100,6 +105,8 @@ impl<P> Control<P> {
         let mut state = self.state();
         while state.wanted != Wanted::Stop {
             state.out = true;
+            // Whoever waits for its answer learns that there is none.
+            state.job = None;
             self.changed.notify_all();
             state = self.wait(state);
         }
@@ -143,7 +150,7 @@ impl<P> std::fmt::Debug for Control<P> {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::thread;
 
     use super::*;
@@ -185,5 +192,22 @@ mod tests {
         control.want(Wanted::Stop);
         thread.join().unwrap();
         assert!(control.is_out(SOON));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_go_on_is_asked_in_vain_and_holds_nobody_up() {
+        let control = Arc::new(Control::<usize>::default());
+        let own = control.clone();
+        let thread = thread::spawn(move || own.hold());
+        for wanted in [Wanted::Pause, Wanted::Run] {
+            control.want(wanted);
+            assert!(control.is_out(SOON));
+            let (sender, receiver) = channel();
+            control.ask(Box::new(move |asked| sender.send(*asked).unwrap()));
+            let answer = receiver.recv_timeout(SOON);
+            assert_eq!(answer, Err(RecvTimeoutError::Disconnected));
+        }
+        control.want(Wanted::Stop);
+        thread.join().unwrap();
     }
 }
