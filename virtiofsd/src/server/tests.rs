@@ -173,7 +173,8 @@ fn any_request() -> impl Strategy<Value = (InHeader, Vec<u8>, usize)> {
     ];
     let body = proptest::collection::vec(word, 0..14).prop_map(|words| words.concat());
     let extensions = prop_oneof![3 => Just(0), 1 => 0..9u32];
-    let header = (1..53u32, node, 0..3u32, extensions);
+    let opcode = 1..=Opcode::CopyFileRange64 as u32;
+    let header = (opcode, node, 0..3u32, extensions);
     let header = header.prop_map(|(opcode, nodeid, uid, padding)| InHeader {
         opcode,
         nodeid,
