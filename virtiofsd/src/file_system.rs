@@ -245,10 +245,10 @@ pub trait GuestFileSystem: FileSystem<Inode = u64, Handle = u64> + Send + Sync +
     /// Makes and opens a file without a name in directory `parent` (`FUSE_TMPFILE`, 7.37).
     ///
     /// # Errors
-    /// Any errno; `EOPNOTSUPP` makes the guest's kernel not ask again.
+    /// Any errno; `ENOSYS` makes the guest's kernel not ask again.
     fn tmpfile(&self, creator: &Creator, parent: u64, args: CreateIn) -> io::Result<Opened> {
         let _ = (creator, parent, args);
-        Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+        Err(io::Error::from_raw_os_error(libc::ENOSYS))
     }
 
     /// Sets an extended attribute; `kill_sgid` asks to clear the set-group-ID bit with it

@@ -23,7 +23,7 @@ use lab::frontend::fs::Fs;
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures};
 use lab::scratch::Scratch;
 use share::SOON;
-use share::session::Session;
+use share::session::{ENTRY, OPEN, ROOT, Session, words};
 use vhost_daemon::listen::Endpoint;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::session::{Service, serve};
@@ -31,6 +31,7 @@ use vhost_daemon::shutdown::Shutdown;
 use vhost_daemon::worker::PollPolicy;
 use virtiofsd::device::FsDevice;
 use virtiofsd::file_system::GuestFileSystem;
+use virtiofsd::fuse::Opcode;
 use virtiofsd::helpers::Helpers;
 use virtiofsd::server::Server;
 
@@ -140,6 +141,9 @@ fn data_go_through_its_own_read_and_write() {
     assert!(read.body[10..] == content[..]);
     assert_eq!(session.read(file, 300_008, 4096).body, content[299_998..]);
     assert_eq!(session.lookup("any"), Err(-libc::ENOSYS));
+    let arguments = words(&[libc::O_RDWR.cast_unsigned(), 0o100_600, 0, 0]);
+    let unnamed = session.call(Opcode::Tmpfile, ROOT, &[&arguments, b"/\0"], ENTRY + OPEN);
+    assert_eq!(unnamed.error, -libc::ENOSYS, "a kernel that asks no more");
     drop((front_end, fs));
     daemon.join().unwrap().unwrap();
 }

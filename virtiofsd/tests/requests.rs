@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use lab::frontend::fs::{Caller, Fs, REQUEST_QUEUE};
 use lab::frontend::{GuestMemory, features};
+use lab::inside::Process;
 use share::Share;
 use share::session::{ENTRY, OPEN, ROOT, Session, number, transfer, words};
 use virtiofsd::fuse::Opcode;
@@ -317,6 +318,30 @@ fn more_nodes_than_may_be_open_are_kept_by_handle() {
     }
     let stale = session.call(Opcode::Getattr, gone, &[&[0; 16]], 104).error;
     assert_eq!(stale, -libc::ESTALE);
+}
+
+/// To open by handle, something of the file system stays open: no file whose room would then never be free.
+#[test]
+fn a_file_of_another_mount_is_freed_when_nobody_has_it_any_more() {
+    lab::need::root().unwrap();
+    let script = "mkdir sub && mount -t tmpfs none sub && echo content > sub/first";
+    let share = Share::start_in_namespace("fs-handles-mount", script, |daemon| {
+        // For the root and for sub.
+        daemon.args(["--max-open", "2"])
+    });
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    let sub = session.lookup("sub").unwrap();
+    let first = session.call(Opcode::Lookup, sub, &[b"first\0"], ENTRY);
+    assert_eq!(first.error, 0);
+    let removed = session.call(Opcode::Unlink, sub, &[b"first\0"], 0);
+    assert_eq!(removed.error, 0);
+    session.forget(number(&first.body, 0), 1);
+    // Behind that.
+    session.lookup("sub").unwrap();
+    let open = Process::serving(&share.daemon).descriptors();
+    let is_first = |file: &std::path::Path| file.to_string_lossy().contains("first");
+    assert!(!open.iter().any(|(_, file)| is_first(file)), "{open:?}");
 }
 
 /// READDIRPLUS to the end, in small steps: the nodes looked up.

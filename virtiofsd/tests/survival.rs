@@ -372,6 +372,26 @@ fn a_keeper_that_is_gone_costs_only_what_it_held() {
     assert_ne!(session.read(lost, 0, 1).error, 0);
 }
 
+/// The usual limit is for programs that hold few files: a guest has more of them without a name.
+#[test]
+fn a_keeper_holds_more_files_than_the_usual_limit() {
+    let place = lab::scratch::Scratch::new("survival-many-nameless").unwrap();
+    let socket = place.join("keeper.sock");
+    let limited = Daemon::builder("prlimit").args(["--nofile=64:4096", PROGRAM, "keep"]);
+    let _keeper = limited
+        .arg("--socket-path")
+        .arg(&socket)
+        .spawn_listening(&socket, SOON)
+        .unwrap();
+    let options = ["--keeper", socket.to_str().unwrap()];
+    let mut guest = Guest::start("survival-many-nameless", &options);
+    let unnamed: Vec<_> = (0..200).map(|_| tmpfile(&mut guest.session())).collect();
+    guest.kill();
+    let mut session = guest.session();
+    let lost = unnamed.iter().filter(|it| !exists(&mut session, it.0));
+    assert_eq!(lost.count(), 0);
+}
+
 #[test]
 fn one_keeper_for_one_socket() {
     let place = lab::scratch::Scratch::new("survival-keepers").unwrap();

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rustix::net::SendFlags;
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
+use vhost_daemon::daemon::raise_descriptor_limit;
 use vhost_daemon::listen::{self, ListenError};
 use vhost_daemon::sandbox::capabilities::ModifyError;
 use vhost_daemon::sandbox::seccomp::{Call, Role, SeccompError, ThreadFilters};
@@ -19,6 +21,9 @@ use super::{ALL, CLEAR, DROP, HOLD, receive, send};
 
 /// Most files held: a guest can make so many without a name.
 const MOST: usize = 1 << 16;
+
+/// Open files beside those: sockets, the log, and the one that has just come.
+const RESERVE: u64 = 32;
 
 /// What it does, beyond what every thread does.
 const CALLS: &[Call] = &[
@@ -69,6 +74,7 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
     let config = options.sandbox.validate(CapabilitySet::empty())?;
     let filters = ThreadFilters::of(config.seccomp, [(Role::Main, CALLS.to_vec())])?;
     let files = Files::removed([]);
+    let room = room();
     Enclosure { config, files }.enter()?;
     filters.enter(Role::Main)?;
     tracing::info!(socket = %options.socket_path.display(), "keeping");
@@ -83,19 +89,33 @@ pub fn run(options: KeeperOptions) -> Result<(), KeeperError> {
             tracing::warn!("a stranger has connected");
             continue;
         }
-        if let Err(error) = serve(&daemon, &mut held) {
+        if let Err(error) = serve(&daemon, room, &mut held) {
             tracing::warn!(%error, "a daemon's connection broke");
         }
     }
 }
 
-fn serve(daemon: &UnixStream, held: &mut BTreeMap<u64, OwnedFd>) -> io::Result<()> {
+/// How many files can be held.
+fn room() -> usize {
+    raise_descriptor_limit();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = limit.saturating_sub(RESERVE);
+    usize::try_from(limit).unwrap_or(usize::MAX).min(MOST)
+}
+
+fn serve(daemon: &UnixStream, room: usize, held: &mut BTreeMap<u64, OwnedFd>) -> io::Result<()> {
+    let mut was_full = false;
     while let Some((message, file)) = receive(daemon)? {
         match (message, file) {
-            ([HOLD, node], Some(file)) => {
-                if held.len() < MOST || held.contains_key(&node) {
-                    held.insert(node, file);
-                }
+            ([HOLD, node], Some(file)) if held.len() < room || held.contains_key(&node) => {
+                held.insert(node, file);
+            }
+            ([HOLD, _], _) if was_full => {}
+            // Also one for which the kernel found no descriptor any more: that costs this file only.
+            ([HOLD, _], _) => {
+                was_full = true;
+                let held = held.len();
+                tracing::warn!(held, "no room: further files may not outlive the daemon");
             }
             ([DROP, node], _) => drop(held.remove(&node)),
             ([CLEAR, _], _) => held.clear(),
@@ -114,4 +134,30 @@ fn serve(daemon: &UnixStream, held: &mut BTreeMap<u64, OwnedFd>) -> io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_file_without_room_costs_only_itself() {
+        let (daemon, keeper) = UnixStream::pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let say = |message, file| send(&daemon, message, file, SendFlags::empty()).unwrap();
+        say([HOLD, 1], Some(file.as_fd()));
+        // The descriptor did not arrive.
+        say([HOLD, 2], None);
+        say([HOLD, 3], Some(file.as_fd()));
+        say([HOLD, 4], Some(file.as_fd()));
+        say([HOLD, 3], Some(file.as_fd()));
+        say([DROP, 1], None);
+        say([HOLD, 5], Some(file.as_fd()));
+        drop(daemon);
+        let mut held = BTreeMap::new();
+        serve(&keeper, 2, &mut held).unwrap();
+        assert_eq!(held.into_keys().collect::<Vec<_>>(), [3, 5]);
+    }
 }

@@ -269,7 +269,8 @@ impl FileSystem for Passthrough {
         _lock_owner: Option<u64>,
     ) -> io::Result<()> {
         if flock_release {
-            self.unlock_whole(inode, handle)?;
+            // The handle goes whatever comes of that: nobody asks again.
+            let _ = self.unlock_whole(inode, handle);
         }
         self.locks.released(inode, handle);
         let closed = self.handles.remove(inode, handle)?;

@@ -17,6 +17,7 @@ use super::{CachePolicy, Passthrough};
 use crate::file_system::{Access, Creator, FileRange, GuestFileSystem, NewNode, Opened, Trace};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, Statx};
+use crate::keeper::Keeper;
 use crate::medium::HostFile;
 use crate::sys::status_at;
 
@@ -91,6 +92,8 @@ impl GuestFileSystem for Passthrough {
     }
 
     fn leftovers(&self) -> Vec<OwnedFd> {
+        // Those that a keeper holds are left over, too, until it is told.
+        self.keeper.iter().for_each(Keeper::catch_up);
         self.leftovers.take()
     }
 

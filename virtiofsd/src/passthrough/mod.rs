@@ -197,9 +197,10 @@ impl Passthrough {
 
     /// A node's file has no name: has the keeper hold it, if there is one.
     fn hold(&self, node: &Inode, file: impl AsFd) {
-        if let Some(keeper) = &self.keeper {
+        if let Some(keeper) = &self.keeper
+            && keeper.hold(node.id, file.as_fd())
+        {
             node.is_held.store(true, Ordering::Relaxed);
-            keeper.hold(node.id, file.as_fd());
         }
     }
 

@@ -264,7 +264,7 @@ impl Places {
         if crowded
             && self.policy != FileHandles::Never
             && let Some(handle) = handle
-            && let Some(mount) = self.mount(&fd, status, descriptors)
+            && let Some(mount) = self.mount(&fd, status, at, descriptors)
             && handle.open(&mount).is_ok()
         {
             let way = Way::Handle(handle.clone(), mount);
@@ -284,7 +284,7 @@ impl Places {
                 let way = match handle {
                     _ if !self.remembers => None,
                     Some(handle) if self.by_handle == Some(status.mount_id) => {
-                        let mount = self.mount(&fd, status, descriptors);
+                        let mount = self.mount(&fd, status, at, descriptors);
                         mount.map(|mount| Way::Handle(handle.clone(), mount))
                     }
                     _ => at.map(named),
@@ -304,6 +304,7 @@ impl Places {
         &self,
         fd: &OwnedFd,
         status: &FileStatus,
+        at: Option<At<'_>>,
         descriptors: &DescriptorDirectory,
     ) -> Option<Arc<OwnedFd>> {
         // Before Linux 5.8: a handle on the wrong mount would name another file.
@@ -313,12 +314,17 @@ impl Places {
         if let Some(mount) = self.known_mount(status.mount_id) {
             return Some(mount);
         }
-        // Handles want a file that is open for real; only these may be opened at will.
-        let kind = status.attributes.st_mode & libc::S_IFMT;
-        if !matches!(kind, libc::S_IFDIR | libc::S_IFREG) {
-            return None;
-        }
-        let file = descriptors.reopen(fd, OFlags::RDONLY).ok()?;
-        Some(self.use_mount(status, file))
+        let above = at
+            .filter(|(above, _)| above.mount() == status.mount_id)
+            .and_then(|(above, _)| above.place().kept());
+        let file = match (above, status.attributes.st_mode & libc::S_IFMT) {
+            // It stays open: what a file occupies would not be free when the file is removed.
+            (Some(above), _) => descriptors.reopen(above, OFlags::RDONLY | OFlags::DIRECTORY),
+            // The mount's root. Handles want a file that is open for real; only these may be opened at will.
+            (None, libc::S_IFDIR) => descriptors.reopen(fd, OFlags::RDONLY),
+            (None, libc::S_IFREG) if at.is_some() => descriptors.reopen(fd, OFlags::RDONLY),
+            _ => return None,
+        };
+        Some(self.use_mount(status, file.ok()?))
     }
 }

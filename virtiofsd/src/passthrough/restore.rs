@@ -21,12 +21,6 @@ use crate::keeper::{Held, Keeper};
 use crate::state::{NodeRecord, RootIdentity, SavedNode, SavedOpen, State};
 use crate::sys::{FileHandle, FileStatus, status_of};
 
-/// What a file is opened with again: not what changed it when it was opened.
-const ONCE: OFlags = OFlags::TRUNC
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::TMPFILE);
-
 /// Nodes that have not been found yet, by number, with their places in the ledger.
 pub(super) type Missing = HashMap<u64, (SavedNode, Option<NodeRecord>)>;
 /// Those that have.
@@ -228,7 +222,9 @@ impl Passthrough {
 
     pub(super) fn open_again(&self, saved: &SavedOpen, known: &Known) -> io::Result<NewHandle> {
         let node = known.get(&saved.inode).ok_or_else(|| errno(libc::ESTALE))?;
-        let flags = OFlags::from_bits_retain(saved.flags).difference(ONCE);
+        // Not what changed it when it was opened, and no more than a guest gets here that opens it anew.
+        let flags = OFlags::from_bits_retain(saved.flags).difference(OFlags::TRUNC);
+        let flags = self.open_flags(flags.bits())?;
         let fd = node.fd()?;
         let counted = self.places.budget().handle()?;
         let (fd, medium, opened) = if saved.directory {

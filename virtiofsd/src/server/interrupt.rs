@@ -101,6 +101,11 @@ impl Interrupts {
         state.early.push_back(unique);
     }
 
+    /// The guest starts afresh, and counts its requests anew: what came early was about others.
+    pub(super) fn forget_early(&self) {
+        self.lock().early.clear();
+    }
+
     /// Has all that waits look again.
     pub(super) fn wake_all(&self) {
         for waiting in self.lock().waiting.values() {

@@ -164,6 +164,7 @@ impl<F: GuestFileSystem> Server<F> {
         if let Some(state) = &self.state {
             state.forget_session();
         }
+        self.interrupts.forget_early();
         self.file_system.destroy();
     }
 

@@ -1,11 +1,12 @@
 //! Requests that no kernel would send.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::{Reply, Request, Server, Work};
+use super::{Interrupt, Reply, Request, Server, Work};
 use crate::fuse::abi::{InHeader, InitIn, InitOut};
 use crate::fuse::{Features, Opcode, ROOT};
 use crate::passthrough::{Config, Passthrough};
@@ -142,6 +143,20 @@ fn what_is_not_served_has_the_errno_that_kernels_expect() {
     }
 }
 
+/// An interrupt may cross the answer to its request, and then waits for one that never comes.
+#[test]
+fn an_interrupt_of_the_last_mount_ends_no_request_of_the_next() {
+    let (_dir, server) = server();
+    init(&server, 38, Features::NONE).unwrap();
+    let unique = 7_u64.to_le_bytes();
+    let (result, _) = call(&server, header(Opcode::Interrupt, 0), &unique, 0);
+    assert!(matches!(result, Ok(Work::Silent)));
+    init(&server, 38, Features::NONE).unwrap();
+    let waiting = Arc::new(Interrupt::new(|| ()));
+    server.waits(7, &waiting);
+    assert!(!waiting.is_raised());
+}
+
 fn any_request() -> impl Strategy<Value = (InHeader, Vec<u8>, usize)> {
     let node = prop_oneof![Just(ROOT), 0..6u64, any::<u64>()];
     // Numbers and names in all places: much of it decodes.
@@ -158,7 +173,8 @@ fn any_request() -> impl Strategy<Value = (InHeader, Vec<u8>, usize)> {
     ];
     let body = proptest::collection::vec(word, 0..14).prop_map(|words| words.concat());
     let extensions = prop_oneof![3 => Just(0), 1 => 0..9u32];
-    let header = (1..53u32, node, 0..3u32, extensions);
+    let opcode = 1..=Opcode::CopyFileRange64 as u32;
+    let header = (opcode, node, 0..3u32, extensions);
     let header = header.prop_map(|(opcode, nodeid, uid, padding)| InHeader {
         opcode,
         nodeid,

@@ -237,13 +237,14 @@ impl Away {
         }
     }
 
-    /// Ends all waits. Waits for a lock end as if a signal had come; what helpers are at is awaited.
+    /// Ends all waits. Who waits for a lock hears that somebody has it; what helpers are at is awaited.
     pub(super) fn stop<F: GuestFileSystem>(&mut self, cx: &mut Cx, server: &Server<F>) {
         for waiting in mem::take(&mut self.waiting) {
             let taken = waiting.taken;
             let unique = taken.header.unique;
             server.waited(unique, &waiting.interrupt);
-            let error = io::Error::from_raw_os_error(libc::EINTR);
+            // Not EINTR: Linux's client makes ERESTARTSYS of it, which programs see where no signal came.
+            let error = io::Error::from_raw_os_error(libc::EAGAIN);
             refuse(cx, taken.token, unique, taken.chain.writable, &error);
         }
         for (_, interrupt) in self.sent.values() {

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 use crate::file_system::{Access, GuestFileSystem};
+use crate::fuse::Features;
 
 #[test]
 fn names_that_lead_away_are_refused() {
@@ -181,4 +182,28 @@ fn a_read_only_share_stays_as_it_is() {
     assert_errno(set, libc::EROFS);
     tree.open(file, libc::O_RDONLY).unwrap();
     assert_eq!(fs::read_dir(tree.at("")).unwrap().count(), 1);
+}
+
+/// Another daemon, or an earlier process with other options, has opened it.
+#[test]
+fn a_read_only_share_takes_no_file_over_that_is_open_for_writing() {
+    let tree = Tree::new();
+    let taken_over = || {
+        let config = Config {
+            read_only: true,
+            ..Config::new(tree.outer.path().join("shared"))
+        };
+        let next = Passthrough::open(config).unwrap();
+        let saved = tree.fs.save(Some(Features::NONE)).unwrap();
+        next.load(&saved).map(|_| next)
+    };
+    let (entry, handle) = tree.create(c"file", libc::O_WRONLY).unwrap();
+    assert_errno(taken_over(), libc::EROFS);
+    tree.fs
+        .release(&root(), entry.inode, 0, handle, false, false, None)
+        .unwrap();
+    let handle = tree.open(entry.inode, libc::O_RDONLY).unwrap();
+    let next = taken_over().unwrap();
+    let file = next.io_file(entry.inode, handle, Access::Read).unwrap();
+    assert!(file.is_some());
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 
 use fuse_backend_rs::api::filesystem::FileSystem;
+use rustix::fs::{Mode, OFlags};
 
+use super::super::handles::{NewHandle, Opened};
 use super::*;
 
 fn many(tree: &Tree, count: usize) {
@@ -89,6 +91,28 @@ fn what_cannot_be_opened_is_not_counted() {
     fs::create_dir(tree.at("dir")).unwrap();
     assert_errno(tree.create(c"dir", libc::O_RDWR), libc::EISDIR);
     assert_eq!((tree.fs.inode_count(), tree.fs.handle_count()), (1, 0));
+}
+
+/// A file system behind a network may fail to unlock.
+#[test]
+fn a_handle_goes_also_when_its_lock_cannot_be_given_back() {
+    let tree = Tree::new();
+    let (entry, _) = tree.create(c"file", libc::O_RDWR).unwrap();
+    // flock(2) refuses such a descriptor.
+    let fd = rustix::fs::open(tree.at("file"), OFlags::PATH, Mode::empty()).unwrap();
+    let handle = tree.fs.handles.add(NewHandle {
+        inode: entry.inode,
+        fd,
+        flags: OFlags::RDONLY,
+        medium: tree.fs.media.waiting(),
+        opened: Opened::File,
+        counted: tree.fs.places.budget().handle().unwrap(),
+    });
+    assert_eq!(tree.fs.handle_count(), 2);
+    tree.fs
+        .release(&root(), entry.inode, 0, handle, false, true, Some(1))
+        .unwrap();
+    assert_eq!(tree.fs.handle_count(), 1);
 }
 
 #[test]
