@@ -33,17 +33,21 @@ setup: ## Install what Ringside needs and check that it is there (as root)
 	@if [ "$$(id -u)" != 0 ]; then echo "make setup installs Debian packages: run it as root" >&2; exit 1; fi
 	@command -v cargo >/dev/null || { echo "no Rust toolchain: install rustup from https://rustup.rs, then run make setup again" >&2; exit 1; }
 	@command -v apt-get >/dev/null || { echo "no apt-get: Ringside's set-up knows Debian 12 and its derivatives" >&2; exit 1; }
-	missing=""
-	for package in $(PACKAGES); do
-		dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
-	done
-	# Often there without its package.
-	command -v git >/dev/null || missing="$$missing git"
-	if [ -n "$$missing" ]; then
+	# apt may take a package away for another: an image's newer qemu-utils for Debian's QEMU. So it looks twice.
+	for pass in first second last; do
+		missing=""
+		for package in $(PACKAGES); do
+			dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
+		done
+		# Often there without its package.
+		command -v git >/dev/null || missing="$$missing git"
+		[ -n "$$missing" ] || break
+		[ "$$pass" != last ] || { echo "not to be had with the others:$$missing" >&2; exit 1; }
 		echo "installing:$$missing"
 		apt-get update -qq
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
-	elif [ -z "$$(ls /var/lib/apt/lists/*_Packages 2>/dev/null)" ]; then
+	done
+	if [ -z "$$(ls /var/lib/apt/lists/*_Packages 2>/dev/null)" ]; then
 		apt-get update -qq
 	fi
 	cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked
