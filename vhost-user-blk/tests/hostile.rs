@@ -284,6 +284,11 @@ fn a_front_end_that_leaves_its_own_end_with_the_daemon_is_followed_by_the_next()
     hand_over(&front_end, request::SET_VRING_CALL, &theirs);
     drop((front_end, ours, theirs));
     disk.assert_serves();
+    // It came with the beginning of a message.
+    let front_end = disk.front_end(ALL, &memory);
+    garbage::send_with_fds(front_end.stream(), &[0], &[front_end.stream().as_fd()]).unwrap();
+    drop(front_end);
+    disk.assert_serves();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use rustix::net::{
 
 use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
 use super::{FrontEnd, ways_in};
-use crate::messages::{receive, send};
+use crate::messages::{receive_and, send};
 use crate::sandbox::seccomp::{Role, ThreadFilters};
 
 /// So long a front end may leave its answers alone, once they fill its socket. It is not there any more, perhaps: its
@@ -47,8 +47,8 @@ impl Relay {
             ("relay-in", filters),
             front_end.try_clone()?,
             inner.try_clone()?,
-            move |front_end, message| {
-                ways_in::close(&message.fds, front_end)?;
+            ways_in::close,
+            move |message| {
                 watch_for_channel(message, &seen)?;
                 trim_memory_table(&mut message.bytes);
                 early.pass(&message.bytes)
@@ -58,7 +58,8 @@ impl Relay {
             ("relay-out", filters),
             inner,
             front_end.try_clone()?,
-            |_, _| Ok(Passage::Alone),
+            |_, _| Ok(()),
+            |_| Ok(Passage::Alone),
         )?;
         Ok(Self {
             listener: Some(listener),
@@ -92,19 +93,23 @@ struct Message {
     fds: Vec<OwnedFd>,
 }
 
-/// Passes on what `from` says to `to` in a thread of its own; `inspect` sees `from` and each message first.
+/// Looks at descriptors as soon as they have come by a connection.
+type Look = fn(&[OwnedFd], &OwnedFd) -> io::Result<()>;
+
+/// Passes on what `from` says to `to` in a thread of its own; `look` sees descriptors first, `inspect` each message.
 fn spawn(
     (name, filters): (&str, &Arc<ThreadFilters>),
     from: OwnedFd,
     to: OwnedFd,
-    mut inspect: impl FnMut(&OwnedFd, &mut Message) -> io::Result<Passage> + Send + 'static,
+    look: Look,
+    mut inspect: impl FnMut(&mut Message) -> io::Result<Passage> + Send + 'static,
 ) -> io::Result<()> {
     let filters = filters.clone();
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
             let passed = filters.enter(Role::Relay).map_err(io::Error::other);
-            if let Err(error) = passed.and_then(|()| pass_on(&from, &to, &mut inspect)) {
+            if let Err(error) = passed.and_then(|()| pass_on(&from, &to, look, &mut inspect)) {
                 tracing::debug!(%error, "a direction of the connection ended");
             }
             let _ = shutdown(&to, Shutdown::Both);
@@ -160,21 +165,23 @@ const MAX_PAYLOAD: usize = 0x1_0000;
 fn pass_on(
     from: &OwnedFd,
     to: &OwnedFd,
-    inspect: &mut impl FnMut(&OwnedFd, &mut Message) -> io::Result<Passage>,
+    look: Look,
+    inspect: &mut impl FnMut(&mut Message) -> io::Result<Passage>,
 ) -> io::Result<()> {
+    let look = |new: &[OwnedFd]| look(new, from);
     loop {
         let mut message = Message {
             bytes: vec![0; HEADER],
             fds: Vec::new(),
         };
-        receive(from, &mut message.bytes, &mut message.fds)?;
+        receive_and(from, &mut message.bytes, &mut message.fds, look)?;
         let size = word(&message.bytes, 8).unwrap_or(0) as usize;
         if size > MAX_PAYLOAD {
             return Err(io::ErrorKind::InvalidData.into());
         }
         message.bytes.resize(HEADER + size, 0);
-        receive(from, &mut message.bytes[HEADER..], &mut message.fds)?;
-        match inspect(from, &mut message)? {
+        receive_and(from, &mut message.bytes[HEADER..], &mut message.fds, look)?;
+        match inspect(&mut message)? {
             Passage::Held => {}
             Passage::Alone => send_all(to, &message.bytes, &message.fds)?,
             Passage::Before(held) => {
