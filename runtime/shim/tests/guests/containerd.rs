@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use containerd_shim_protos::{Client, TaskClient};
 use lab::containerd::configuration;
 use lab::need;
 use lab::scratch::Scratch;
@@ -220,10 +221,11 @@ impl Containerd {
             .0
     }
 
-    /// Where a task's shim is called.
-    pub(crate) fn shim_address(&self, id: &str) -> String {
+    /// A task's shim, for calls that ctr does not make.
+    pub(crate) fn calls(&self, id: &str) -> TaskClient {
         let bundle = format!("state/io.containerd.runtime.v2.task/default/{id}");
-        fs::read_to_string(self.scratch.join(&bundle).join("address")).unwrap()
+        let address = fs::read_to_string(self.scratch.join(&bundle).join("address")).unwrap();
+        TaskClient::new(Client::connect(&address).unwrap())
     }
 
     /// A pod's run directory.

@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use containerd_shim_protos::api::KillRequest;
+use containerd_shim_protos::ttrpc::context::with_duration;
 use rustix::process::Signal;
 
 use crate::containerd::{Containerd, eventually, kill};
@@ -230,8 +232,16 @@ fn a_killed_exec(containerd: &Containerd) {
     eventually("no further process", || {
         containerd.exec("b", "ps | grep -c 'sleep 10000[1]'").text() == "1\n"
     });
-    let kill = ["task", "kill", "-s", "9", "--all", "--exec-id", "e", "b"];
-    containerd.ctr(&kill).ok();
+    // As containerd's WithProcessKill does; ctr asks for one or the other.
+    let kill = KillRequest {
+        id: "b".to_owned(),
+        exec_id: "e".to_owned(),
+        signal: 9,
+        all: true,
+        ..KillRequest::default()
+    };
+    let patience = with_duration(Duration::from_secs(60));
+    containerd.calls("b").kill(patience, &kill).unwrap();
     assert_eq!(exec.wait().unwrap().code(), Some(137));
     assert_eq!(containerd.exec("b", "echo still here").ok(), "still here\n");
 }

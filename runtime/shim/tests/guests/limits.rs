@@ -6,7 +6,6 @@ use containerd_shim_protos::api::{Empty, UpdateTaskRequest};
 use containerd_shim_protos::protobuf::MessageField;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::ttrpc::context::with_duration;
-use containerd_shim_protos::{Client, TaskClient};
 use serde_json::json;
 
 use crate::containerd::Containerd;
@@ -63,7 +62,6 @@ fn update(
     id: &str,
     resources: &serde_json::Value,
 ) -> containerd_shim_protos::ttrpc::Result<Empty> {
-    let client = Client::connect(&containerd.shim_address(id))?;
     let request = UpdateTaskRequest {
         id: id.to_owned(),
         resources: MessageField::some(Any {
@@ -72,5 +70,6 @@ fn update(
         }),
         ..UpdateTaskRequest::default()
     };
-    TaskClient::new(client).update(with_duration(Duration::from_secs(60)), &request)
+    let patience = with_duration(Duration::from_secs(60));
+    containerd.calls(id).update(patience, &request)
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use containerd_shim_protos::api::{CreateTaskRequest, DeleteRequest, StartRequest, WaitRequest};
 use containerd_shim_protos::ttrpc::context::with_duration;
 use containerd_shim_protos::types::mount::Mount;
-use containerd_shim_protos::{Client, TaskClient};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -92,8 +91,7 @@ fn root_on_a_disk(containerd: &Containerd) {
     fs::create_dir_all(bundle.join("rootfs")).unwrap();
     let script = "head -n 1 /proc/mounts >/data/root; echo x >/made; exit 6";
     fs::write(bundle.join("config.json"), spec_of_a(containerd, script)).unwrap();
-    let client = Client::connect(&containerd.shim_address("a")).unwrap();
-    let task = TaskClient::new(client);
+    let task = containerd.calls("a");
     let patience = || with_duration(Duration::from_secs(120));
     let request = CreateTaskRequest {
         id: "root".to_owned(),
