@@ -191,19 +191,25 @@ fn ctrl_c_leaves_nothing_behind() {
     let first = format!("tmpfs/{}", Workload::ALL[0].name());
     run.wait_stderr(&first, Duration::from_secs(30)).unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while processes_naming(places.tmpfs.path()).len() < 2 && std::time::Instant::now() < deadline {
+    let pid = run.pid().to_string();
+    let is_under_way = || {
+        processes_naming(places.tmpfs.path()).len() >= 2 && is_mounted(places.scratch.path(), &pid)
+    };
+    while !is_under_way() {
+        assert!(std::time::Instant::now() < deadline, "nothing is mounted");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Its mounts are its own, and go with its processes.
+    assert!(!is_mounted(places.scratch.path(), "self"));
     run.signal(Signal::INT).unwrap();
     let exit = run.wait_exit(Duration::from_secs(20)).unwrap();
     assert_eq!(exit.status.code(), Some(1));
     assert!(exit.stderr.contains("interrupted"), "{}", exit.stderr);
     drop(run);
     places.assert_clean();
-    assert!(!is_mounted_anywhere(places.scratch.path()));
 }
 
-fn is_mounted_anywhere(directory: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+fn is_mounted(directory: &Path, process: &str) -> bool {
+    let table = fs::read_to_string(format!("/proc/{process}/mountinfo")).unwrap();
     table.contains(directory.to_str().unwrap())
 }
