@@ -87,6 +87,34 @@ fn data_arrive(share: &Share, wanted: u64, indirect: bool) {
     assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
 }
 
+/// A guest with large pages reads more at once, and takes an answer that is too short for the file's end.
+#[test]
+fn a_guest_with_pages_of_64_kib_reads_all_it_asks_for() {
+    const PAGE: usize = 64 << 10;
+    const PAGES: usize = 256;
+    for share in Share::each_medium("fs-large-pages") {
+        let content = pattern(PAGE * PAGES + 1);
+        fs::write(share.directory.join("file"), &content).unwrap();
+        let memory = GuestMemory::with_size(64 << 20).unwrap();
+        let mut front_end = share.front_end(u64::MAX, &memory);
+        let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
+        fs.init(38, 0).unwrap();
+        let mut session = Session(&mut fs);
+        let node = session.lookup("file").unwrap();
+        let file = (node, session.open(node));
+        let body = transfer(file.1, 0, (PAGE * PAGES) as u32);
+        let caller = Caller::root(node);
+        let ticket = fs
+            .submit(Opcode::Read as u32, caller, &[&body], &[PAGE; PAGES])
+            .unwrap();
+        let read = fs.wait(ticket).unwrap();
+        assert_eq!((read.error, read.body.len()), (0, PAGE * PAGES));
+        assert!(read.body == content[..PAGE * PAGES]);
+        let more = Session(&mut fs).read(file, 0, (PAGE * PAGES) as u32 + 1);
+        assert_eq!((more.error, more.body.len()), (-libc::EINVAL, 0));
+    }
+}
+
 /// A guest's kernel writes dirty pages back by whatever handle it finds, one that appends included.
 #[test]
 fn only_writes_that_append_go_to_the_end() {

@@ -8,93 +8,24 @@
 )]
 
 mod share;
+mod surviving;
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Duration;
 
+use lab::frontend::GuestMemory;
 use lab::frontend::fs::{Fs, REQUEST_QUEUE};
-use lab::frontend::{FrontEnd, GuestMemory};
 use lab::inside::Process;
-use lab::process::{Daemon, DaemonBuilder};
+use lab::process::Daemon;
 use rustix::process::Resource;
 use share::session::{ENTRY, ROOT, Session, number, transfer, words};
-use share::{PROGRAM, SOON, Share};
+use share::{PROGRAM, SOON};
+use surviving::{AFTER_A_SYNC, Guest, builder, launch};
 use virtiofsd::fuse::Opcode;
-
-/// A process that was killed is awaited: it goes when the kernel has done what it had begun.
-const AFTER_A_SYNC: Duration = Duration::from_secs(60);
-
-/// A daemon that remembers, and a guest's driver.
-struct Guest {
-    share: Share,
-    options: Vec<String>,
-    memory: GuestMemory,
-    front_end: Option<FrontEnd>,
-    fs: Fs,
-}
-
-impl Guest {
-    fn start(test: &str, options: &[&str]) -> Self {
-        let mut share = Share::start(test);
-        share.daemon.terminate(SOON).unwrap();
-        share.scratch.dir("state").unwrap();
-        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        share.daemon = launch(&share, &options);
-        let memory = GuestMemory::with_size(64 << 20).unwrap();
-        let mut front_end = share.front_end(u64::MAX, &memory);
-        let mut fs = Fs::new(front_end.set_up_queue(REQUEST_QUEUE, 1024).unwrap());
-        fs.init(38, 0).unwrap();
-        Self {
-            share,
-            options,
-            memory,
-            front_end: Some(front_end),
-            fs,
-        }
-    }
-
-    /// Kills the daemon, starts the next one and connects to it.
-    fn kill(&mut self) {
-        self.die();
-        self.go_on();
-    }
-
-    fn die(&mut self) {
-        self.share.daemon.kill().unwrap();
-        // The sandboxed process may take a moment longer: nobody is to find it by its socket.
-        fs::remove_file(&self.share.socket).unwrap();
-    }
-
-    fn go_on(&mut self) {
-        drop(self.front_end.take());
-        self.share.daemon = launch(&self.share, &self.options);
-        let mut front_end = self.share.front_end(u64::MAX, &self.memory);
-        let queue = self.fs.queue_mut();
-        let base = queue.used_idx().unwrap();
-        front_end.attach_queue(queue, base).unwrap();
-        self.front_end = Some(front_end);
-    }
-
-    fn session(&mut self) -> Session<'_> {
-        Session(&mut self.fs)
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.share.directory.join(name)
-    }
-}
-
-fn launch(share: &Share, options: &[String]) -> Daemon {
-    builder(share, options)
-        .spawn_listening(&share.socket, AFTER_A_SYNC)
-        .unwrap()
-}
-
-fn builder(share: &Share, options: &[String]) -> DaemonBuilder {
-    share.remembering().args(options)
-}
+use virtiofsd::keeper::Keeper;
 
 fn named(session: &mut Session<'_>, opcode: Opcode, parent: u64, name: &str) -> Result<u64, i32> {
     let arguments = match opcode {
@@ -345,6 +276,36 @@ fn files_without_a_name_go_on_with_a_keeper() {
         guest.kill();
         assert!(!exists(&mut guest.session(), unnamed.0));
     }
+}
+
+/// What a keeper holds, and what it is told to hold instead.
+fn swap_held(socket: &Path, node: u64, other: Option<&fs::File>) -> Vec<u64> {
+    let (keeper, held) = Keeper::connect(socket).unwrap();
+    if let Some(file) = other {
+        assert!(keeper.hold(node, file.as_fd()));
+    }
+    held.into_keys().collect()
+}
+
+/// It would take its room on the disk, and in the keeper, for as long as that runs.
+#[test]
+fn a_held_file_that_is_another_one_is_let_go() {
+    let place = lab::scratch::Scratch::new("survival-held").unwrap();
+    let socket = place.join("keeper.sock");
+    let _keeper = keeper(&socket);
+    let options = ["--keeper", socket.to_str().unwrap()];
+    let mut guest = Guest::start("survival-held", &options);
+    let (lost, kept) = (tmpfile(&mut guest.session()), tmpfile(&mut guest.session()));
+    guest.die();
+    let other = fs::File::create(place.join("other")).unwrap();
+    let mut held = swap_held(&socket, lost.0, Some(&other));
+    held.sort_unstable();
+    assert_eq!(held, [lost.0, kept.0]);
+    guest.go_on();
+    assert!(!exists(&mut guest.session(), lost.0));
+    assert!(exists(&mut guest.session(), kept.0));
+    guest.die();
+    assert_eq!(swap_held(&socket, lost.0, None), [kept.0]);
 }
 
 #[test]

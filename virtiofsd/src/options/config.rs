@@ -183,6 +183,7 @@ impl Options {
             readdirplus: !self.no_readdirplus,
             file_handles: self.inode_file_handles,
             max_open: self.max_open,
+            max_nodes: (self.max_nodes != 0).then_some(self.max_nodes),
             users: translation("--translate-uid", &self.translate_uid)?,
             groups: translation("--translate-gid", &self.translate_gid)?,
             migration: MigrationConfig {

@@ -13,7 +13,7 @@ use vhost_daemon::sandbox::{IdMap, SandboxOptions};
 
 use crate::keeper::KeeperOptions;
 use crate::passthrough::{
-    CachePolicy, FileHandles, MigrationMode, OnMigrationError, TranslationRule, XattrMap,
+    CachePolicy, FileHandles, MAX_NODES, MigrationMode, OnMigrationError, TranslationRule, XattrMap,
 };
 
 pub use compat::CompatError;
@@ -149,6 +149,11 @@ pub struct Options {
     /// of the limit of open files]
     #[arg(long, value_name = "N")]
     pub max_open: Option<usize>,
+
+    /// Most files that guests may know at a time; what they look up or make beyond that is ENFILE. 0: no
+    /// limit
+    #[arg(long, value_name = "N", default_value_t = MAX_NODES)]
+    pub max_nodes: usize,
 
     /// Remember here what guests have open, so that they go on when the daemon is killed and started
     /// again: a directory in memory (tmpfs), for one daemon

@@ -19,6 +19,7 @@ fn defaults_are_those_people_know() {
     assert_eq!(config.passthrough.cache, CachePolicy::Auto);
     assert!(config.passthrough.xattr && !config.passthrough.writeback);
     assert_eq!(config.queues, 1);
+    assert_eq!(config.passthrough.max_nodes, Some(16 << 20));
     assert_eq!(config.sandbox.mode, Mode::Namespace);
     assert_eq!(config.sandbox.seccomp, Action::Kill);
     assert!(
@@ -27,6 +28,13 @@ fn defaults_are_those_people_know() {
             .capabilities
             .contains(CapabilitySet::SYS_ADMIN)
     );
+}
+
+#[test]
+fn no_limit_of_nodes_is_zero() {
+    let nodes = |extra: &str| shared(&[extra]).unwrap().passthrough.max_nodes;
+    assert_eq!(nodes("--max-nodes=7"), Some(7));
+    assert_eq!(nodes("--max-nodes=0"), None);
 }
 
 /// Every option of the issue that is served so far, as people write it.

@@ -49,6 +49,11 @@ impl CachePolicy {
     }
 }
 
+/// Most nodes, unless told otherwise. Linux takes more than a KiB of a guest's memory for each file that it
+/// keeps cached, and forgets some when that gets short: only a guest with far more than 16 GiB can know so
+/// many. docs/virtiofs.md tells what they cost here.
+pub const MAX_NODES: usize = 16 << 20;
+
 /// What to serve, and how.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -90,6 +95,8 @@ pub struct Config {
     /// Most open files for nodes that guests cache; more are kept by file handle or name. Half of the limit
     /// of open files, if `None`.
     pub max_open: Option<usize>,
+    /// Most nodes that guests may have at a time, the root included; any number, if `None`.
+    pub max_nodes: Option<usize>,
     /// Other users for the guest than the host's.
     pub users: IdTranslation,
     /// Other groups for the guest than the host's.
@@ -151,6 +158,7 @@ impl Config {
             readdirplus: true,
             file_handles: FileHandles::AsNeeded,
             max_open: None,
+            max_nodes: Some(MAX_NODES),
             users: IdTranslation::default(),
             groups: IdTranslation::default(),
             migration: MigrationConfig::default(),

@@ -52,6 +52,7 @@ impl Passthrough {
         self.writable()?;
         check_name(name)?;
         let directory = self.inodes.get(parent)?;
+        self.inodes.check_room()?;
         {
             // Opened before the capabilities go that this may need.
             let fd = directory.fd()?;
@@ -129,6 +130,7 @@ impl Passthrough {
         let directory = self.inodes.get(parent)?;
         let flags = self.open_flags(args.flags)?;
         let counted = self.places.budget().handle()?;
+        self.inodes.check_room()?;
         let exclusive = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);
         let above = directory.fd()?;
@@ -184,6 +186,7 @@ impl Passthrough {
         self.writable()?;
         let directory = self.inodes.get(parent)?;
         let counted = self.places.budget().handle()?;
+        self.inodes.check_room()?;
         let exclusive = OFlags::from_bits_retain(args.flags) & OFlags::EXCL;
         let flags = self.open_flags(args.flags)? | OFlags::TMPFILE | OFlags::CLOEXEC | exclusive;
         let mode = Mode::from_raw_mode(args.mode & PERMISSIONS);

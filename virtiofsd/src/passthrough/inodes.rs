@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::errno;
 use super::named::At;
+use super::node_limit::{CountedNode, NodeLimit};
 use super::place::{NodeFd, Place, Places, Way};
 use super::version::LastOpened;
 use crate::fuse::ROOT;
@@ -53,6 +54,7 @@ pub(super) struct Inode {
     record: NodeRecord,
     /// The keeper has its file.
     pub(super) is_held: AtomicBool,
+    _counted: CountedNode,
 }
 
 /// A node's file that was found again.
@@ -171,13 +173,14 @@ pub(super) struct InodeTable {
     by_id: [Shard<u64>; SHARDS],
     by_identity: [Shard<Identity>; SHARDS],
     next: AtomicU64,
+    limit: NodeLimit,
     /// Where nodes are remembered.
     ledger: Option<Arc<Ledger>>,
 }
 
 impl InodeTable {
     /// A table that knows the root only.
-    pub(super) fn new(root: OwnedFd, places: &Places) -> io::Result<Self> {
+    pub(super) fn new(root: OwnedFd, places: &Places, limit: NodeLimit) -> io::Result<Self> {
         let status = status_of(&root)?;
         let root = Arc::new(Inode {
             id: ROOT,
@@ -188,12 +191,14 @@ impl InodeTable {
             last_opened: LastOpened::default(),
             record: NodeRecord::default(),
             is_held: AtomicBool::new(false),
+            _counted: limit.count_always(),
         });
         Ok(Self {
             root,
             by_id: std::array::from_fn(|_| RwLock::default()),
             by_identity: std::array::from_fn(|_| RwLock::default()),
             next: AtomicU64::new(ROOT + 1),
+            limit,
             ledger: None,
         })
     }
@@ -226,6 +231,7 @@ impl InodeTable {
             last_opened: LastOpened::default(),
             record: record.unwrap_or_default(),
             is_held: AtomicBool::new(false),
+            _counted: self.limit.count_always(),
         });
         if saved.lookups > 0 {
             write(self.shard_of_id(node.id), |by_id| {
@@ -304,13 +310,25 @@ impl InodeTable {
         })
     }
 
+    /// Whether there is room for a new node.
+    ///
+    /// # Errors
+    /// `ENFILE`: there is none.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        self.limit.check()
+    }
+
     /// A new node with one lookup, unless another queue was quicker: then it is that one's.
+    ///
+    /// # Errors
+    /// `ENFILE`: there are too many.
     pub(super) fn add(
         &self,
         place: Place,
         status: &FileStatus,
         handle: Option<&FileHandle>,
-    ) -> Arc<Inode> {
+    ) -> io::Result<Arc<Inode>> {
+        let counted = self.limit.count()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let record = self.ledger.as_ref().map(|ledger| {
             let saved = place.saved(id, status, handle);
@@ -325,6 +343,7 @@ impl InodeTable {
             last_opened: LastOpened::default(),
             record: record.unwrap_or_default(),
             is_held: AtomicBool::new(false),
+            _counted: counted,
         });
         let shard = self.shard_of_identity(&node.identity);
         // Descriptors close when these two go, after the lock.
@@ -338,7 +357,7 @@ impl InodeTable {
             let replaced = nodes.insert(node.identity, node.clone());
             (node.clone(), replaced)
         });
-        node
+        Ok(node)
     }
 
     /// Takes `count` lookups of node `id` back; the node, if it is gone with that. The root stays,

@@ -25,6 +25,7 @@ mod migration;
 mod moves;
 mod named;
 mod names;
+mod node_limit;
 mod open;
 mod place;
 mod proof;
@@ -57,9 +58,12 @@ use handles::HandleTable;
 use inodes::{Inode, InodeTable};
 use leftovers::Leftovers;
 use locks::Locks;
+use node_limit::NodeLimit;
 use place::Places;
 
-pub use config::{CachePolicy, Config, MigrationConfig, MigrationMode, OnMigrationError};
+pub use config::{
+    CachePolicy, Config, MAX_NODES, MigrationConfig, MigrationMode, OnMigrationError,
+};
 pub use file_handles::FileHandles;
 pub use id_translation::{IdTranslation, Overlap, Span, TranslationRule, TranslationRuleError};
 pub use xattr_map::{XattrMap, XattrMapError};
@@ -150,7 +154,8 @@ impl Passthrough {
                     source,
                 })?;
         }
-        let inodes = InodeTable::new(root, &places).map_err(failed)?;
+        let limit = NodeLimit::new(config.max_nodes);
+        let inodes = InodeTable::new(root, &places, limit).map_err(failed)?;
         Ok(Self {
             config,
             inodes,

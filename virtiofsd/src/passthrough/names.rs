@@ -80,7 +80,7 @@ impl Passthrough {
             at,
         };
         let place = self.places.find(found, &self.descriptors)?;
-        let inode = self.inodes.add(place, &status, handle);
+        let inode = self.inodes.add(place, &status, handle)?;
         Ok(self.entry(&inode, &status))
     }
 

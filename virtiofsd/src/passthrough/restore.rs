@@ -117,7 +117,10 @@ impl Passthrough {
                     inode.is_held.store(true, Ordering::Relaxed);
                     known.insert(id, inode);
                 }
-                Err(error) => tracing::debug!(node = id, %error, "the keeper has another file"),
+                Err(error) => {
+                    tracing::debug!(node = id, %error, "the keeper has another file");
+                    self.keeper.iter().for_each(|keeper| keeper.drop(id));
+                }
             }
         }
     }

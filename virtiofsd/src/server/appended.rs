@@ -1,4 +1,7 @@
-//! Whether data were appended to a file by the process before this one.
+//! What the process before this one has appended to a file.
+
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Result};
 use std::sync::{Mutex, PoisonError};
@@ -26,12 +29,34 @@ impl Found {
 }
 
 impl<F: GuestFileSystem> Server<F> {
-    /// Whether `data` are behind the first `before` bytes of a file, and no other request has put them
-    /// there.
+    /// How many of `data`, from the first one on, are behind the first `before` bytes of a file, and no
+    /// other request has put them there.
+    ///
+    /// All, wherever they are; or those that a write leaves whose process is killed (Linux ends it where a
+    /// page of the file or of the data ends), if nothing else is there: others may have appended something
+    /// that begins alike. A guest's kernel appends to a file by one request after the other.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn was_appended(&self, inode: u64, before: u64, data: &[u8]) -> Result<bool> {
+    pub fn appended(&self, inode: u64, before: u64, data: &[u8]) -> Result<usize> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let behind = self.read_behind(inode, before)?;
+        let mut places = memchr::memmem::find_iter(&behind, data);
+        if places.any(|at| self.found.claim(inode, before + at as u64)) {
+            return Ok(data.len());
+        }
+        let is_begun = !behind.is_empty() && data.starts_with(&behind);
+        Ok(if is_begun && self.found.claim(inode, before) {
+            behind.len()
+        } else {
+            0
+        })
+    }
+
+    /// What is behind the first `before` bytes of a file, as far as it is searched.
+    fn read_behind(&self, inode: u64, before: u64) -> Result<Vec<u8>> {
         let mut behind = vec![0; SEARCHED];
         let mut len = 0;
         while len < behind.len() {
@@ -46,7 +71,7 @@ impl<F: GuestFileSystem> Server<F> {
                 Err(error) => return Err(error),
             }
         }
-        let mut places = memchr::memmem::find_iter(&behind[..len], data);
-        Ok(places.any(|at| self.found.claim(inode, before + at as u64)))
+        behind.truncate(len);
+        Ok(behind)
     }
 }

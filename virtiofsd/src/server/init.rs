@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::reply::Reply;
 use super::request::Request;
 use super::work::Work;
-use super::{MAX_IO, Server, errno};
+use super::{MAX_IO, MAX_PAGES, Server, errno};
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{InitIn, InitIn2, InitOut};
 use crate::fuse::{Features, MAJOR, MINOR, OLDEST_MINOR};
@@ -19,8 +19,6 @@ pub(super) const SERVERS_OWN: Features = Features::from_bits(
         | Features::INIT_EXT.bits()
         | Features::CREATE_SUPP_GROUP.bits(),
 );
-
-const PAGE: u32 = 4096;
 
 pub(super) fn init<F: GuestFileSystem>(
     server: &Server<F>,
@@ -81,7 +79,6 @@ fn offered(input: &InitIn, request: &mut Request<'_>) -> Features {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "MAX_IO is 256 pages")]
 fn answer(input: &InitIn, agreed: Features) -> InitOut {
     let (flags, flags2) = agreed.words();
     InitOut {
@@ -96,7 +93,7 @@ fn answer(input: &InitIn, agreed: Features) -> InitOut {
         max_write: MAX_IO,
         // Times are kept in nanoseconds.
         time_gran: 1,
-        max_pages: (MAX_IO / PAGE) as u16,
+        max_pages: MAX_PAGES,
         ..Default::default()
     }
 }

@@ -9,7 +9,7 @@ use super::entry::open_out;
 use super::reply::Reply;
 use super::request::Request;
 use super::work::{CopyIn, CopyOut, Work};
-use super::{MAX_IO, Server, lock};
+use super::{MAX_IO, MAX_READ, Server, lock};
 use crate::file_system::{Access, FileRange, GuestFileSystem, appends};
 use crate::fuse::Features;
 use crate::fuse::abi::{
@@ -53,7 +53,11 @@ pub(super) fn read<F: GuestFileSystem>(
     let input: ReadIn = request.body.take()?;
     check_range(input.offset, input.size)?;
     let room = u32::try_from(reply.room()).unwrap_or(u32::MAX);
-    let size = input.size.min(MAX_IO).min(room);
+    let size = input.size.min(room);
+    // To read less would be to say that the file ends there.
+    if size > MAX_READ {
+        return Err(Malformed::OutOfRange.into());
+    }
     Ok(
         match server
             .file_system

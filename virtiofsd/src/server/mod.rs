@@ -45,8 +45,16 @@ pub use reply::{HEADER, Reply, errno_of, header};
 pub use request::{BODY_MAX, Request, body_len};
 pub use work::{CopyIn, CopyOut, Work};
 
-/// Largest read, write or directory listing in one request.
+/// Largest write or directory listing in one request.
 pub const MAX_IO: u32 = 1 << 20;
+
+/// Most pages of data in one request, of the guest's size: it does not tell that. This many of 4 KiB are
+/// [`MAX_IO`].
+const MAX_PAGES: u16 = 256;
+
+/// Largest read in one request. Writes are bounded in bytes (`max_write`), reads in pages alone, and Linux
+/// has pages of up to 64 KiB (arm64, ppc64).
+pub const MAX_READ: u32 = MAX_PAGES as u32 * (64 << 10);
 
 /// A copy of more than this takes longer than a helper thread costs.
 const SHORT_COPY: u64 = 1 << 20;

@@ -214,8 +214,12 @@ impl Journal {
                 return Some(entry(slot, recalled));
             }
             let slot = free.pop_front()?;
+            // A number stays in a slot that was withdrawn, and its request may have got another one.
             let before = self.journals.word(self.queue, slot, UNIQUE);
-            left.remove(&before.load(Ordering::Relaxed));
+            let before = before.load(Ordering::Relaxed);
+            if left.get(&before) == Some(&slot) {
+                left.remove(&before);
+            }
             queue.any_left.store(!left.is_empty(), Ordering::Relaxed);
             return Some(entry(slot, None));
         }

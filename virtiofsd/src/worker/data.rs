@@ -32,9 +32,21 @@ enum Kind {
     /// The reply's body is already in the guest's buffers.
     Read,
     /// The reply tells how much was written.
-    Write,
+    Write {
+        /// So much was already.
+        done: u32,
+    },
     /// The reply is only a header.
     Plain,
+}
+
+/// What a write is besides its data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteHow {
+    /// `RWF_*`.
+    pub(super) flags: i32,
+    /// So many of the data, the first ones, are in the file already.
+    pub(super) done: u32,
 }
 
 /// A request whose data are about to move.
@@ -80,13 +92,14 @@ impl Started {
         cx: &mut Cx,
         file: HostFile,
         (offset, size): (u64, u32),
-        flags: i32,
+        WriteHow { flags, done }: WriteHow,
     ) {
-        let Some(buffers) = self.chain.readable.split_front(size as usize) else {
+        let Some(mut buffers) = self.chain.readable.split_front(size as usize) else {
             cx.guest_fault(&Malformed::Truncated);
             return self.refuse(cx, &Malformed::Truncated.into());
         };
-        let pending = self.pending(Kind::Write);
+        buffers.advance(done as usize);
+        let pending = self.pending(Kind::Write { done });
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
         }
@@ -99,27 +112,29 @@ impl Started {
         start(cx, &file.medium, pending, io);
     }
 
-    /// Whether the data of an `O_APPEND` write are in the file already. If not, it is noted that they are
-    /// about to be.
-    pub(super) fn was_appended<F: GuestFileSystem>(
+    /// How many of the data of an `O_APPEND` write, the first ones, are in the file already. If there are
+    /// none, it is noted that they are about to be.
+    pub(super) fn appended<F: GuestFileSystem>(
         &self,
         server: &Server<F>,
         file: &HostFile,
         size: u32,
-    ) -> bool {
+    ) -> u32 {
         let Some(entry) = &self.entry else {
-            return false;
+            return 0;
         };
         if let Some(Recalled::Begun([before, ..])) = entry.recalled() {
             let mut data = vec![0; (size as usize).min(self.chain.readable.len())];
             self.chain.readable.peek(&mut data);
-            match server.was_appended(self.inode, *before, &data) {
-                Ok(appended) => return appended,
+            match server.appended(self.inode, *before, &data) {
+                Ok(0) => {}
+                // If this process is killed, too, the next one looks from the same place on.
+                Ok(done) => return u32::try_from(done).unwrap_or(size),
                 Err(error) => tracing::warn!(%error, "an append may have happened twice"),
             }
         }
         begin_with_size(entry, &file.file);
-        false
+        0
     }
 
     /// Whether a file's content was shifted already. If not, it is noted that it is about to be.
@@ -133,11 +148,6 @@ impl Started {
         }
         begin_with_size(entry, file);
         false
-    }
-
-    /// Answers a write that needs not be done.
-    pub(super) fn written(self, cx: &mut Cx, size: u32) {
-        self.pending(Kind::Write).finish(cx, Ok(size));
     }
 
     /// Answers what needs not be done.
@@ -198,7 +208,7 @@ impl Started {
         let result = server
             .copy_in(copy, &mut BuffersReader(&mut data))
             .map(|written| u32::try_from(written).unwrap_or(copy.size()));
-        self.pending(Kind::Write).finish(cx, result);
+        self.pending(Kind::Write { done: 0 }).finish(cx, result);
     }
 }
 
@@ -229,6 +239,10 @@ impl Pending {
             Ok(moved) => moved,
             Err(error) => {
                 report(cx, "moving data", &error);
+                if let Kind::Write { done: 1.. } = self.kind {
+                    // The guest hears of what is in the file, as of any write that an error cut short.
+                    return self.finish(cx, Ok(0));
+                }
                 if let Some(entry) = &self.entry {
                     entry.done(errno_of(&error), &[]);
                 }
@@ -237,11 +251,11 @@ impl Pending {
         };
         match self.kind {
             Kind::Read => self.finish_read(cx, moved),
-            Kind::Write => {
+            Kind::Write { done } => {
                 cx.queue().metrics().bytes_out.add(moved.into());
                 let mut reply = [0; HEADER + size_of::<WriteOut>()];
                 let body = WriteOut {
-                    size: moved,
+                    size: done.saturating_add(moved),
                     padding: 0,
                 };
                 if let Some(entry) = &self.entry {

@@ -23,7 +23,7 @@ use crate::server::{
 use crate::state::{Entry, Journal};
 use crate::sys::{bytes_of, read_front};
 use away::Away;
-use data::Started;
+use data::{Started, WriteHow};
 
 pub use data::Pending;
 
@@ -174,11 +174,14 @@ fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, 
             size,
             append,
         } => {
-            if append && request.was_appended(server, &file, size) {
-                return request.written(cx, size);
+            if !append {
+                return request.write(cx, file, (offset, size), WriteHow::default());
             }
-            let flags = if append { libc::RWF_APPEND } else { 0 };
-            request.write(cx, file, (offset, size), flags);
+            let how = WriteHow {
+                flags: libc::RWF_APPEND,
+                done: request.appended(server, &file, size),
+            };
+            request.write(cx, file, (offset, size), how);
         }
         Work::Sync { file, data_only } => {
             let file = IoFile::Open(file);

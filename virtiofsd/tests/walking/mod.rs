@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use virtiofsd::fuse::Opcode;
 
 use crate::share::Share;
-use crate::share::session::{ENTRY, ROOT, Session, number, transfer};
+use crate::share::session::{ENTRY, OPEN, ROOT, Session, number, transfer, words};
 use lab::inside::Process;
 
 /// Files in a directory, and directories in a directory.
@@ -86,6 +86,43 @@ pub fn walk(test: &str, files: usize, options: &[&str]) -> Walked {
     }
 }
 
+/// Makes and removes files with names of 255 bytes, as the hostile do: the node of each stays. Ends with
+/// the errno of the first that cannot be made, and how many could.
+pub fn make_and_remove(fs: &mut Fs, files: usize) -> (usize, i32) {
+    let arguments = words(&[libc::O_RDWR.cast_unsigned(), 0o100_600, 0, 0]);
+    for made in 0..files {
+        let name = format!("{made:0255}\0");
+        let mut session = Session(fs);
+        let body: &[&[u8]] = &[&arguments, name.as_bytes()];
+        let created = session.call(Opcode::Create, ROOT, body, ENTRY + OPEN);
+        if created.error != 0 {
+            return (made, -created.error);
+        }
+        let file = (number(&created.body, 0), number(&created.body, ENTRY));
+        let removed = session.call(Opcode::Unlink, ROOT, &[name.as_bytes()], 0);
+        assert_eq!(removed.error, 0, "UNLINK");
+        assert_eq!(session.release(Opcode::Release, file), 0);
+    }
+    (files, 0)
+}
+
+/// What a node costs at the most, in bytes: of the daemon's memory, and of that below `--state-dir`.
+pub fn cost_of_a_node(test: &str, files: usize, options: &[&str]) -> (usize, u64) {
+    let scratch = Scratch::in_memory(test).unwrap();
+    let state = scratch.dir("state").unwrap();
+    let shared = scratch.dir("shared").unwrap();
+    let share = Share::start_on(test, &shared, |daemon| {
+        daemon.args(options).arg("--state-dir").arg(&state)
+    });
+    let (_front_end, mut fs) = share.mounted();
+    let daemon = Process::serving(&share.daemon);
+    let occupied = || fs::metadata(state.join("virtiofsd.nodes")).unwrap().len();
+    let before = (resident(&daemon), occupied());
+    assert_eq!(make_and_remove(&mut fs, files), (files, 0));
+    let bytes = (resident(&daemon) - before.0) / files;
+    (bytes, (occupied() - before.1) / files as u64)
+}
+
 /// Nodes, and whether they are directories; and how many descriptors the daemon had at the most.
 fn walk_all(fs: &mut Fs, daemon: &Process) -> (Vec<(u64, bool)>, usize) {
     let (mut nodes, mut directories, mut most_open) = (Vec::new(), vec![ROOT], 0);
@@ -142,7 +179,7 @@ fn use_again(fs: &mut Fs, node: u64, is_directory: bool) {
 }
 
 /// Resident memory that belongs to nobody else, in bytes.
-fn resident(daemon: &Process) -> usize {
+pub fn resident(daemon: &Process) -> usize {
     let line = daemon.status("RssAnon");
     let kib: usize = line.trim_end_matches(" kB").trim().parse().unwrap();
     kib << 10

@@ -10,7 +10,8 @@ fn table() -> (tempfile::TempDir, InodeTable) {
     let dir = tempfile::tempdir().unwrap();
     let root = std::fs::File::open(dir.path()).unwrap();
     let places = Places::new(FileHandles::AsNeeded, None);
-    (dir, InodeTable::new(root.into(), &places).unwrap())
+    let limit = NodeLimit::new(None);
+    (dir, InodeTable::new(root.into(), &places, limit).unwrap())
 }
 
 fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode> {
@@ -19,14 +20,9 @@ fn look_up(table: &InodeTable, dir: &tempfile::TempDir, name: &str) -> Arc<Inode
     let fd = OwnedFd::from(std::fs::File::open(path).unwrap());
     let status = status_of(&fd).unwrap();
     table.known(&status, None).unwrap_or_else(|| {
-        table.add(
-            Place::new(
-                Some(Places::new(FileHandles::AsNeeded, None).keep(fd).unwrap()),
-                None,
-            ),
-            &status,
-            None,
-        )
+        let kept = Places::new(FileHandles::AsNeeded, None).keep(fd).unwrap();
+        let place = Place::new(Some(kept), None);
+        table.add(place, &status, None).unwrap()
     })
 }
 
@@ -95,11 +91,8 @@ fn a_long_line_of_ancestors_goes_at_once() {
     for _ in 0..DEPTH {
         status.attributes.st_ino += 1;
         let place = Named::new(&names, Proof::of(&status, None), (&parent, c"name"));
-        parent = table.add(
-            Place::new(None, Some(Way::Named(Box::new(place)))),
-            &status,
-            None,
-        );
+        let place = Place::new(None, Some(Way::Named(Box::new(place))));
+        parent = table.add(place, &status, None).unwrap();
         // Only the next one knows it from now on.
         if parent.id % 2 == 0 {
             table.forget(parent.id, 1);

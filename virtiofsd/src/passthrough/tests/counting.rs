@@ -152,3 +152,85 @@ fn two_names_of_one_file_are_one_node() {
         0
     );
 }
+
+/// Nodes by descriptor, and by name.
+fn with_few_nodes() -> [Tree; 2] {
+    [None, Some(0)].map(|max_open| {
+        Tree::with(|config| {
+            config.max_nodes = Some(6);
+            config.max_open = max_open;
+            config.file_handles = super::super::FileHandles::Never;
+        })
+    })
+}
+
+#[test]
+fn what_there_is_no_room_for_is_not_made() {
+    for tree in with_few_nodes() {
+        many(&tree, 8);
+        let known: Vec<u64> = [
+            c"file-000",
+            c"file-001",
+            c"file-002",
+            c"file-003",
+            c"file-004",
+        ]
+        .map(|name| tree.lookup(name).unwrap().inode)
+        .into();
+        let fs = &tree.fs;
+        assert_errno(tree.lookup(c"file-005"), libc::ENFILE);
+        assert_errno(tree.create(c"new", libc::O_RDWR), libc::ENFILE);
+        assert_errno(fs.mkdir(&root(), ROOT, c"new", 0o755, 0), libc::ENFILE);
+        let fifo = libc::S_IFIFO | 0o644;
+        assert_errno(fs.mknod(&root(), ROOT, c"new", fifo, 0, 0), libc::ENFILE);
+        assert_errno(fs.symlink(&root(), c"to", ROOT, c"new"), libc::ENFILE);
+        assert!(fs::symlink_metadata(tree.at("new")).is_err());
+        // What is known can be used, also to make another name of it.
+        assert_eq!(tree.lookup(c"file-000").unwrap().inode, known[0]);
+        let link = fs.link(&root(), known[0], ROOT, c"link").unwrap();
+        assert_eq!(link.inode, known[0]);
+        fs.forget(&root(), known[1], 1);
+        let made = tree.create(c"new", libc::O_RDWR).unwrap().0.inode;
+        assert_errno(tree.lookup(c"file-001"), libc::ENFILE);
+        fs.forget(&root(), made, 1);
+        tree.lookup(c"file-001").unwrap();
+    }
+}
+
+#[test]
+fn a_listing_without_room_for_nodes_has_all_names() {
+    for tree in with_few_nodes() {
+        many(&tree, 8);
+        let handle = tree.fs.opendir(&root(), ROOT, 0).unwrap().0.unwrap();
+        let mut nodes = Vec::new();
+        let mut add = |_: fuse_backend_rs::api::filesystem::DirEntry<'_>, entry: Entry| {
+            nodes.push(entry.inode);
+            Ok(1)
+        };
+        tree.fs
+            .readdirplus(&root(), ROOT, handle, 4096, 0, &mut add)
+            .unwrap();
+        // With the directory itself and its parent.
+        assert_eq!(nodes.len(), 10);
+        assert_eq!(nodes.iter().filter(|node| **node != 0).count(), 5);
+    }
+}
+
+/// They stay in memory for as long as files are found by way of them.
+#[test]
+fn directories_that_were_forgotten_count_while_others_are_below_them() {
+    let [_, tree] = with_few_nodes();
+    let mut parent = ROOT;
+    for _ in 0..5 {
+        let made = tree.fs.mkdir(&root(), parent, c"below", 0o755, 0).unwrap();
+        tree.fs.forget(&root(), parent, 1);
+        parent = made.inode;
+    }
+    assert_eq!(tree.fs.inode_count(), 2, "the root and the last one");
+    let more = tree.fs.mkdir(&root(), parent, c"below", 0o755, 0);
+    assert_errno(more, libc::ENFILE);
+    tree.fs.forget(&root(), parent, 1);
+    for name in [c"a", c"b", c"c", c"d", c"e"] {
+        tree.create(name, libc::O_RDWR).unwrap();
+    }
+}

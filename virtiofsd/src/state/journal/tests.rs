@@ -101,6 +101,34 @@ fn what_was_done_last_is_kept_longest() {
     );
 }
 
+/// A request may be withdrawn by one process, and get another slot from the next.
+#[test]
+fn a_slot_that_was_withdrawn_says_nothing_of_the_one_that_its_request_got_later() {
+    let deaths = Deaths::new();
+    let withdrawn = deaths.next().enter(7, Opcode::Unlink).unwrap();
+    withdrawn.begin(&[1; 8]);
+    withdrawn.withdraw();
+    let next = deaths.next();
+    // Other requests are first, and take other slots.
+    let other = next.enter(8, Opcode::Mkdir).unwrap();
+    let begun = next.enter(7, Opcode::Unlink).unwrap();
+    assert_ne!(begun.slot, withdrawn.slot);
+    begun.begin(&[2; 8]);
+    std::mem::forget((begun, other));
+
+    let next = deaths.next();
+    // As many as take every free slot.
+    for unique in 100..100 + u64::from(SLOTS) - 2 {
+        let entry = next.enter(unique, Opcode::Mkdir).unwrap();
+        entry.begin(&[0; 8]);
+        std::mem::forget(entry);
+    }
+    assert_eq!(
+        recalled(&next, 7, Opcode::Unlink),
+        Some(Recalled::Begun([2; 8]))
+    );
+}
+
 #[test]
 fn a_sequence_that_nobody_counted_is_as_good_as_none() {
     let deaths = Deaths::new();
