@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost_daemon::Device;
 use vhost_daemon::metrics::Metrics;
+use vhost_daemon::queue::{InFlightFile, InFlightLog};
 use vhost_daemon::rate::Rates;
 use vhost_daemon::session::FrontEnd;
 
@@ -14,30 +15,53 @@ use crate::backend::Port;
 use crate::capture::Capture;
 use crate::commands::{LinkState, PortState};
 use crate::config::Mac;
+use crate::driver::{DriverFile, DriverMemory};
 use crate::features::{self, Negotiated};
 use crate::layout::{self, Role};
 use crate::metrics::{Direction, FrameMetrics};
 use crate::station::Station;
 use crate::worker::{Control, NetWorker, Receive, Throttle, Transmit};
 
+/// Largest queue.
+pub(crate) const MAX_QUEUE_SIZE: u16 = 1024;
+
 /// A network device at a port.
 pub struct NetDevice<P> {
     station: Arc<Station<P>>,
+    /// Receive buffers that are in use, for the next process.
+    in_flight: Option<InFlightFile>,
     has_mac: bool,
     metrics: Arc<Metrics>,
     connected: AtomicBool,
 }
 
 impl<P: Port> NetDevice<P> {
-    /// A device at `port`. Without `mac` the guest or the front end chooses the address.
-    pub fn new(port: P, mac: Option<Mac>, metrics: Arc<Metrics>) -> Self {
+    /// A device at `port`. Without `mac` the guest or the front end chooses the address. What its driver
+    /// would not tell the next process is in `state`, if there is any.
+    pub fn new(port: P, mac: Option<Mac>, metrics: Arc<Metrics>, state: Option<PortFiles>) -> Self {
+        let (driver, in_flight) = match state {
+            Some(files) => (
+                DriverMemory::in_file(files.driver, port.lanes()),
+                Some(files.in_flight),
+            ),
+            None => Default::default(),
+        };
         Self {
-            station: Arc::new(Station::new(port, mac)),
+            station: Arc::new(Station::new(port, mac, driver)),
+            in_flight,
             has_mac: mac.is_some(),
             metrics,
             connected: AtomicBool::new(false),
         }
     }
+}
+
+/// What of a port survives the process.
+pub struct PortFiles {
+    /// Receive buffers that are in use, a log for each pair.
+    pub in_flight: InFlightFile,
+    /// What the driver has asked for.
+    pub driver: DriverFile,
 }
 
 /// What can be asked of a device while it runs.
@@ -94,6 +118,10 @@ impl<P: Port> Device for NetDevice<P> {
         layout::queues(self.station.port().lanes())
     }
 
+    fn max_queue_size(&self) -> u16 {
+        MAX_QUEUE_SIZE
+    }
+
     fn features(&self) -> u64 {
         let port = self.station.port();
         let mtu = port.mtu().is_some();
@@ -103,6 +131,15 @@ impl<P: Port> Device for NetDevice<P> {
     /// QEMU 7.2 adds each memory region once for each queue pair; with one table for all it works.
     fn unsuitable_protocol_features(&self) -> VhostUserProtocolFeatures {
         VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+    }
+
+    /// Frames fill receive buffers in whatever order; those sent and commands complete in the ring's.
+    fn in_flight_log(&self, index: usize) -> Option<InFlightLog> {
+        let station = &self.station;
+        match layout::role(index, station.port().lanes(), station.negotiated()) {
+            Role::Receive(pair) => self.in_flight.as_ref().map(|file| file.queue(pair)),
+            Role::Transmit(_) | Role::Control => None,
+        }
     }
 
     fn config(&self) -> Vec<u8> {
@@ -131,7 +168,8 @@ impl<P: Port> Device for NetDevice<P> {
             Role::Receive(pair) => {
                 let source = station.port().source(pair)?;
                 let metrics = metrics(Direction::Receive);
-                NetWorker::Receive(Receive::new(station, source, pair, agreed, metrics)?)
+                let receive = Receive::new(station, source, pair, agreed, metrics)?;
+                NetWorker::Receive(Box::new(receive))
             }
             Role::Transmit(pair) => NetWorker::Transmit(Transmit {
                 sink: station.port().sink(pair)?,

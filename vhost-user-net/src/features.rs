@@ -85,6 +85,11 @@ impl Negotiated {
         Self(features)
     }
 
+    /// The acknowledged bits.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Whether feature `bit` was acknowledged.
     pub fn has(self, bit: u32) -> bool {
         self.0 & 1 << bit != 0

@@ -1,5 +1,7 @@
 //! Which frames the driver wants: receive modes, addresses and VLANs (virtio 1.2, 5.1.6.5.1 to 5.1.6.5.3).
 
+mod words;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,7 @@ const MOST_ADDRESSES: usize = 1024;
 const VLANS: usize = 4096;
 
 /// What the driver wants to receive.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wishes {
     promiscuous: bool,
     all_unicast: bool,
@@ -55,6 +57,21 @@ impl Wishes {
             multicast_overflow: false,
             vlans: filters_vlans.then(|| Box::new([0; VLANS / 64])),
         }
+    }
+
+    /// Those of a driver that has said what it wants, and nobody knows what: it gets everything, and once it
+    /// says that it does not want everything, frames to every station and of every VLAN until it names its
+    /// address, or VLANs that it does not want any more.
+    pub fn unknown(filters_vlans: bool) -> Self {
+        Self {
+            vlans: filters_vlans.then(|| Box::new([u64::MAX; VLANS / 64])),
+            ..Self::new(None, false)
+        }
+    }
+
+    /// The device's own address, where it is known.
+    pub fn own(&self) -> Option<Mac> {
+        self.own
     }
 
     /// `VIRTIO_NET_CTRL_RX_*`.
@@ -164,9 +181,14 @@ impl Filter {
     pub fn view(&self) -> FilterView {
         let version = self.version.load(Ordering::Acquire);
         FilterView {
-            wishes: self.lock().clone(),
+            wishes: self.wishes(),
             version,
         }
+    }
+
+    /// The wishes as they are now.
+    pub fn wishes(&self) -> Arc<Wishes> {
+        self.lock().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Wishes>> {
@@ -261,6 +283,23 @@ mod tests {
             },
             5
         ));
+    }
+
+    #[test]
+    fn a_driver_nobody_knows_loses_nothing() {
+        let tagged = |wishes: &Wishes, id| wishes.want(&frame(OTHER, Some(id)));
+        let mut wishes = Wishes::unknown(true);
+        assert!(wishes.want_all());
+        // What Linux says when a group is joined.
+        wishes.set_mode(0, false);
+        wishes.set_table(&[], &[GROUP]);
+        assert_eq!(wanted(&wishes), [true; 4]);
+        assert!(tagged(&wishes, 5) && tagged(&wishes, 4095));
+        wishes.set_vlan(6, true);
+        wishes.set_vlan(5, false);
+        assert!(!tagged(&wishes, 5) && tagged(&wishes, 6) && tagged(&wishes, 7));
+        wishes.set_own(OWN);
+        assert_eq!(wanted(&wishes), [true, false, true, true]);
     }
 
     #[test]

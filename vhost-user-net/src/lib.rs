@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod control;
 pub mod device;
+pub mod driver;
 pub mod features;
 pub mod filter;
 pub mod header;
@@ -38,7 +39,7 @@ use vhost_daemon::sandbox::seccomp::{SeccompError, ThreadFilters};
 use vhost_daemon::sandbox::{Enclosure, Files, SandboxError};
 
 use options::{Config, Options, OptionsError};
-use ports::{Common, OpenError, Opened, Ports};
+use ports::{Common, OpenError, Opened, Ports, StateDir};
 
 /// The daemon cannot run.
 #[derive(Debug, Error)]
@@ -75,6 +76,7 @@ pub fn run(options: Options) -> Result<(), NetError> {
         shared,
         sandbox,
         ports,
+        state_dir,
         control,
     } = options.validate()?;
     let metrics = Arc::new(Registry::default());
@@ -82,6 +84,7 @@ pub fn run(options: Options) -> Result<(), NetError> {
     let prepared = Prepared::new(shared.metrics_socket.as_deref())?;
     let filters = Arc::new(ThreadFilters::new(sandbox.seccomp, system_calls::CALLS)?);
     let common = Common {
+        state_dir: state_dir.map(StateDir::new),
         once: shared.once,
         poll: shared.poll,
         metrics: metrics.clone(),

@@ -1,7 +1,10 @@
 //! What the queues of one device share: its address, its link, its active queue pairs.
 
+mod pairs;
+mod takeover;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vhost_daemon::log::Limiter;
 use vhost_daemon::rate::Limits;
@@ -14,9 +17,11 @@ use crate::backend::{Offloads, Port};
 use crate::capture::Taps;
 use crate::config::{ConfigSpace, Mac};
 use crate::control::Command;
+use crate::driver::DriverMemory;
 use crate::features::Negotiated;
 use crate::filter::{Filter, Wishes};
 use crate::metrics::Direction;
+use pairs::Pairs;
 
 /// `VHOST_F_LOG_ALL`, which is the front end's and not the driver's (vhost-user, "Migration").
 const LOG_ALL: u64 = 1 << 26;
@@ -31,6 +36,12 @@ pub struct Station<P> {
     /// The network may have forgotten the guest: it should announce itself.
     announce: AtomicBool,
     pairs: Mutex<Pairs>,
+    /// What received frames may leave undone.
+    offloads: Mutex<Offloads>,
+    /// What the driver has asked for, for when its rings go on in another connection.
+    driver: DriverMemory,
+    /// No connection before knew the driver's control ring.
+    is_first: AtomicBool,
     front_end: Mutex<FrontEnd>,
     /// Whoever runs the daemon has taken the link down.
     unplugged: AtomicBool,
@@ -44,15 +55,10 @@ pub struct Station<P> {
     drivers: Limiter,
 }
 
-/// Which lanes get frames: those of active pairs whose receive queue runs.
-struct Pairs {
-    active: usize,
-    receiving: Vec<bool>,
-}
-
 impl<P: Port> Station<P> {
-    /// A station at `port`, with an address of its own or one that the guest chooses.
-    pub fn new(port: P, mac: Option<Mac>) -> Self {
+    /// A station at `port`, with an address of its own or one that the guest chooses, and with what is known
+    /// of its driver.
+    pub fn new(port: P, mac: Option<Mac>, driver: DriverMemory) -> Self {
         let lanes = port.lanes();
         Self {
             port,
@@ -60,10 +66,10 @@ impl<P: Port> Station<P> {
             negotiated: AtomicU64::new(0),
             link_lost: AtomicBool::new(false),
             announce: AtomicBool::new(false),
-            pairs: Mutex::new(Pairs {
-                active: lanes,
-                receiving: vec![false; lanes],
-            }),
+            pairs: Mutex::new(Pairs::new(lanes)),
+            offloads: Mutex::default(),
+            driver,
+            is_first: AtomicBool::new(true),
             front_end: Mutex::default(),
             unplugged: AtomicBool::new(false),
             filter: Filter::new(Wishes::new(mac, false)),
@@ -94,9 +100,10 @@ impl<P: Port> Station<P> {
     pub fn acknowledged(&self, features: u64) {
         let features = features & !LOG_ALL;
         let before = self.negotiated.swap(features, Ordering::AcqRel);
-        if before == features && self.pairs().receiving.contains(&true) {
+        if before == features && self.receives() {
             return;
         }
+        self.driver.negotiated();
         let agreed = self.negotiated();
         let offloads = agreed.guest_offloads() & self.port.offloads();
         self.set_offloads(offloads);
@@ -107,7 +114,7 @@ impl<P: Port> Station<P> {
         // With a control queue the driver says how many pairs it uses, and starts with one
         // (virtio 1.2, 5.1.5). Without, the front end enables the rings of those in use.
         let told = agreed.has(VIRTIO_NET_F_CTRL_VQ);
-        self.use_pairs(if told { 1 } else { self.port.lanes() });
+        self.use_pairs(Some(if told { 1 } else { self.port.lanes() }));
         if self.config().announce {
             self.tell_of_change();
         }
@@ -144,6 +151,7 @@ impl<P: Port> Station<P> {
     pub fn disconnected(&self) {
         self.negotiated.store(0, Ordering::Release);
         self.announce.store(true, Ordering::Relaxed);
+        self.is_first.store(true, Ordering::Relaxed);
     }
 
     /// The configuration space as it is now.
@@ -166,15 +174,6 @@ impl<P: Port> Station<P> {
         if !self.link_lost.swap(true, Ordering::Relaxed) {
             tracing::error!("the network's side has vanished: link down, frames are dropped");
             self.tell_of_change();
-        }
-    }
-
-    /// Receive queue `pair` starts or stops.
-    pub fn set_receiving(&self, pair: usize, receiving: bool) {
-        let mut pairs = self.pairs();
-        if let Some(known) = pairs.receiving.get_mut(pair) {
-            *known = receiving;
-            self.open_lanes(&pairs);
         }
     }
 
@@ -202,7 +201,7 @@ impl<P: Port> Station<P> {
                 let count = usize::from(*count);
                 let possible = (1..=self.port.lanes()).contains(&count);
                 if possible {
-                    self.use_pairs(count);
+                    self.use_pairs(Some(count));
                 }
                 possible
             }
@@ -241,13 +240,6 @@ impl<P: Port> Station<P> {
         self.unplugged.load(Ordering::Relaxed)
     }
 
-    /// Queue pairs that get frames.
-    pub fn pairs_in_use(&self) -> usize {
-        let pairs = self.pairs();
-        let receiving = pairs.receiving.iter().take(pairs.active);
-        receiving.filter(|receiving| **receiving).count()
-    }
-
     /// Takes the link down, or up again: the guest is told, and asked to announce itself.
     pub fn plug(&self, up: bool) {
         if self.unplugged.swap(!up, Ordering::Relaxed) != up {
@@ -261,6 +253,7 @@ impl<P: Port> Station<P> {
 
     fn set_offloads(&self, offloads: Offloads) -> bool {
         let header = self.negotiated().header_len();
+        *self.offloads.lock().unwrap_or_else(PoisonError::into_inner) = offloads;
         let set = self.port.agree(offloads, header);
         // A guest can ask for other offloads as often as it likes.
         if let Err(error) = &set
@@ -269,26 +262,5 @@ impl<P: Port> Station<P> {
             tracing::error!(%error, %offloads, suppressed, "the port does not take the agreed offloads");
         }
         set.is_ok()
-    }
-
-    fn use_pairs(&self, count: usize) {
-        let mut pairs = self.pairs();
-        pairs.active = count;
-        self.open_lanes(&pairs);
-    }
-
-    fn open_lanes(&self, pairs: &Pairs) {
-        for (index, receiving) in pairs.receiving.iter().enumerate() {
-            let open = *receiving && index < pairs.active;
-            if let Err(error) = self.port.open_lane(index, open)
-                && let Some(suppressed) = self.refusals.permit()
-            {
-                tracing::error!(%error, index, open, suppressed, "a lane of the port cannot be switched");
-            }
-        }
-    }
-
-    fn pairs(&self) -> MutexGuard<'_, Pairs> {
-        self.pairs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

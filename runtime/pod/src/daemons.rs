@@ -124,6 +124,11 @@ impl Daemons<'_> {
         command.args(["--mac", mac, "--mtu", &mtu.to_string()]);
         let pairs = self.config.network.queue_pairs.get();
         command.args(["--queue-pairs", &pairs.to_string()]);
+        if self.reconnects.networks {
+            // Made anew for a network that comes a second time.
+            self.directory.remove_state(&name)?;
+            command.arg("--state-dir").arg(self.directory.state(&name)?);
+        }
         let role = role(self.reconnects.networks);
         self.parts.start(&part, command, &[], role)?;
         Ok(socket)

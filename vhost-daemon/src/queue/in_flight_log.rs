@@ -2,7 +2,8 @@
 //!
 //! A daemon that is killed leaves requests that the guest waits for. The next one finds them here
 //! and does them once more, whatever order they were to complete in and whatever the front end
-//! remembers. Doing them twice must do no harm: that holds for block devices.
+//! remembers. Doing them twice must do no harm: that holds for block devices, and for receive buffers
+//! of a network device, which complete in whatever order frames need them.
 //!
 //! The order of stores makes every moment of death recoverable:
 //!
@@ -22,18 +23,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
-use virtio_queue::QueueState;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use super::RingIdentity;
 use crate::boot_id::BootId;
 use crate::file_lock::open_locked;
-use crate::memory::Memory;
 use crate::sys::SharedWords;
 
 /// "RSinfl" and the layout's version.
@@ -118,25 +116,7 @@ const COMPLETED: u64 = 2;
 const STATE: u64 = 3;
 
 /// Words of a queue before its entries: the ring's identity, then the used index.
-const USED_INDEX: usize = IDENTITY;
-const IDENTITY: usize = 6;
-
-/// What tells a ring from others of this boot: where it is, and in which file of guest memory (0 where there
-/// is none).
-fn identity(ring: &QueueState, memory: &Memory) -> [u64; IDENTITY] {
-    let region = memory.find_region(GuestAddress(ring.desc_table));
-    let backing = region.and_then(|region| region.file_offset());
-    let file = backing.and_then(|backing| backing.file().metadata().ok());
-    let (device, inode) = file.map_or((0, 0), |file| (file.dev(), file.ino()));
-    [
-        ring.desc_table,
-        ring.avail_ring,
-        ring.used_ring,
-        u64::from(ring.size),
-        device,
-        inode,
-    ]
-}
+const USED_INDEX: usize = RingIdentity::WORDS;
 
 /// The log of one queue, in the hands of the queue's thread.
 #[derive(Debug)]
@@ -154,21 +134,21 @@ impl InFlightLog {
     /// Attaches the log to a ring that starts: returns the heads that an earlier process of ours
     /// left in flight on this very ring, oldest first, and marks them as taken.
     ///
-    /// `used` and `available` are the ring's indexes as guest memory has them. If the ring is
+    /// `size` is the ring's, `used` and `available` are its indexes as guest memory has them. If the ring is
     /// another one, or its indexes do not fit, there is nothing to recover.
     pub(super) fn attach(
         &mut self,
-        ring: &QueueState,
-        memory: &Memory,
+        ring: &RingIdentity,
+        size: u16,
         used: u16,
         available: u16,
     ) -> Vec<u16> {
-        let identity = identity(ring, memory);
+        let identity = ring.words();
         let same = (0..)
             .zip(&identity)
             .all(|(at, word)| self.load(at) == *word);
         let left = if same {
-            self.left_over(used, available, ring.size)
+            self.left_over(used, available, size)
         } else {
             Vec::new()
         };
@@ -258,9 +238,12 @@ impl InFlightLog {
 
     /// The used index is `reached`.
     pub(super) fn published(&mut self, reached: u16) {
-        for head in std::mem::take(&mut self.batch) {
+        let mut batch = std::mem::take(&mut self.batch);
+        for head in batch.drain(..) {
             self.entry(usize::from(head)).store(FREE, Ordering::Release);
         }
+        // Kept: it has the length that batches have.
+        self.batch = batch;
         self.store_used(reached, reached);
         self.tell_loss();
     }

@@ -6,6 +6,7 @@ mod dirty;
 mod event;
 mod fault;
 mod in_flight_log;
+mod ring_identity;
 mod running;
 mod token;
 
@@ -14,5 +15,6 @@ pub use call::Call;
 pub use chain::{Chain, ChainError};
 pub use fault::QueueError;
 pub use in_flight_log::{InFlightFile, InFlightLog, LogError};
+pub use ring_identity::RingIdentity;
 pub use running::{Popped, RunningQueue};
 pub use token::Token;

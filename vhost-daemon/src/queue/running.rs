@@ -9,7 +9,7 @@ use virtio_queue::QueueState;
 
 use super::dirty::DirtyRanges;
 use super::event::event_passed;
-use super::{Call, Chain, ChainError, InFlightLog, QueueError, Token};
+use super::{Call, Chain, ChainError, InFlightLog, QueueError, RingIdentity, Token};
 use crate::memory::PinnedMemory;
 use crate::metrics::QueueMetrics;
 use crate::sys::SplitRing;
@@ -24,6 +24,7 @@ pub type Popped = (Token, Result<Chain, ChainError>);
 /// buffers of one merged packet, and gets at most one interrupt per batch.
 pub struct RunningQueue {
     ring: SplitRing,
+    identity: RingIdentity,
     memory: PinnedMemory,
     call: Option<Call>,
     event_idx: bool,
@@ -65,10 +66,16 @@ impl RunningQueue {
         mut log: Option<InFlightLog>,
     ) -> Result<Self, QueueError> {
         let ring = SplitRing::resolve(state, &memory).ok_or(QueueError::BadRings)?;
+        let identity = RingIdentity::of(state, &memory);
         let mut next_avail = Wrapping(state.next_avail);
         let mut left_over = Vec::new();
         if let Some(log) = &mut log {
-            left_over = log.attach(state, &memory, state.next_used, ring.available_index());
+            left_over = log.attach(
+                &identity,
+                state.size,
+                state.next_used,
+                ring.available_index(),
+            );
             if let Ok(count @ 1..) = u16::try_from(left_over.len()) {
                 next_avail = Wrapping(state.next_used) + Wrapping(count);
             }
@@ -88,6 +95,7 @@ impl RunningQueue {
             now: Instant::now(),
             done_at_once: 0,
             completed: 0,
+            identity,
             ring,
             memory,
             call,
@@ -151,7 +159,8 @@ impl RunningQueue {
     }
 
     /// Gives a request back to the available ring as if it had not been popped. Only the one
-    /// popped last can be given back, and its chain is walked again by the next pop.
+    /// popped last can be given back, and its chain is walked again by the next pop. One that an earlier
+    /// process left is never given back behind others: it has no place in the ring any more.
     pub fn unpop(&mut self, token: Token) {
         let head = token.redeem();
         self.release(head);
@@ -268,6 +277,22 @@ impl RunningQueue {
     /// How many requests an earlier process left, and were not popped yet.
     pub fn left_over(&self) -> usize {
         self.left_over.len()
+    }
+
+    /// Whether the request popped last is one that an earlier process left.
+    pub fn popped_left_over(&self) -> bool {
+        self.popped_left_over
+    }
+
+    /// Whether the next process learns which requests are in flight. If not, it goes on behind the used
+    /// index: right if requests are published in the order in which they were made available.
+    pub fn remembers(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Which ring this is.
+    pub fn identity(&self) -> &RingIdentity {
+        &self.identity
     }
 
     /// How many requests were popped and not completed.

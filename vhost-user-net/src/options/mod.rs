@@ -116,6 +116,11 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
 
+    /// Directory (on tmpfs) that remembers receive buffers in use and what drivers have set: after a crash
+    /// they go on when the front end reconnects
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// Unix socket for commands to the running daemon (vhost-user-net ctl)
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
@@ -165,6 +170,8 @@ pub struct Config {
     pub sandbox: EnclosureConfig,
     /// The ports, at least one.
     pub ports: Vec<PortConfig>,
+    /// Where the next process finds what drivers would not tell it.
+    pub state_dir: Option<PathBuf>,
     /// Where commands to the running daemon come from.
     pub control: Option<PathBuf>,
 }
@@ -278,6 +285,7 @@ impl Options {
             shared,
             sandbox,
             ports,
+            state_dir: self.state_dir,
             control: self.control,
         })
     }

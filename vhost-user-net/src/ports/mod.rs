@@ -1,6 +1,7 @@
 //! The ports of one process: opened together, looked up by name while they are served.
 
 mod open;
+mod state_dir;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -20,9 +21,12 @@ use crate::commands::{Command, Passed, PortStats, Refusal};
 use crate::device::ControlledPort;
 use crate::metrics::Direction;
 pub use open::{OpenError, Opened, open};
+pub use state_dir::{StateDir, StateError};
 
 /// What all ports of a process share.
 pub struct Common {
+    /// Where the next process finds what drivers would not tell it.
+    pub state_dir: Option<StateDir>,
     /// Whether a port goes with its first front end.
     pub once: bool,
     /// Polling of the queues' threads.

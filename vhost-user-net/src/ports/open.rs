@@ -11,9 +11,9 @@ use vhost_daemon::listen::Endpoint;
 use vhost_daemon::metrics::Metrics;
 use vhost_daemon::session::{ServeError, Server, Service, Serving};
 
-use super::{Common, Ports, Served};
+use super::{Common, Ports, Served, StateError};
 use crate::backend::{Passt, PasstError, Port, Tap, TapError, switch};
-use crate::device::{ControlledPort, NetDevice};
+use crate::device::{ControlledPort, MAX_QUEUE_SIZE, NetDevice};
 use crate::options::{Network, PortConfig};
 
 /// What a switch tells its guests, where nobody says otherwise.
@@ -31,6 +31,9 @@ pub enum OpenError {
     /// The switch.
     #[error("the switch cannot be made")]
     Switch(#[source] io::Error),
+    /// The state directory.
+    #[error("--state-dir cannot be used")]
+    State(#[from] StateError),
     /// The socket.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -121,7 +124,10 @@ impl Site<'_> {
             mtu = port.mtu(),
             "the network is open"
         );
-        let device = Arc::new(NetDevice::new(port, self.mac, self.metrics.clone()));
+        let state_dir = self.common.state_dir.as_ref();
+        let files = state_dir.map(|it| it.files(&self.name, port.lanes(), MAX_QUEUE_SIZE));
+        let files = files.transpose()?;
+        let device = Arc::new(NetDevice::new(port, self.mac, self.metrics.clone(), files));
         let socket = self.endpoint.path();
         let connects = self.connects || matches!(self.endpoint, Endpoint::FrontEnd(_));
         let service = Service {

@@ -17,6 +17,12 @@ pub struct Control<P: Port> {
 }
 
 impl<P: Port> Control<P> {
+    pub(super) fn start(&self, cx: &mut Context<()>) {
+        let queue = cx.queue();
+        self.station
+            .commands_begin(queue.identity(), queue.size(), queue.next_used());
+    }
+
     /// Carries out what the guest made available; returns how many commands.
     pub(super) fn turn(&self, cx: &mut Context<()>) -> usize {
         for done in 0..Context::<()>::BATCH {
@@ -32,12 +38,19 @@ impl<P: Port> Control<P> {
     fn answer(&self, cx: &mut Context<()>, token: Token, mut chain: Chain) {
         if chain.writable.is_empty() {
             cx.guest_fault(&"a control command without room for its answer");
-            return cx.complete(token, 0);
+            return self.complete(cx, token, 0);
         }
         let done = self.carry_out(cx, &mut chain);
         let ack = if done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
         chain.writable.write_obj(&u8::try_from(ack).unwrap_or(1));
-        cx.complete(token, 1);
+        self.complete(cx, token, 1);
+    }
+
+    /// What the command set is remembered before the driver can see that it is done.
+    fn complete(&self, cx: &mut Context<()>, token: Token, written: u32) {
+        self.station
+            .answering(cx.queue().next_used().wrapping_add(1));
+        cx.complete(token, written);
     }
 
     fn carry_out(&self, cx: &mut Context<()>, chain: &mut Chain) -> bool {

@@ -10,8 +10,11 @@ use vhost_daemon::sys::Buffers;
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) buffers: Buffers,
-    /// Index of the available entry behind its own.
+    /// Index of the available entry behind its own; for one that an earlier process left, which has none any
+    /// more, one that comes before.
     pub(super) next_avail: u16,
+    /// An earlier process left it.
+    pub(super) left_over: bool,
 }
 
 /// Places of the buffers that one frame may fill.
@@ -42,6 +45,11 @@ impl HeldBuffers {
     /// How many no frame has been given.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The place of the oldest that no frame has been given.
+    pub(super) fn oldest(&self) -> Option<u16> {
+        self.queue.front().copied()
     }
 
     /// Adds one that was popped just now.
@@ -91,6 +99,25 @@ impl HeldBuffers {
         self.take(place).map(|held| held.token)
     }
 
+    /// Copies the first `len` bytes of the buffers in `place` to the oldest that no frame has been given, which
+    /// takes its part: `place` is given back.
+    pub(super) fn exchange_oldest(&mut self, place: u16, len: usize) {
+        let Some(oldest) = self.queue.pop_front() else {
+            return;
+        };
+        if let (Some(from), Some(to)) = (self.buffers(place), self.buffers(oldest)) {
+            from.copy_to(to, len);
+            self.bytes -= to.len();
+        }
+        self.put_back(&[place]);
+    }
+
+    /// Whether the buffers in `place` were made available before those in `other`.
+    pub(super) fn is_older(&self, place: u16, other: u16) -> bool {
+        // Sixteen-bit indices that wrap: the ring is far shorter than half of that.
+        self.index(place).wrapping_sub(self.index(other)) > u16::MAX / 2
+    }
+
     /// The newest that no frame has been given, to be given back to the guest.
     pub(super) fn take_newest(&mut self) -> Option<Held> {
         let place = self.queue.pop_back()?;
@@ -109,15 +136,14 @@ impl HeldBuffers {
     }
 
     fn order_of(&self, place: u16) -> usize {
-        let index = |place: u16| {
-            let held = self.places.get(usize::from(place));
-            held.and_then(Option::as_ref)
-                .map_or(0, |held| held.next_avail)
-        };
-        let own = index(place);
-        // Sixteen-bit indices that wrap: the ring is far shorter than half of that.
-        let older = |other: &&u16| index(**other).wrapping_sub(own) > u16::MAX / 2;
+        let older = |other: &&u16| self.is_older(**other, place);
         self.queue.iter().take_while(older).count()
+    }
+
+    fn index(&self, place: u16) -> u16 {
+        let held = self.places.get(usize::from(place));
+        held.and_then(Option::as_ref)
+            .map_or(0, |held| held.next_avail)
     }
 
     fn take(&mut self, place: u16) -> Option<Held> {

@@ -2,6 +2,7 @@
 
 mod control;
 mod depth;
+mod filled;
 mod held;
 mod landed;
 mod patience;
@@ -24,7 +25,7 @@ pub use transmit::Transmit;
 /// The worker of a queue of any role.
 pub enum NetWorker<P: Port> {
     /// Network → guest.
-    Receive(Receive<P>),
+    Receive(Box<Receive<P>>),
     /// Guest → network.
     Transmit(Transmit<P>),
     /// Commands.
@@ -38,7 +39,11 @@ impl<P: Port> QueueWorker for NetWorker<P> {
     fn start(&mut self, cx: &mut Context<()>) -> io::Result<()> {
         match self {
             Self::Receive(queue) => queue.start(cx),
-            Self::Transmit(_) | Self::Control(_) => Ok(()),
+            Self::Transmit(_) => Ok(()),
+            Self::Control(queue) => {
+                queue.start(cx);
+                Ok(())
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! Network → guest.
 
+mod gather;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
 use smallvec::SmallVec;
-use vhost_daemon::queue::Chain;
-use vhost_daemon::sys::Buffers;
 use vhost_daemon::worker::{Context, WatchId};
 
 use crate::backend::{FrameSource, Port, PortError};
@@ -19,7 +19,8 @@ use crate::station::Station;
 use crate::sys::{FrameBatch, Scatter};
 
 use super::depth::Depth;
-use super::held::{Allotment, Held, HeldBuffers};
+use super::filled::Filled;
+use super::held::{Allotment, HeldBuffers};
 use super::landed::Landed;
 use super::patience::Patience;
 use super::throttle::Throttle;
@@ -32,6 +33,9 @@ const SPILL: usize = HeaderLen::Modern.bytes() + MAX_FRAME;
 /// Buffers are popped ahead, and each frame of a batch is given as many as frames of late have needed.
 /// What they cannot hold lands in memory of our own and is copied into further buffers; a guest that
 /// offers none for too long loses the frame, and the next long ones at once.
+///
+/// Frames of a batch leave buffers unused between them. Where the queue is not remembered, the next process
+/// would take those for used and the others for free: there the used ones are always the oldest.
 pub struct Receive<P: Port> {
     station: Arc<Station<P>>,
     source: P::Source,
@@ -40,6 +44,10 @@ pub struct Receive<P: Port> {
     metrics: FrameMetrics,
     /// Buffers popped and not given to a frame.
     held: HeldBuffers,
+    /// Those that have been filled and not completed yet.
+    filled: Filled,
+    /// Buffers complete in the order in which they were made available.
+    ordered: bool,
     depth: Depth,
     /// Fresh from the kernel: pages that no frame spills into cost nothing, and all go with the worker. An
     /// allocator would keep them, in as many places as threads came and went.
@@ -83,6 +91,8 @@ impl<P: Port> Receive<P> {
             agreed,
             metrics,
             held: HeldBuffers::default(),
+            filled: Filled::default(),
+            ordered: true,
             spill: MmapMut::map_anon(SPILL * FrameBatch::MOST)?,
             landed: VecDeque::new(),
             patience: Patience::new()?,
@@ -102,7 +112,11 @@ impl<P: Port> Receive<P> {
         // Its end only has to wake the thread: `deliver` looks at the clock, and `ready` tries a port
         // that failed once more.
         cx.watch(&self.patience)?;
-        self.station.set_receiving(self.pair, true);
+        self.ordered = !cx.queue().remembers();
+        let was_used = cx.queue().next_avail() != 0 || cx.queue().has_available();
+        // Frames may be long in coming, and a stop has to find these taken.
+        while cx.queue().left_over() > 0 && self.pop(cx) {}
+        self.station.start_receiving(self.pair, was_used);
         Ok(())
     }
 
@@ -135,17 +149,17 @@ impl<P: Port> Receive<P> {
         }
     }
 
-    /// Gives the buffers back to the available ring, newest first. Behind a faulty one that was
-    /// answered in between the older ones cannot go back, or the ring would give that one out
-    /// once more: they are completed with nothing in them.
+    /// Gives the buffers back to the available ring, newest first. Behind one that was used, or was
+    /// faulty and answered, in between the older ones cannot go back, or the ring would give that one
+    /// out once more: they are completed with nothing in them, as those that an earlier process left.
     pub(super) fn stop(&mut self, cx: &mut Context<()>) {
-        self.station.set_receiving(self.pair, false);
+        self.station.stop_receiving(self.pair);
         for landed in std::mem::take(&mut self.landed) {
             self.metrics.dropped(DropCause::Stopped);
             self.held.put_back(&landed.buffers);
         }
         while let Some(held) = self.held.take_newest() {
-            if held.next_avail == cx.queue().next_avail() {
+            if !held.left_over && held.next_avail == cx.queue().next_avail() {
                 cx.unpop(held.token);
             } else {
                 cx.complete(held.token, 0);
@@ -164,7 +178,8 @@ impl<P: Port> Receive<P> {
         if most == 0 {
             return false;
         }
-        self.gather(cx);
+        let most = most.min(self.batch(cx));
+        self.gather(cx, most);
         let allotments = self.allot(most);
         if allotments.is_empty() {
             // The frames wait in the port's own queue until it is full.
@@ -219,37 +234,17 @@ impl<P: Port> Receive<P> {
         came > 0
     }
 
-    /// Pops buffers for a batch of frames, as far as the guest has them: a frame, however short, takes one
-    /// at least.
-    fn gather(&mut self, cx: &mut Context<()>) {
-        let frames = self.depth.frames();
-        let bytes = match self.agreed.mergeable() {
-            true => frames * self.depth.bytes(),
-            false => 0,
-        };
-        let enough = |held: &HeldBuffers| held.len() >= frames && held.bytes() >= bytes;
-        while !enough(&self.held) {
-            if !pop_buffer(cx, self.agreed, &mut self.held) {
-                return;
-            }
-            self.in_vain = false;
-        }
-    }
-
-    fn allot(&mut self, most: usize) -> SmallVec<[Allotment; FrameBatch::MOST]> {
-        let mut allotments = SmallVec::new();
-        while allotments.len() < most {
-            let allotment = self.held.allot(self.depth.bytes(), self.agreed.mergeable());
-            if allotment.is_empty() {
-                break;
-            }
-            allotments.push(allotment);
-        }
-        allotments
-    }
-
     /// Gives landed frames to the guest, oldest first, until one lacks buffers; returns how many.
     fn deliver(&mut self, cx: &mut Context<()>) -> usize {
+        let frames = self.fill_landed(cx);
+        if self.ordered {
+            self.filled.close_holes(&mut self.held);
+        }
+        self.filled.complete(cx, &mut self.held);
+        frames
+    }
+
+    fn fill_landed(&mut self, cx: &mut Context<()>) -> usize {
         let mut frames = 0;
         self.waiting = false;
         while let Some(mut frame) = self.landed.pop_front() {
@@ -259,7 +254,7 @@ impl<P: Port> Receive<P> {
                 continue;
             }
             match self.try_deliver(cx, &mut frame) {
-                Outcome::Delivered => self.complete(cx, frame),
+                Outcome::Delivered => self.fill(frame),
                 Outcome::Dropped(cause) => {
                     self.metrics.dropped(cause);
                     self.held.put_back(&frame.buffers);
@@ -318,11 +313,8 @@ impl<P: Port> Receive<P> {
             }
             let mut room = self.held.room(&frame.buffers);
             while room < frame.len {
-                if self.held.is_empty() {
-                    if !pop_buffer(cx, self.agreed, &mut self.held) {
-                        return self.lacks_buffers(cx, frame);
-                    }
-                    self.in_vain = false;
+                if self.held.is_empty() && !self.pop(cx) {
+                    return self.lacks_buffers(cx, frame);
                 }
                 let more = self.held.allot(frame.len - room, true);
                 room += self.held.room(&more);
@@ -333,6 +325,11 @@ impl<P: Port> Receive<P> {
     }
 
     fn lacks_buffers(&mut self, cx: &mut Context<()>, frame: &Landed) -> Outcome {
+        let first = frame.buffers.first();
+        if self.ordered && first.is_some_and(|it| self.filled.reach_behind(&self.held, *it)) {
+            // A frame before it has taken buffers from behind this one's, which cannot stay unused.
+            return Outcome::Dropped(DropCause::NoBuffers);
+        }
         let over = cx.queue().now().saturating_duration_since(frame.since) >= Patience::LIMIT;
         if over || self.in_vain || self.patience.start().is_err() {
             self.in_vain = true;
@@ -341,8 +338,8 @@ impl<P: Port> Receive<P> {
         Outcome::Waits
     }
 
-    /// Completes the buffers that the frame fills, the first one with the patched header.
-    fn complete(&mut self, cx: &mut Context<()>, frame: Landed) {
+    /// Takes down the buffers that the frame fills, the first one with the patched header.
+    fn fill(&mut self, frame: Landed) {
         let header_len = self.agreed.header_len().bytes();
         self.copy(&frame, header_len);
         let spill = self.spill.get(frame.spill * SPILL..).unwrap_or_default();
@@ -352,9 +349,7 @@ impl<P: Port> Receive<P> {
         for &place in filled {
             let used = self.held.room(&[place]).min(left);
             left -= used;
-            if let Some(token) = self.held.fill(place) {
-                cx.complete(token, u32::try_from(used).unwrap_or(u32::MAX));
-            }
+            self.filled.push(&self.held, place, used, left == 0);
         }
         self.held.put_back(rest);
         let frame_len = frame.len.saturating_sub(header_len);
@@ -389,37 +384,4 @@ enum Outcome {
     Delivered,
     Dropped(DropCause),
     Waits,
-}
-
-/// Pops one sound buffer; `false` if the guest has none.
-fn pop_buffer(cx: &mut Context<()>, agreed: Negotiated, held: &mut HeldBuffers) -> bool {
-    while let Some((token, chain)) = cx.pop() {
-        match check(agreed, chain) {
-            Ok(buffers) => {
-                let next_avail = cx.queue().next_avail();
-                held.push(Held {
-                    token,
-                    buffers,
-                    next_avail,
-                });
-                return true;
-            }
-            Err(fault) => {
-                cx.guest_fault(&fault);
-                cx.complete(token, 0);
-            }
-        }
-    }
-    false
-}
-
-fn check(agreed: Negotiated, chain: Chain) -> Result<Buffers, &'static str> {
-    if !chain.readable.is_empty() {
-        Err("a receive buffer that the device is to read")
-    } else if chain.writable.len() < agreed.header_len().bytes() {
-        // virtio 1.2, 5.1.6.3.1: each buffer holds at least the header.
-        Err("a receive buffer shorter than a frame's header")
-    } else {
-        Ok(chain.writable)
-    }
 }

@@ -1,8 +1,10 @@
 //! Deaths at every step, and what the next process finds.
 
-use vm_memory::FileOffset;
+use virtio_queue::QueueState;
+use vm_memory::{FileOffset, GuestAddress};
 
 use super::*;
+use crate::memory::Memory;
 
 fn memory() -> Memory {
     let file = tempfile::tempfile().unwrap();
@@ -50,8 +52,14 @@ impl Deaths {
             .queue(1)
     }
 
+    fn attach(&self, log: &mut InFlightLog, used: u16, available: u16) -> Vec<u16> {
+        let identity = RingIdentity::of(&ring(), &self.memory);
+        log.attach(&identity, ring().size, used, available)
+    }
+
     fn attach_again(&self, ring: &QueueState, used: u16, available: u16) -> Vec<u16> {
-        self.open().attach(ring, &self.memory, used, available)
+        let identity = RingIdentity::of(ring, &self.memory);
+        self.open().attach(&identity, ring.size, used, available)
     }
 }
 
@@ -59,7 +67,7 @@ impl Deaths {
 fn requests_left_in_flight_are_found_oldest_first() {
     let deaths = Deaths::new();
     let mut log = deaths.open();
-    assert!(log.attach(&ring(), &deaths.memory, 0, 0).is_empty());
+    assert!(deaths.attach(&mut log, 0, 0).is_empty());
     for head in [5, 2, 7] {
         log.taken(head);
     }
@@ -77,7 +85,7 @@ fn the_guests_index_tells_whether_a_batch_was_published() {
     for (used, left) in [(0, vec![4, 5]), (1, vec![5])] {
         let deaths = Deaths::new();
         let mut log = deaths.open();
-        log.attach(&ring(), &deaths.memory, 0, 0);
+        deaths.attach(&mut log, 0, 0);
         log.taken(4);
         log.taken(5);
         log.completed(4);
@@ -95,7 +103,7 @@ fn the_guests_index_tells_whether_a_batch_was_published() {
 fn completed_but_never_offered_is_done_again() {
     let deaths = Deaths::new();
     let mut log = deaths.open();
-    log.attach(&ring(), &deaths.memory, 9, 9);
+    deaths.attach(&mut log, 9, 9);
     log.taken(1);
     log.completed(1);
     drop(log);
@@ -111,7 +119,7 @@ fn another_ring_or_another_guest_recovers_nothing() {
     for (ring_now, used, available) in [(moved, 3, 4), (ring(), 7, 8), (ring(), 3, 3)] {
         let deaths = Deaths::new();
         let mut log = deaths.open();
-        log.attach(&ring(), &deaths.memory, 3, 3);
+        deaths.attach(&mut log, 3, 3);
         log.taken(1);
         drop(log);
         assert!(deaths.attach_again(&ring_now, used, available).is_empty());
@@ -123,7 +131,7 @@ fn another_ring_or_another_guest_recovers_nothing() {
 fn the_same_ring_in_other_memory_or_after_a_reboot_recovers_nothing() {
     let mut deaths = Deaths::new();
     let mut log = deaths.open();
-    log.attach(&ring(), &deaths.memory, 0, 0);
+    deaths.attach(&mut log, 0, 0);
     log.taken(1);
     drop(log);
     let this_boot = std::mem::replace(&mut deaths.boot, BootId::parse(&"f".repeat(32)).unwrap());
@@ -134,7 +142,7 @@ fn the_same_ring_in_other_memory_or_after_a_reboot_recovers_nothing() {
     for at in [this_boot, deaths.boot] {
         deaths.boot = at;
         let mut log = deaths.open();
-        log.attach(&ring(), &deaths.memory, 0, 0);
+        deaths.attach(&mut log, 0, 0);
         log.taken(1);
     }
     assert_eq!(deaths.attach_again(&ring(), 0, 1), [1]);
