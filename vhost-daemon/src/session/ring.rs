@@ -5,6 +5,7 @@ mod vring;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 use vhost_user_backend::{VringRwLock, VringT};
@@ -14,7 +15,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use super::StopFlag;
 use crate::memory::{Memory, PinnedMemory, SharedMemory};
 use crate::metrics::QueueMetrics;
-use crate::queue::{Call, InFlightLog, QueueError, RunningQueue};
+use crate::queue::{Call, InFlightLog, QueueError, RunningQueue, Signalling};
 use crate::wakeup::Wakeup;
 use crate::worker::Outcome;
 
@@ -45,6 +46,8 @@ struct Owner {
     /// What the library watches in its place, to start a ring that rests.
     doorbell: Option<Wakeup>,
     call: Option<Call>,
+    /// Whether the worker is writing to a call descriptor, of which the front end may make it wait.
+    signalling: Signalling,
     /// The front end told where the rings are.
     has_addresses: bool,
     /// The front end sent a size that is no power of two.
@@ -76,6 +79,9 @@ pub(crate) enum CannotRun {
     Ring(#[from] QueueError),
 }
 
+/// So long a worker that is to stop may write to its call descriptor before it is interrupted.
+const SIGNALLING_PATIENCE: Duration = Duration::from_millis(50);
+
 impl Ring {
     fn owner(&self) -> MutexGuard<'_, Owner> {
         self.0.owner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,12 +102,19 @@ impl Ring {
         if let Some(stop) = &owner.running {
             stop.raise();
         }
-        while owner.running.is_some() {
-            owner = self
+        let mut asked_long_ago = false;
+        while let Some(stop) = &owner.running {
+            // Not the first time round: it has only just been asked.
+            if asked_long_ago && owner.signalling.is_under_way() {
+                stop.interrupt();
+            }
+            let (waited, late) = self
                 .0
                 .returned
-                .wait(owner)
+                .wait_timeout(owner, SIGNALLING_PATIENCE)
                 .unwrap_or_else(PoisonError::into_inner);
+            owner = waited;
+            asked_long_ago = late.timed_out();
         }
         let result = change(&self.0.state, &mut owner);
         owner.changing -= 1;

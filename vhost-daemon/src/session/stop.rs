@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Pid;
 
 use crate::queue::Call;
+use crate::sys::interrupt_thread;
 use crate::wakeup::Wakeup;
 
 /// The mailbox of one run of a worker. The worker looks at two flags in each turn of its loop and
@@ -18,9 +20,12 @@ pub(crate) struct StopFlag {
     new_call: Mutex<Option<Option<Call>>>,
     wakeup: Wakeup,
     kick: Option<File>,
+    /// The worker's.
+    thread: Pid,
 }
 
 impl StopFlag {
+    /// Of the calling thread.
     pub(crate) fn new(kick: Option<File>) -> io::Result<Self> {
         Ok(Self {
             raised: AtomicBool::new(false),
@@ -28,6 +33,7 @@ impl StopFlag {
             new_call: Mutex::new(None),
             wakeup: Wakeup::new()?,
             kick,
+            thread: rustix::thread::gettid(),
         })
     }
 
@@ -35,6 +41,11 @@ impl StopFlag {
     pub(crate) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         self.wakeup.wake();
+    }
+
+    /// Has a system call in which the worker waits return.
+    pub(crate) fn interrupt(&self) {
+        interrupt_thread(self.thread);
     }
 
     /// Whether the worker is to stop.
@@ -88,6 +99,7 @@ impl StopFlag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Signalling;
     use std::sync::Arc;
 
     #[test]
@@ -99,7 +111,7 @@ mod tests {
                 for _ in 0..2 {
                     let flags = rustix::event::EventfdFlags::NONBLOCK;
                     let file = rustix::event::eventfd(0, flags).unwrap().into();
-                    control.replace_call(Some(Call::new(file).unwrap()));
+                    control.replace_call(Some(Call::new(file, &Signalling::default()).unwrap()));
                 }
             });
             let mut last = None;
