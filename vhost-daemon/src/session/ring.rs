@@ -73,8 +73,8 @@ pub(crate) enum CannotRun {
     BadSize,
     #[error("the worker of this queue panicked")]
     Failed,
-    #[error("its memory or descriptors cannot be used")]
-    Resources(#[from] io::Error),
+    #[error("its memory cannot be used")]
+    Memory(#[from] io::Error),
     #[error(transparent)]
     Ring(#[from] QueueError),
 }
@@ -127,7 +127,7 @@ impl Ring {
     /// the front end's dirty log.
     ///
     /// # Errors
-    /// When not even a descriptor to wait on can be made.
+    /// When descriptors are short.
     pub(crate) fn take(
         &self,
         metrics: &Arc<QueueMetrics>,
@@ -149,8 +149,9 @@ impl Ring {
         let ring = state.get_queue().state();
         drop(state);
         let kick = owner.kick.as_ref().map(File::try_clone).transpose()?;
+        let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
         let stop = Arc::new(StopFlag::new(kick)?);
-        let queue = self.queue(&owner, &ring, metrics, log);
+        let queue = self.queue(&owner, &ring, call, metrics, log);
         owner.running = Some(stop.clone());
         Ok(match queue {
             Ok(mut queue) => {
@@ -167,6 +168,7 @@ impl Ring {
         &self,
         owner: &Owner,
         ring: &QueueState,
+        call: Option<Call>,
         metrics: &Arc<QueueMetrics>,
         log: impl FnOnce() -> Option<InFlightLog>,
     ) -> Result<RunningQueue, CannotRun> {
@@ -181,7 +183,6 @@ impl Ring {
         if memory.is_lost() {
             return Err(QueueError::MemoryLost.into());
         }
-        let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
         Ok(RunningQueue::new(
             ring,
             memory,
@@ -204,6 +205,12 @@ impl Ring {
         }
         owner.running = None;
         self.0.returned.notify_all();
+    }
+
+    /// Waits until a control thread has changed it, or that long.
+    pub(crate) fn wait_for_change(&self, time: Duration) {
+        let waited = self.0.returned.wait_timeout(self.owner(), time);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Whether the queue's thread has it.

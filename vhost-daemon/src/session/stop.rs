@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 use crate::queue::Call;
@@ -56,11 +57,21 @@ impl StopFlag {
     /// Sleeps until the control thread raises the flag.
     pub(crate) fn wait_until_raised(&self) {
         while !self.is_raised() {
-            let mut waiting = [PollFd::new(&self.wakeup, PollFlags::IN)];
-            if rustix::event::poll(&mut waiting, None).is_err() {
-                continue;
-            }
-            // Other news (a new call descriptor) wake up as well: take the count, look again.
+            self.wait(None);
+        }
+    }
+
+    /// Sleeps until the control thread raises the flag or has other news, or that long.
+    pub(crate) fn wait_until_raised_within(&self, time: Duration) {
+        if !self.is_raised() {
+            self.wait(Timespec::try_from(time).ok().as_ref());
+        }
+    }
+
+    fn wait(&self, time: Option<&Timespec>) {
+        let mut waiting = [PollFd::new(&self.wakeup, PollFlags::IN)];
+        if rustix::event::poll(&mut waiting, time).is_ok() {
+            // Other news (a new call descriptor) wake up as well: take the count.
             self.wakeup.clear();
         }
     }
