@@ -18,7 +18,7 @@ use crate::sandbox::seccomp::{Calls, Role, SeccompError, ThreadFilters};
 use crate::sandbox::{Enclosure, EnclosureConfig, Files, SandboxError};
 use crate::session::{Device, ServeError, Server, Service};
 use crate::shutdown::Shutdown;
-use crate::sys::{Reactor, expect_lost_memory};
+use crate::sys::{Reactor, expect_interruption, expect_lost_memory};
 
 /// A daemon cannot run.
 #[derive(Debug, Error)]
@@ -124,6 +124,7 @@ impl Prepared {
         filters: &Arc<ThreadFilters>,
     ) -> Result<Daemon, DaemonError> {
         expect_lost_memory()?;
+        expect_interruption()?;
         filters.enter(Role::Main)?;
         Reactor::<()>::new(1).map_err(DaemonError::IoUring)?;
         let shutdown = self.shutdown;

@@ -298,20 +298,58 @@ fn assert_blocks(blk: &mut Blk, mark: u64, count: u64) {
     }
 }
 
+/// A disk whose image lies on `medium`, for `--disk`, and its socket.
+fn late_disk(medium: &Medium) -> (String, PathBuf) {
+    let (image, socket) = (
+        medium.mount.join("slow.img"),
+        medium.scratch.join("slow.sock"),
+    );
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(4 << 20).unwrap();
+    let (image, at) = (image.display(), socket.display());
+    (
+        format!("path={image},socket={at},name=slow,queues=2"),
+        socket,
+    )
+}
+
+#[test]
+fn a_signal_waits_for_a_disk_that_is_being_removed() {
+    let medium = Medium::new("blk-leaving");
+    let (spec, socket) = late_disk(&medium);
+    let mut disks = Disks::start_with("blk-signal-leaving", &["a"], &["--disk", &spec]);
+    let (_front_end, mut late) = attach(&socket);
+    assert_eq!(late.write(0, &[1; 4096]).unwrap(), status::OK);
+    let held = medium.hold();
+    submit_blocks(&mut late, 1, 16);
+    disks.wait_in_flight("slow", 16);
+    let mut removing = Command::new(disk::PROGRAM);
+    let (control, words) = (disks.scratch.join("ctl"), ["remove", "slow"]);
+    let mut removing = removing
+        .arg("ctl")
+        .arg(control)
+        .args(words)
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    disks.daemon.signal(rustix::process::Signal::TERM).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        disks.daemon.is_running(),
+        "it ended before the requests were done"
+    );
+    held.answer();
+    assert!(disks.daemon.wait_exit(SOON).unwrap().status.success());
+    assert!(!socket.exists(), "the removed disk's socket is left");
+    // Whether it still got its answer is chance.
+    removing.wait().unwrap();
+}
+
 /// The image of one disk lies where nothing is answered for seconds, that of the other elsewhere.
 #[test]
 fn a_disk_that_answers_late_holds_up_no_other_and_gives_no_error() {
     let medium = Medium::new("blk-late");
-    let slow = medium.scratch.join("slow.sock");
-    std::fs::File::create(medium.mount.join("slow.img"))
-        .unwrap()
-        .set_len(4 << 20)
-        .unwrap();
-    let spec = format!(
-        "path={},socket={},name=slow,queues=2",
-        medium.mount.join("slow.img").display(),
-        slow.display()
-    );
+    let (spec, slow) = late_disk(&medium);
     let mut disks = Disks::start_with("blk-not-late", &["fast"], &["--disk", &spec]);
     let (mut slow_end, mut late) = attach_some(&slow, 2);
     let (_fast_end, mut fast) = attach(&disks.socket("fast"));

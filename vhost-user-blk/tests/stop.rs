@@ -1,4 +1,5 @@
-//! Stop under load: after the answer to `GET_VRING_BASE` nothing of ours writes guest memory.
+//! Stop under load: after the answer to `GET_VRING_BASE` nothing of ours writes guest memory; and a stop that a front
+//! end would hold up.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use disk::{ALL, Disk};
 use lab::frontend::blk::{Blk, Data, kind, status};
-use lab::frontend::{FrontEnd, GuestMemory};
+use lab::frontend::{FrontEnd, GuestMemory, features};
+use rustix::fs::{OFlags, fcntl_setfl};
+use vhost::VhostBackend;
 
 const IMAGE: u64 = 64 << 20;
 const READ: usize = 1 << 20;
@@ -155,4 +158,40 @@ fn a_new_memory_table_is_taken_up_while_running() {
         front_end.set_mem_table(&memory).unwrap();
         assert_eq!(blk.wait(ticket).unwrap().0, status::OK);
     }
+}
+
+/// A connection whose queue's thread waits in write(2): its call descriptor could not wait when it was handed over, and
+/// is now full and can.
+fn held_up(disk: &Disk) -> (FrontEnd, Blk, lab::Event) {
+    let (mut front_end, mut blk) = disk.driver(ALL & !features::EVENT_IDX);
+    // The queue is up and its thread runs.
+    assert_eq!(blk.read(0, 512).unwrap().0, status::OK);
+    let event = lab::Event::new().unwrap();
+    front_end
+        .request("SET_VRING_CALL", |v| v.set_vring_call(0, event.eventfd()))
+        .unwrap();
+    // The queue has it.
+    assert_ne!(event.wait(disk::SOON).unwrap(), 0);
+    event.eventfd().write(u64::MAX - 1).unwrap();
+    fcntl_setfl(&event, OFlags::empty()).unwrap();
+    for _ in 0..2 {
+        blk.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(blk.queue().pending().unwrap(), 1, "it is not held up");
+    }
+    (front_end, blk, event)
+}
+
+#[test]
+fn a_call_descriptor_that_waits_holds_up_no_end() {
+    let mut disk = Disk::start("blk-call-waits", 1 << 20);
+    let (mut front_end, _blk, _event) = held_up(&disk);
+    assert_eq!(front_end.stop_queue(0).unwrap(), 2);
+    drop(front_end);
+    // Gone, and the descriptor is with the daemon alone.
+    drop(held_up(&disk));
+    disk.assert_serves();
+    // There, and it lets nobody write.
+    let _held_up = held_up(&disk);
+    assert!(disk.daemon.terminate(disk::SOON).unwrap().status.success());
 }

@@ -12,11 +12,13 @@ mod disk;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use disk::{ALL, Disk, SOON};
+use disk::{ALL, Disk, PROGRAM, SOON};
 use lab::frontend::blk::{Data, kind, status};
+use lab::frontend::garbage::alive;
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
 use lab::inside::Process;
 use lab::scratch::Scratch;
@@ -83,6 +85,73 @@ fn without_descriptors_to_have_the_guest_goes_on_and_others_wait() {
     asking.read_to_string(&mut text).unwrap();
     assert!(text.contains("requests"), "{text}");
     drop(waiting);
+}
+
+/// Leaves a process room for so many more descriptors.
+fn leave(process: &Process, more: u64) {
+    let open: Vec<u64> = process
+        .descriptors()
+        .iter()
+        .map(|(number, _)| number.parse().unwrap())
+        .collect();
+    let mut free = (3..).filter(|number| !open.contains(number));
+    process.set_limit(Resource::Nofile, free.nth(more as usize));
+}
+
+#[test]
+fn a_queue_that_descriptors_were_short_for_starts_when_there_are_some() {
+    let disk = Disk::start("blk-queue-short", MIB);
+    let process = Process::serving(&disk.daemon);
+    let mut rested = 0;
+    for more in 0..8 {
+        let (mut front_end, mut blk) = disk.driver(ALL);
+        front_end.enable_queue(0, false).unwrap();
+        // Its thread closes what it had.
+        sleep(Duration::from_millis(100));
+        leave(&process, more);
+        let ticket = blk.submit(kind::IN, 0, Data::FromDevice(512)).unwrap();
+        front_end.enable_queue(0, true).unwrap();
+        let before = disk.daemon.cpu_ticks().unwrap();
+        sleep(Duration::from_millis(700));
+        assert!(
+            disk.daemon.cpu_ticks().unwrap() - before < 20,
+            "the daemon spins"
+        );
+        rested += u32::from(blk.queue().pending().unwrap() == 0);
+        process.unlimit(Resource::Nofile);
+        assert_eq!(blk.wait(ticket).unwrap().0, status::OK, "{more} were left");
+    }
+    let log = disk.daemon.stderr();
+    assert!(rested >= 4, "only {rested} were short: {log}");
+    assert!(log.contains("queue cannot be started"), "{log}");
+    assert!(log.lines().count() < 40, "{log}");
+}
+
+#[test]
+fn a_front_end_that_cannot_be_served_is_gone_again() {
+    let scratch = Scratch::new("blk-session-short").unwrap();
+    let image = scratch.image("disk.img", MIB).unwrap();
+    let control = scratch.join("control");
+    let disk = Disk::serve(scratch, image, |d| d.arg("--control").arg(&control));
+    let process = Process::serving(&disk.daemon);
+    let is_gone = || {
+        let mut ctl = Command::new(PROGRAM);
+        let told = ctl.arg("ctl").arg(&control).arg("stats").output().unwrap();
+        String::from_utf8_lossy(&told.stdout).contains(r#""connected":false"#)
+    };
+    for more in 0..40 {
+        leave(&process, more);
+        let _ = alive(&disk.socket, Duration::from_millis(300));
+        process.unlimit(Resource::Nofile);
+        let deadline = Instant::now() + SOON;
+        while !is_gone() {
+            assert!(Instant::now() < deadline, "{more} were left");
+            sleep(Duration::from_millis(20));
+        }
+    }
+    let log = disk.daemon.stderr();
+    assert!(log.contains("the session cannot be started"), "{log}");
+    disk.assert_serves();
 }
 
 /// `--direct` and buffers that are not aligned: the daemon needs memory of its own for each request.

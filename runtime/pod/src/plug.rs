@@ -65,6 +65,19 @@ impl Orders {
         };
         within("unplugging a disk", order).await
     }
+
+    /// Whether a device is there: the hypervisor was asked for it, and the guest has not let go of it.
+    pub(crate) async fn has(&self, id: &str) -> Result<bool, PodError> {
+        let question = async {
+            match self {
+                Self::Ringside(path) => {
+                    Ok(is_there(&http(path, "GET", "/v1/devices", "").await?, id))
+                }
+                Self::Qemu(path) => Qmp::connect(path).await?.has(id).await,
+            }
+        };
+        within("asking for the disks", question).await
+    }
 }
 
 /// How many disks can be there at once: QEMU's board has so many ports that nothing was plugged into.
@@ -143,13 +156,7 @@ async fn remove_from_qemu(path: &Path, id: &str) -> Result<(), String> {
     qmp.order("device_del", json!({"id": id})).await?;
     let deadline = Instant::now() + PATIENCE;
     // The event may have come between two looks: what there is counts.
-    while Instant::now() < deadline {
-        let list = json!({"path": "/machine/peripheral"});
-        let there = qmp.order("qom-list", list).await?;
-        let mut names = there.as_array().into_iter().flatten();
-        if !names.any(|it| it["name"] == id) {
-            break;
-        }
+    while Instant::now() < deadline && qmp.has(id).await? {
         sleep(PAUSE).await;
     }
     let chardev = format!("chardev-{id}");
@@ -191,6 +198,13 @@ impl Qmp {
         }
     }
 
+    async fn has(&mut self, device: &str) -> Result<bool, String> {
+        let list = json!({"path": "/machine/peripheral"});
+        let there = self.order("qom-list", list).await?;
+        let mut names = there.as_array().into_iter().flatten();
+        Ok(names.any(|it| it["name"] == device))
+    }
+
     async fn line(&mut self) -> Result<Value, String> {
         let mut line = String::new();
         let mut bounded = (&mut self.stream).take(LONGEST_ANSWER);
@@ -204,13 +218,16 @@ impl Qmp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
 
     /// Plays a hypervisor that answers each line, or each request, with the next of `answers`.
-    async fn played(answers: &'static [&'static str], qmp: bool) -> (tempfile::TempDir, Orders) {
+    pub(crate) async fn played(
+        answers: &'static [&'static str],
+        qmp: bool,
+    ) -> (tempfile::TempDir, Orders) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();

@@ -11,7 +11,7 @@ mod running;
 mod token;
 
 pub use crate::sys::{Buffers, OutOfGuestMemory};
-pub use call::Call;
+pub use call::{Call, Signalling};
 pub use chain::{Chain, ChainError};
 pub use fault::QueueError;
 pub use in_flight_log::{InFlightFile, InFlightLog, LogError};

@@ -1,6 +1,7 @@
 //! The library's view of a device: `VhostUserBackend`, one thread for each queue.
 
-use std::ffi::CString;
+mod thread;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,16 +21,14 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use super::StopFlag;
-use super::ring::{Panicked, Ring, Take, check_backing};
+use super::ring::{Ring, check_backing};
 use super::{Device, Transfer};
 use crate::log::Limiter;
 use crate::memory::SharedMemory;
 use crate::metrics::Metrics;
-use crate::queue::RunningQueue;
 use crate::sandbox::seccomp::{Role, ThreadFilters};
-use crate::sys::{DirtyLog, GuardedMemory, end_abandoned, name_current_thread};
-use crate::worker::{self, Outcome, PollPolicy};
+use crate::sys::{DirtyLog, GuardedMemory, end_abandoned};
+use crate::worker::PollPolicy;
 
 /// Largest configuration space a front end may ask for (vhost-user, `VHOST_USER_GET_CONFIG`).
 const MAX_CONFIG: usize = 256;
@@ -134,70 +133,6 @@ impl<D: Device> Backend<D> {
             rings.known[index] = Some(ring.clone());
         }
         !rings.closed
-    }
-
-    /// Serves the ring for as long as it may run.
-    fn serve_ring(&self, index: usize, ring: &Ring) {
-        let _named = self.metrics.name_log_lines();
-        let queue_metrics = self.metrics.queue(&index.to_string());
-        let name = format!("queue{index}");
-        if let Ok(name) = CString::new(name.as_str()) {
-            name_current_thread(&name);
-        }
-        loop {
-            let log_all = VhostUserVirtioFeatures::LOG_ALL.bits();
-            let log_writes = self.acknowledged.load(Ordering::Acquire) & log_all != 0;
-            let in_flight = || self.device.in_flight_log(index);
-            match ring.take(&queue_metrics, in_flight, log_writes) {
-                Ok(Take::Run(queue, stop)) => self.run(index, ring, *queue, &stop, &name),
-                Ok(Take::Rest) => return,
-                Ok(Take::Refuse(why, stop)) => {
-                    if let Some(suppressed) = queue_metrics.stop_limiter.permit() {
-                        let why: &dyn std::error::Error = &why;
-                        tracing::error!(queue = name, why, suppressed, "queue cannot run");
-                    }
-                    stop.wait_until_raised();
-                    ring.give_back(Ok(None));
-                }
-                Err(error) => {
-                    tracing::error!(queue = name, %error, "queue cannot be started");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn run(&self, index: usize, ring: &Ring, queue: RunningQueue, stop: &StopFlag, name: &str) {
-        let mut lease = Lease {
-            ring,
-            outcome: None,
-        };
-        let features = self.acknowledged.load(Ordering::Acquire);
-        match self.device.worker(index, features) {
-            Ok(worker) => {
-                lease.outcome = Some(worker::run(worker, queue, stop, self.poll, name));
-            }
-            Err(error) => tracing::error!(queue = name, %error, "queue cannot be started"),
-        }
-        // A worker that gave up by itself must not be started again and again: wait to be told.
-        stop.wait_until_raised();
-    }
-}
-
-/// Gives the ring back even when the worker panics: the control thread must never wait for ever.
-struct Lease<'a> {
-    ring: &'a Ring,
-    outcome: Option<Outcome>,
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let panicked = std::thread::panicking();
-        self.ring.give_back(if panicked {
-            Err(Panicked)
-        } else {
-            Ok(self.outcome)
-        });
     }
 }
 

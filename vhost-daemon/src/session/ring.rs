@@ -5,6 +5,7 @@ mod vring;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use thiserror::Error;
 use vhost_user_backend::{VringRwLock, VringT};
@@ -14,7 +15,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use super::StopFlag;
 use crate::memory::{Memory, PinnedMemory, SharedMemory};
 use crate::metrics::QueueMetrics;
-use crate::queue::{Call, InFlightLog, QueueError, RunningQueue};
+use crate::queue::{Call, InFlightLog, QueueError, RunningQueue, Signalling};
 use crate::wakeup::Wakeup;
 use crate::worker::Outcome;
 
@@ -45,6 +46,8 @@ struct Owner {
     /// What the library watches in its place, to start a ring that rests.
     doorbell: Option<Wakeup>,
     call: Option<Call>,
+    /// Whether the worker is writing to a call descriptor, of which the front end may make it wait.
+    signalling: Signalling,
     /// The front end told where the rings are.
     has_addresses: bool,
     /// The front end sent a size that is no power of two.
@@ -70,11 +73,14 @@ pub(crate) enum CannotRun {
     BadSize,
     #[error("the worker of this queue panicked")]
     Failed,
-    #[error("its memory or descriptors cannot be used")]
-    Resources(#[from] io::Error),
+    #[error("its memory cannot be used")]
+    Memory(#[from] io::Error),
     #[error(transparent)]
     Ring(#[from] QueueError),
 }
+
+/// So long a worker that is to stop may write to its call descriptor before it is interrupted.
+const SIGNALLING_PATIENCE: Duration = Duration::from_millis(50);
 
 impl Ring {
     fn owner(&self) -> MutexGuard<'_, Owner> {
@@ -96,12 +102,19 @@ impl Ring {
         if let Some(stop) = &owner.running {
             stop.raise();
         }
-        while owner.running.is_some() {
-            owner = self
+        let mut asked_long_ago = false;
+        while let Some(stop) = &owner.running {
+            // Not the first time round: it has only just been asked.
+            if asked_long_ago && owner.signalling.is_under_way() {
+                stop.interrupt();
+            }
+            let (waited, late) = self
                 .0
                 .returned
-                .wait(owner)
+                .wait_timeout(owner, SIGNALLING_PATIENCE)
                 .unwrap_or_else(PoisonError::into_inner);
+            owner = waited;
+            asked_long_ago = late.timed_out();
         }
         let result = change(&self.0.state, &mut owner);
         owner.changing -= 1;
@@ -114,7 +127,7 @@ impl Ring {
     /// the front end's dirty log.
     ///
     /// # Errors
-    /// When not even a descriptor to wait on can be made.
+    /// When descriptors are short.
     pub(crate) fn take(
         &self,
         metrics: &Arc<QueueMetrics>,
@@ -136,8 +149,9 @@ impl Ring {
         let ring = state.get_queue().state();
         drop(state);
         let kick = owner.kick.as_ref().map(File::try_clone).transpose()?;
+        let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
         let stop = Arc::new(StopFlag::new(kick)?);
-        let queue = self.queue(&owner, &ring, metrics, log);
+        let queue = self.queue(&owner, &ring, call, metrics, log);
         owner.running = Some(stop.clone());
         Ok(match queue {
             Ok(mut queue) => {
@@ -154,6 +168,7 @@ impl Ring {
         &self,
         owner: &Owner,
         ring: &QueueState,
+        call: Option<Call>,
         metrics: &Arc<QueueMetrics>,
         log: impl FnOnce() -> Option<InFlightLog>,
     ) -> Result<RunningQueue, CannotRun> {
@@ -168,7 +183,6 @@ impl Ring {
         if memory.is_lost() {
             return Err(QueueError::MemoryLost.into());
         }
-        let call = owner.call.as_ref().map(Call::try_clone).transpose()?;
         Ok(RunningQueue::new(
             ring,
             memory,
@@ -191,6 +205,12 @@ impl Ring {
         }
         owner.running = None;
         self.0.returned.notify_all();
+    }
+
+    /// Waits until a control thread has changed it, or that long.
+    pub(crate) fn wait_for_change(&self, time: Duration) {
+        let waited = self.0.returned.wait_timeout(self.owner(), time);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Whether the queue's thread has it.

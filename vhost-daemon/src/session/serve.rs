@@ -108,12 +108,9 @@ impl<D: Device> Server<D> {
         let metrics = self.metrics.clone();
         let _named = metrics.name_log_lines();
         while let Some(front_end) = self.source.next(shutdown)? {
-            match self.serve_one(front_end, shutdown) {
-                Ok(()) => self.device.disconnected(),
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(error, "the front end cannot be served");
-                }
+            if let Err(error) = self.serve_one(front_end, shutdown) {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the front end cannot be served");
             }
             if self.once || shutdown.requested() {
                 break;
@@ -126,14 +123,16 @@ impl<D: Device> Server<D> {
     /// connection is given back.
     fn serve_one(&self, front_end: OwnedFd, shutdown: &Shutdown) -> Result<(), ConnectionError> {
         let mut relay = Relay::start(front_end, &self.filters)?;
+        let listener = relay.listener()?;
         let (device, metrics) = (self.device.clone(), self.metrics.clone());
         let backend = Backend::new(device, metrics, self.poll, self.filters.clone())?;
         let backend = Arc::new(backend);
         self.device.connected(relay.channel());
-        let served = run_session(&backend, relay.listener()?, shutdown);
+        let served = run_session(&backend, listener, shutdown);
         // The library is gone with its threads; so is the front end, heard or not.
         backend.clean_up();
         drop(relay);
+        self.device.disconnected();
         served
     }
 }

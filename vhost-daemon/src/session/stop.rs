@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Pid;
 
 use crate::queue::Call;
+use crate::sys::interrupt_thread;
 use crate::wakeup::Wakeup;
 
 /// The mailbox of one run of a worker. The worker looks at two flags in each turn of its loop and
@@ -18,9 +21,12 @@ pub(crate) struct StopFlag {
     new_call: Mutex<Option<Option<Call>>>,
     wakeup: Wakeup,
     kick: Option<File>,
+    /// The worker's.
+    thread: Pid,
 }
 
 impl StopFlag {
+    /// Of the calling thread.
     pub(crate) fn new(kick: Option<File>) -> io::Result<Self> {
         Ok(Self {
             raised: AtomicBool::new(false),
@@ -28,6 +34,7 @@ impl StopFlag {
             new_call: Mutex::new(None),
             wakeup: Wakeup::new()?,
             kick,
+            thread: rustix::thread::gettid(),
         })
     }
 
@@ -35,6 +42,11 @@ impl StopFlag {
     pub(crate) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         self.wakeup.wake();
+    }
+
+    /// Has a system call in which the worker waits return.
+    pub(crate) fn interrupt(&self) {
+        interrupt_thread(self.thread);
     }
 
     /// Whether the worker is to stop.
@@ -45,11 +57,21 @@ impl StopFlag {
     /// Sleeps until the control thread raises the flag.
     pub(crate) fn wait_until_raised(&self) {
         while !self.is_raised() {
-            let mut waiting = [PollFd::new(&self.wakeup, PollFlags::IN)];
-            if rustix::event::poll(&mut waiting, None).is_err() {
-                continue;
-            }
-            // Other news (a new call descriptor) wake up as well: take the count, look again.
+            self.wait(None);
+        }
+    }
+
+    /// Sleeps until the control thread raises the flag or has other news, or that long.
+    pub(crate) fn wait_until_raised_within(&self, time: Duration) {
+        if !self.is_raised() {
+            self.wait(Timespec::try_from(time).ok().as_ref());
+        }
+    }
+
+    fn wait(&self, time: Option<&Timespec>) {
+        let mut waiting = [PollFd::new(&self.wakeup, PollFlags::IN)];
+        if rustix::event::poll(&mut waiting, time).is_ok() {
+            // Other news (a new call descriptor) wake up as well: take the count.
             self.wakeup.clear();
         }
     }
@@ -88,6 +110,7 @@ impl StopFlag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Signalling;
     use std::sync::Arc;
 
     #[test]
@@ -99,7 +122,7 @@ mod tests {
                 for _ in 0..2 {
                     let flags = rustix::event::EventfdFlags::NONBLOCK;
                     let file = rustix::event::eventfd(0, flags).unwrap().into();
-                    control.replace_call(Some(Call::new(file).unwrap()));
+                    control.replace_call(Some(Call::new(file, &Signalling::default()).unwrap()));
                 }
             });
             let mut last = None;

@@ -21,18 +21,18 @@ pub(crate) struct Outcome {
 
 /// Serves `queue` with `worker` until `stop` is raised, then drains: when it returns, every
 /// request taken from the ring has completed and nothing writes guest memory any more.
+///
+/// # Errors
+/// When it cannot be started: nothing was taken.
 pub(crate) fn run<W: QueueWorker>(
     mut worker: W,
     queue: RunningQueue,
     stop: &StopFlag,
     policy: PollPolicy,
     name: &str,
-) -> Outcome {
-    let before = Outcome {
-        next_avail: queue.next_avail(),
-        next_used: queue.next_used(),
-    };
-    let left_over = queue.left_over();
+) -> io::Result<Outcome> {
+    let mut cx = start(&mut worker, queue, stop, name)?;
+    let left_over = cx.queue.left_over();
     if left_over > 0 {
         tracing::info!(
             queue = name,
@@ -41,16 +41,9 @@ pub(crate) fn run<W: QueueWorker>(
         );
     }
     // An earlier process may have died between a completion and its interrupt, also if it left nothing in flight.
-    if left_over > 0 || queue.next_used() != 0 {
-        queue.interrupt();
+    if left_over > 0 || cx.queue.next_used() != 0 {
+        cx.queue.interrupt();
     }
-    let mut cx = match start(&mut worker, queue, stop, name) {
-        Ok(cx) => cx,
-        Err(error) => {
-            tracing::error!(queue = name, %error, "queue cannot be started");
-            return before;
-        }
-    };
     if let Err(error) = serve(&mut worker, &mut cx, stop, policy)
         && let Some(suppressed) = cx.queue.metrics().stop_limiter.permit()
     {
@@ -58,10 +51,10 @@ pub(crate) fn run<W: QueueWorker>(
     }
     worker.stop(&mut cx);
     drain(&mut worker, &mut cx, name);
-    Outcome {
+    Ok(Outcome {
         next_avail: cx.queue.next_avail(),
         next_used: cx.queue.next_used(),
-    }
+    })
 }
 
 fn start<W: QueueWorker>(

@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use vhost_daemon::boot_id::BootId;
 use vhost_daemon::control::{Controlled, Done};
@@ -59,11 +59,15 @@ impl StateDir {
 pub struct Disks {
     common: Common,
     table: Mutex<Table>,
+    /// One that was being removed is gone.
+    gone: Condvar,
 }
 
 #[derive(Default)]
 struct Table {
     disks: BTreeMap<String, Served>,
+    /// How many are in no table any more and not gone yet: their queues are being drained.
+    leaving: usize,
     /// The process ends: nothing is added any more.
     closed: bool,
 }
@@ -95,6 +99,7 @@ impl Disks {
         Arc::new(Self {
             common,
             table: Mutex::default(),
+            gone: Condvar::new(),
         })
     }
 
@@ -144,7 +149,8 @@ impl Disks {
         Ok(())
     }
 
-    /// Ends every disk: their connections end, their queues are drained, their sockets go.
+    /// Ends every disk: their connections end, their queues are drained, their sockets go. Waits for those that are being
+    /// removed, too.
     pub fn close(&self) {
         let disks = {
             let mut table = self.table();
@@ -153,16 +159,22 @@ impl Disks {
         };
         disks.values().for_each(|disk| disk.serving.request_stop());
         disks.into_values().for_each(|disk| disk.serving.stop());
+        let leaving = |table: &mut Table| table.leaving > 0;
+        drop(self.gone.wait_while(self.table(), leaving));
     }
 
     fn remove(&self, name: Option<&str>) -> Result<(), Refusal> {
         let served = {
             let mut table = self.table();
             let name = table.find(name)?.0.clone();
-            table.disks.remove(&name).ok_or(Refusal::NoDisk)?
+            let served = table.disks.remove(&name).ok_or(Refusal::NoDisk)?;
+            table.leaving += 1;
+            served
         };
         served.serving.stop();
         self.common.metrics.remove(&served.metrics);
+        self.table().leaving -= 1;
+        self.gone.notify_all();
         Ok(())
     }
 

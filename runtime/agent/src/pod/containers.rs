@@ -108,6 +108,21 @@ impl Containers {
             .ok_or_else(|| Error::NoProcess(name.container.clone(), name.exec.clone()))
     }
 
+    /// Puts a process that runs where its name was reserved; gives it back where its container has gone meanwhile.
+    pub(super) fn settle(
+        &mut self,
+        name: &ProcessName,
+        process: Process,
+    ) -> std::result::Result<(), (Error, Process)> {
+        match self.process(name) {
+            Ok(reserved) => {
+                *reserved = process;
+                Ok(())
+            }
+            Err(error) => Err((error, process)),
+        }
+    }
+
     /// Moves a container on, if it is where it must be for that.
     pub(super) fn turn(
         &mut self,

@@ -1,19 +1,23 @@
 //! Containers and processes come and go.
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ringside_protocol::agent::{BlockVolume, CreateContainerRequest, ExecRequest, Exit};
-use rustix::process::{Pid, WaitStatus};
+use rustix::process::{Pid, Signal, WaitStatus, kill_process};
 
 use super::children::{self, ProcessName};
 use super::containers::State;
 use super::error::{Error, Result};
 use super::helper::{self, Job, Stdio3};
 use super::spec::{self, Glance, ProcessGlance};
-use super::{Pod, cgroup, device_rules, devices, layout, stdio, storage};
+use super::stdio::{self, Prepared};
+use super::{Pod, cgroup, device_rules, devices, layout, storage};
 use crate::{shutdown, sys};
 
 /// How long what was killed may take to be gone.
@@ -99,20 +103,35 @@ impl Pod {
             .copied()
             .chain([console.as_os_str()])
             .collect();
-        let mut connected = Ok(());
+        let mut claimed = Ok(());
         let pid = helper::have_done(&self.children, job, &arguments, theirs, |pid| {
-            connected = prepared.connect(&self.mover).and_then(|mut process| {
-                process.pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                let pid = process.pid;
-                *self.containers().process(name)? = process;
-                if let Some(pid) = pid {
-                    self.children.expect(pid, name.clone());
-                }
-                Ok(())
-            });
+            claimed = self.claim(name, prepared, pid);
         })?;
-        connected?;
+        claimed?;
         Ok(pid)
+    }
+
+    /// Makes a process that a helper has just started known, with its streams; or ends it: nobody would ever hear of it.
+    /// The helper is there still and holds its id.
+    fn claim(&self, name: &ProcessName, prepared: Prepared, pid: u32) -> Result<()> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let claimed = prepared.connect(&self.mover).and_then(|mut process| {
+            process.pid = pid;
+            self.containers()
+                .settle(name, process)
+                .map_err(|(error, process)| {
+                    self.mover.stop(process.copies());
+                    error
+                })
+        });
+        match (&claimed, pid) {
+            (Ok(()), Some(pid)) => self.children.expect(pid, name.clone()),
+            (Err(_), Some(pid)) => {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            (_, None) => {}
+        }
+        claimed
     }
 
     pub(super) fn start(&self, name: &str) -> Result<()> {
@@ -253,6 +272,8 @@ impl Pod {
         }
         cgroup::kill(name);
         let _ = fs::remove_dir_all(layout::bundle(name));
+        // libcontainer's, where nobody has it delete the container.
+        let _ = fs::remove_dir_all(layout::state(name));
         // It is there still if the container was never made.
         let _ = fs::remove_dir(layout::cgroup_directory(name));
     }

@@ -145,8 +145,12 @@ impl Prepared {
     /// Bytes move from now on. The process has been started.
     pub(super) fn connect(self, mover: &Mover) -> Result<Process> {
         let mut process = Process::default();
-        self.join(mover, &mut process)
-            .context("cannot connect the standard streams")?;
+        if let Err(error) = self.join(mover, &mut process) {
+            // What is connected already would have no process.
+            mover.stop(process.copies());
+            let error = anyhow::Error::new(error).context("cannot connect the standard streams");
+            return Err(error.into());
+        }
         Ok(process)
     }
 

@@ -11,9 +11,10 @@ use containerd_shim::protos::ttrpc::{Code, Error};
 use ringside_pod::Pod;
 use ringside_pod::stream::{self, InputGuard, Output};
 use ringside_protocol::agent::{Streams, WindowSize};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::answer::{failure, status};
 use crate::shim::now;
@@ -66,6 +67,8 @@ pub(super) struct Process {
     stage: watch::Sender<Stage>,
     window: Mutex<Option<WindowSize>>,
     input: Mutex<Input>,
+    /// What copies it, or waits to.
+    input_copy: Mutex<Option<AbortHandle>>,
     outputs: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -81,6 +84,7 @@ impl Process {
             stage: watch::Sender::new(Stage::Created),
             window: Mutex::new(None),
             input: Mutex::new(Input::Unopened),
+            input_copy: Mutex::new(None),
             outputs: Mutex::new(Vec::new()),
         }
     }
@@ -176,31 +180,40 @@ impl Process {
     pub(super) async fn connect(self: &Arc<Self>, pod: &Pod) -> Result<Streams, Error> {
         let mut streams = Streams::new();
         if !self.stdio.stdin.is_empty() {
-            let (name, mut to) = pod.open_stream().await.map_err(failure)?;
+            let (name, to) = pod.open_stream().await.map_err(failure)?;
             streams.stdin = name;
-            let (process, mut stage) = (Arc::downgrade(self), self.stage.subscribe());
-            tokio::spawn(async move {
-                let process = match is_past_creation(&mut stage).await {
-                    true => process.upgrade(),
-                    false => None,
-                };
-                let Some(process) = process else {
-                    return;
-                };
-                let copied = match process.open_input() {
-                    Ok(from) => stream::copy_input(from, &mut to).await,
-                    Err(error) => Err(std::io::Error::other(error)),
-                };
-                if let Err(error) = copied {
-                    tracing::warn!(%error, process = process.name(), "standard input is lost");
-                }
-            });
+            self.pass_input_on(to);
         }
         streams.stdout = self.connect_output(pod, &self.stdio.stdout).await?;
         if !self.stdio.terminal {
             streams.stderr = self.connect_output(pod, &self.stdio.stderr).await?;
         }
         Ok(streams)
+    }
+
+    /// Copies input to the guest from the process's start on. Of a start that failed nothing is left: two readers would
+    /// each get some of it.
+    fn pass_input_on(self: &Arc<Self>, mut to: UnixStream) {
+        let (process, mut stage) = (Arc::downgrade(self), self.stage.subscribe());
+        let copy = tokio::spawn(async move {
+            let process = match is_past_creation(&mut stage).await {
+                true => process.upgrade(),
+                false => None,
+            };
+            let Some(process) = process else {
+                return;
+            };
+            let copied = match process.open_input() {
+                Ok(from) => stream::copy_input(from, &mut to).await,
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            if let Err(error) = copied {
+                tracing::warn!(%error, process = process.name(), "standard input is lost");
+            }
+        });
+        if let Some(before) = locked(&self.input_copy).replace(copy.abort_handle()) {
+            before.abort();
+        }
     }
 
     /// Opens the input FIFO. It ends for us when `close_input` was called and its writer is gone.
@@ -267,7 +280,43 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_started_a_second_time_has_all_its_input() {
+        let scratch = lab::scratch::Scratch::new("shim-input").unwrap();
+        let path = scratch.join("stdin");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let stdio = Stdio {
+            stdin: path.to_str().unwrap().to_owned(),
+            ..Stdio::default()
+        };
+        let process = Arc::new(Process::new("c", "e", 1, stdio, Vec::new()));
+        let (failed, mut nobody) = UnixStream::pair().unwrap();
+        process.pass_input_on(failed);
+        let (to, mut guest) = UnixStream::pair().unwrap();
+        process.pass_input_on(to);
+        process.has_started();
+        let mut byte = [0];
+        let from_first = nobody.read(&mut byte).await;
+        assert_eq!(from_first.unwrap(), 0, "the first start's is still there");
+        let mut writer = loop {
+            match pipe::OpenOptions::new().open_sender(&path) {
+                Ok(writer) => break writer,
+                // Nobody has opened it yet.
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        writer.write_all(b"all of it").await.unwrap();
+        drop(writer);
+        process.close_input();
+        let mut all = Vec::new();
+        guest.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"all of it");
+    }
 
     #[tokio::test]
     async fn nobody_waits_for_the_start_of_a_process_that_is_forgotten() {

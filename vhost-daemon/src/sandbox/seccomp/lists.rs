@@ -108,7 +108,7 @@ const ANY_THREAD: &[Call] = &[
     Call::only(
         libc::SYS_tgkill,
         Arguments::OwnProcess(0),
-        "abort, after a panic within a panic",
+        "abort, after a panic within a panic; a queue that its call descriptor holds up",
     ),
     Call::only(
         libc::SYS_rt_sigaction,

@@ -145,14 +145,14 @@ impl VringT<SharedMemory> for Ring {
     }
 
     fn set_call(&self, file: Option<File>) {
-        let call = file.map(Call::new).transpose();
-        let copy = call.and_then(|call| {
+        let mut owner = self.owner();
+        let call = file.map(|file| Call::new(file, &owner.signalling));
+        let copy = call.transpose().and_then(|call| {
             let copy = call.as_ref().map(Call::try_clone).transpose()?;
             Ok((call, copy))
         });
         match copy {
             Ok((call, copy)) => {
-                let mut owner = self.owner();
                 owner.call = call;
                 if let Some(running) = &owner.running {
                     running.replace_call(copy);
