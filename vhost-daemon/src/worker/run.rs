@@ -31,8 +31,9 @@ pub(crate) fn run<W: QueueWorker>(
     policy: PollPolicy,
     name: &str,
 ) -> io::Result<Outcome> {
+    // Some workers take these when they start.
+    let left_over = queue.left_over();
     let mut cx = start(&mut worker, queue, stop, name)?;
-    let left_over = cx.queue.left_over();
     if left_over > 0 {
         tracing::info!(
             queue = name,

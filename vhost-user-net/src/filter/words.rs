@@ -31,7 +31,10 @@ impl Wishes {
         let mut words = vec![flags | filters, own];
         words.extend(counts);
         for (table, end) in [(&self.unicast, 1), (&self.multicast, 2)] {
-            words.extend(table.iter().map(|mac| to_word(*mac)));
+            // In an order that no process changes: what stays the same is written as it was.
+            let mut macs: Vec<u64> = table.iter().map(|mac| to_word(*mac)).collect();
+            macs.sort_unstable();
+            words.extend(macs);
             words.resize(NUMBERS + end * MOST_ADDRESSES, 0);
         }
         words.extend(self.vlans.as_deref().unwrap_or(&[0; VLANS / 64]));

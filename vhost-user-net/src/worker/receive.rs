@@ -115,7 +115,12 @@ impl<P: Port> Receive<P> {
         self.ordered = !cx.queue().remembers();
         let was_used = cx.queue().next_avail() != 0 || cx.queue().has_available();
         // Frames may be long in coming, and a stop has to find these taken.
-        while cx.queue().left_over() > 0 && self.pop(cx) {}
+        // Faulty chains end a pop, too: it goes on while there is progress.
+        let mut before = usize::MAX;
+        while (1..before).contains(&cx.queue().left_over()) {
+            before = cx.queue().left_over();
+            self.pop(cx);
+        }
         self.station.start_receiving(self.pair, was_used);
         Ok(())
     }

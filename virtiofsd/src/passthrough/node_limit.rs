@@ -39,8 +39,9 @@ impl NodeLimit {
     /// # Errors
     /// `ENFILE`: there are too many.
     pub(super) fn count(&self) -> io::Result<CountedNode> {
-        let counted = self.count_always();
-        if self.count.load(Ordering::Relaxed) > self.max {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        let counted = CountedNode(self.count.clone());
+        if before >= self.max {
             return Err(self.refuse());
         }
         Ok(counted)
@@ -52,7 +53,8 @@ impl NodeLimit {
         CountedNode(self.count.clone())
     }
 
-    /// For what must not be done and then have no node.
+    /// For what should not be done and then have no node, as far as that is known before: another queue may take the
+    /// last place meanwhile.
     ///
     /// # Errors
     /// `ENFILE`: there is no room for another node.

@@ -1,5 +1,6 @@
 //! What the machine's owner waits for: the guest's and processors' news, and orders from outside.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{Answer, Command, Refusal};
@@ -85,9 +86,13 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Forgets what the guest and its processors said: the next machine is another one. Orders stay.
-    pub(super) fn forget_guest(&self) {
-        let waiting: Vec<Event> = self.receiver.try_iter().collect();
+    /// Forgets what the guest and its processors said: the next machine is another one. Orders stay, those that came
+    /// `earlier` and were put off among them.
+    pub(super) fn forget_guest(&self, earlier: VecDeque<Event>) {
+        let waiting: Vec<Event> = earlier
+            .into_iter()
+            .chain(self.receiver.try_iter())
+            .collect();
         for event in waiting {
             if matches!(event, Event::Order(..) | Event::Quit) {
                 // The receiver is here.
@@ -120,15 +125,11 @@ mod tests {
     fn orders_outlive_a_guest_and_what_it_said_does_not() {
         let events = Events::default();
         let (reply, _answer) = channel();
-        for event in [
-            Event::Ejected(3),
-            Event::Order(Command::Info, reply),
-            Event::Power(PowerEvent::Reset),
-            Event::Quit,
-        ] {
+        for event in [Event::Power(PowerEvent::Reset), Event::Quit] {
             events.sender.send(event).unwrap();
         }
-        events.forget_guest();
+        let earlier = [Event::Ejected(3), Event::Order(Command::Info, reply)];
+        events.forget_guest(earlier.into());
         let left: Vec<Event> = events.receiver.try_iter().collect();
         assert!(matches!(
             left[..],

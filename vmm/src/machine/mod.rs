@@ -198,7 +198,7 @@ impl<'a> Machine<'a> {
             processor.stop();
         }
         self.devices.stop();
-        self.events.forget_guest();
+        self.events.forget_guest(self.later);
         ended
     }
 

@@ -51,9 +51,9 @@ impl FrontEnd {
         let features = config.features(session.features());
         let queues = config.queue_count(features);
         session.check_queues(&config, queues)?;
-        let told = session.config(config.config_len())?;
+        let space = session.config(&config)?;
         session.trust();
-        let desk = Arc::new(Desk::new(config.config(told)?)?);
+        let desk = Arc::new(Desk::new(space)?);
         let (kind, queue_size) = (config.kind, config.queue_size);
         let worker = Worker::new(config, memory.clone(), desk.clone(), session)?;
         let thread = Builder::new()

@@ -167,8 +167,14 @@ impl Session {
         Ok(())
     }
 
+    /// What the driver sees of a device with these options.
+    pub(super) fn config(&mut self, options: &FrontEndConfig) -> Result<Vec<u8>, FrontEndError> {
+        let told = self.told_config(options.config_len())?;
+        options.config(told)
+    }
+
     /// The daemon's configuration space, if it tells it.
-    pub(super) fn config(&mut self, len: usize) -> Result<Option<Vec<u8>>, FrontEndError> {
+    fn told_config(&mut self, len: usize) -> Result<Option<Vec<u8>>, FrontEndError> {
         if !self.protocol.contains(VhostUserProtocolFeatures::CONFIG) || len == 0 {
             return Ok(None);
         }

@@ -42,6 +42,8 @@ pub(super) struct Worker {
     queues: Queues,
     /// What the daemon notes its requests in, for the next one.
     notes: Option<InFlight>,
+    /// The daemon that came back is another device, and that was said.
+    is_refused: bool,
 }
 
 /// What the driver's queues are doing.
@@ -88,6 +90,7 @@ impl Worker {
             calls: BTreeMap::new(),
             queues: Queues::fresh(),
             notes: None,
+            is_refused: false,
         })
     }
 
@@ -251,18 +254,21 @@ impl Worker {
         let Daemon::Here(session) = &mut self.daemon else {
             return Ok(());
         };
-        let told = session.config(self.config.config_len())?;
-        let config = self.config.config(told)?;
+        let config = session.config(&self.config)?;
+        self.change_config(config);
+        Ok(())
+    }
+
+    fn change_config(&mut self, config: Vec<u8>) {
         let signals = {
             let mut state = self.desk.state();
             if state.config == config {
-                return Ok(());
+                return;
             }
             state.config = config;
             state.signals.clone()
         };
         signals.config_changed();
-        Ok(())
     }
 
     fn lose(&mut self, error: &FrontEndError) {
@@ -304,6 +310,13 @@ impl Worker {
         }
         let mut session = Session::connect(&self.config.socket)?;
         session.trust();
+        // Before it has any queue: one that is set up otherwise is not what the driver knows.
+        let config = session.config(&self.config).inspect_err(|error| {
+            if !std::mem::replace(&mut self.is_refused, true) {
+                tracing::warn!(device = self.name(), %error, "the daemon that came back is another device");
+            }
+        })?;
+        self.is_refused = false;
         watch_session(&self.epoll, &session)?;
         let paused = self.desk.state().paused;
         if let (Some(setup), Queues::Waiting(begin), false) = (&self.setup, &self.queues, paused) {
@@ -321,7 +334,8 @@ impl Worker {
         self.daemon = Daemon::Here(session);
         self.desk.state().connected = true;
         tracing::info!(device = self.name(), "the daemon is back");
-        self.read_config()
+        self.change_config(config);
+        Ok(())
     }
 
     fn name(&self) -> String {

@@ -208,6 +208,7 @@ fn network_sysctls(linux: &Linux) -> BTreeMap<String, String> {
 
 /// Those of ipc_namespaces(7).
 fn is_of_ipc(name: &str) -> bool {
+    let name = name.replace('/', ".");
     let all = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."];
     all.iter().any(|it| name.starts_with(it))
 }

@@ -175,12 +175,12 @@ fn hooks_run_where_the_specification_says() {
 
 #[test]
 fn settings_of_what_a_pod_shares_are_the_pods() {
-    let all = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20", "kernel.x": "1"});
+    let all = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs/mqueue/msg_max": "20", "kernel.x": "1"});
     let (spec, _) = planned(|spec| spec["linux"]["sysctl"] = all.clone()).unwrap();
-    let own = json!({"kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20", "kernel.x": "1"});
+    let own = json!({"kernel.shm_rmid_forced": "1", "fs/mqueue/msg_max": "20", "kernel.x": "1"});
     assert_eq!(spec["linux"]["sysctl"], own);
     let spec = serde_json::from_value(json!({"ociVersion": "1.0.2", "linux": {"sysctl": all}}));
     let of_pod = super::pod_sysctls(&spec.unwrap());
-    let expected = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs.mqueue.msg_max": "20"});
+    let expected = json!({"net.ipv4.ping_group_range": "0 0", "kernel.shm_rmid_forced": "1", "fs/mqueue/msg_max": "20"});
     assert_eq!(serde_json::to_value(of_pod).unwrap(), expected);
 }

@@ -18,14 +18,14 @@ use super::answer::{failure, is_gone, status};
 use super::container::{self, Container};
 use super::deadline::to_its_end;
 use super::disks::{self, Disks, ROOTFS};
-use super::process::{Process, Stdio, output};
+use super::process::{Process, Stage, Stdio, output};
 use super::{PodState, Shared};
 use crate::bundle;
 use ringside_pod::grouping::{Membership, membership};
 
 impl Shared {
-    /// [`create`](Self::create), whose container does not stay when containerd's deadline has passed: it was told that
-    /// there is none.
+    /// [`create`](Self::create), whose container does not stay when containerd's deadline has passed, or containerd has
+    /// gone: it was not told that there is one.
     ///
     /// # Errors
     /// As there.
@@ -209,7 +209,10 @@ impl Shared {
     /// When the guest cannot, or its mounts do not go.
     pub(super) async fn delete_container(&self, container: &Container) -> Result<(), Error> {
         for process in container.processes() {
-            process.wait_for_output().await;
+            // What never began says nothing, and its streams end with it below.
+            if !matches!(process.stage(), Stage::Created) {
+                process.wait_for_output().await;
+            }
         }
         if let Ok(pod) = self.pod().await {
             match pod.agent().delete(&container.id).await {
