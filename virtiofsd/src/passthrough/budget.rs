@@ -28,8 +28,16 @@ pub(super) struct Budget {
     max: usize,
 }
 
-/// One open file out of the budget; dropping it gives it back.
+/// One of what is counted, an open file or a node; dropping it makes room for another.
 pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    /// One more; and how many there were before it.
+    pub(super) fn one_more(count: &Arc<AtomicUsize>) -> (Self, usize) {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        (Self(count.clone()), before)
+    }
+}
 
 impl Budget {
     /// By the process' limit of open files: half of it is for nodes, unless `max_nodes` says
@@ -91,8 +99,7 @@ impl Budget {
     }
 
     fn count(&self, kind: &Arc<AtomicUsize>) -> io::Result<Counted> {
-        kind.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(kind.clone());
+        let (counted, _) = Counted::one_more(kind);
         if self.held() > self.max {
             return Err(errno(libc::EMFILE));
         }

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::budget::Counted;
 use super::errno;
 use super::named::At;
-use super::node_limit::{CountedNode, NodeLimit};
+use super::node_limit::NodeLimit;
 use super::place::{NodeFd, Place, Places, Way};
 use super::version::LastOpened;
 use crate::fuse::ROOT;
@@ -54,7 +55,7 @@ pub(super) struct Inode {
     record: NodeRecord,
     /// The keeper has its file.
     pub(super) is_held: AtomicBool,
-    _counted: CountedNode,
+    _counted: Counted,
 }
 
 /// A node's file that was found again.

@@ -3,13 +3,13 @@
 //! A node without a descriptor costs no open file, only memory, and how long it lives is up to the guest's
 //! kernel: one that looks up, or makes and removes, without ever forgetting would take all there is.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vhost_daemon::log::Limiter;
 
+use super::budget::Counted;
 use super::errno;
 
 /// Counts nodes in memory: those that the guest knows, and directories that it has forgotten and by
@@ -20,9 +20,6 @@ pub(super) struct NodeLimit {
     max: usize,
     limiter: Limiter,
 }
-
-/// One node; dropping it makes room for another.
-pub(super) struct CountedNode(Arc<AtomicUsize>);
 
 impl NodeLimit {
     /// At most `max` nodes, or any number.
@@ -38,9 +35,8 @@ impl NodeLimit {
     ///
     /// # Errors
     /// `ENFILE`: there are too many.
-    pub(super) fn count(&self) -> io::Result<CountedNode> {
-        let before = self.count.fetch_add(1, Ordering::Relaxed);
-        let counted = CountedNode(self.count.clone());
+    pub(super) fn count(&self) -> io::Result<Counted> {
+        let (counted, before) = Counted::one_more(&self.count);
         if before >= self.max {
             return Err(self.refuse());
         }
@@ -48,9 +44,8 @@ impl NodeLimit {
     }
 
     /// Counts a node that the guest knows already, from an earlier process or another daemon.
-    pub(super) fn count_always(&self) -> CountedNode {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        CountedNode(self.count.clone())
+    pub(super) fn count_always(&self) -> Counted {
+        Counted::one_more(&self.count).0
     }
 
     /// For what should not be done and then have no node, as far as that is known before: another queue may take the
@@ -75,17 +70,5 @@ impl NodeLimit {
             );
         }
         errno(libc::ENFILE)
-    }
-}
-
-impl Drop for CountedNode {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for CountedNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CountedNode")
     }
 }
