@@ -13,7 +13,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C strip=debuginfo"
 # What builds, demo, tests and measurements need, by Debian's names.
 PACKAGES := \
 	acl acpica-tools attr apache2-utils build-essential busybox-static ca-certificates containerd cpio curl dpkg-dev \
-	e2fsprogs fio git iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
+	e2fsprogs fio iperf3 iproute2 iputils-ping kmod libcap-ng-dev libseccomp-dev linux-perf lz4 \
 	passt pkg-config python3-minimal qemu-system-common qemu-system-x86 qemu-utils runc socat strace tar uidmap umoci \
 	user-mode-linux util-linux xz-utils zstd
 
