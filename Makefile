@@ -145,10 +145,13 @@ LAB := $(CURDIR)/target/release/ringside-lab run -w $(CURDIR)/target/bench -m 40
 # A turn's length where hundreds of rows take five turns each.
 TURN := --seconds 0.5
 # Of each scenario that others repeat, what fits into ten minutes on two cores.
-QUICK_documents := --only dd,fio-4k-d32,open-read,nginx
-QUICK_blk := --targets tmpfs --modes eventfd --only 4k-rand
-QUICK_fs := --targets tmpfs --caches auto --only 4k-rand
+QUICK_documents := --only dd,fio-4k-d32x16-randread,open-read,nginx
+QUICK_blk := --targets tmpfs --modes eventfd --only 4k-randread-d1,4k-randwrite-d32,4k-randread-2q
+QUICK_fs := --targets tmpfs --caches auto --only randread-4j,randwrite-d1
+QUICK_scaling := --only 4k-randread-d32,2q
 QUICK_net := --targets tap,switch
+QUICK_boot := --only ringside,microvm
+QUICK_start_lab := --only runc,VMM
 
 bench: release bench-peers ## Measure against the peers, with a page (target/bench/report.html); QUICK=1 for a short run
 	mkdir -p target/bench
@@ -163,11 +166,11 @@ bench: release bench-peers ## Measure against the peers, with a page (target/ben
 	measure blk $(if $(QUICK),$(QUICK_blk),$(TURN))
 	measure fs --keep-awake $(if $(QUICK),$(QUICK_fs),$(TURN) --targets tmpfs)
 	$(if $(QUICK),,name=fs-disk measure fs --keep-awake $(TURN) --targets disk --caches auto)
-	name=blk-scaling measure blk --scaling --targets tmpfs --modes eventfd $(if $(QUICK),--only d32,$(TURN))
+	name=blk-scaling measure blk --scaling --targets tmpfs --modes eventfd $(if $(QUICK),$(QUICK_scaling),$(TURN))
 	name=fs-scaling measure fs --keep-awake --scaling --targets tmpfs --caches auto $(if $(QUICK),,$(TURN))
 	measure net --keep-awake $(if $(QUICK),$(QUICK_net),$(TURN))
-	on='$(LAB)' measure boot
-	on='$(LAB)' name=start-lab measure start
+	on='$(LAB)' measure boot $(if $(QUICK),$(QUICK_boot))
+	on='$(LAB)' name=start-lab measure start $(if $(QUICK),$(QUICK_start_lab))
 	target/release/ringside-perf report target/bench/{documents,start-lab,start,growth,blk,blk-scaling,fs,$(if $(QUICK),,fs-disk,)fs-scaling,net,boot}.json \
 		--html target/bench/report.html --markdown target/bench/report.md --plots target/bench/plots
 	cargo nextest run -p ringside-perf --run-ignored only -E 'test(chromium_renders_the_page)'

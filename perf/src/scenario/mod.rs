@@ -8,6 +8,7 @@ pub mod boot;
 pub mod documents;
 pub mod fs;
 pub mod net;
+mod only;
 mod outcome;
 mod pattern;
 pub mod pods;
@@ -16,6 +17,7 @@ mod role;
 pub mod run_options;
 mod verdict;
 
+pub use only::{Nothing, Only};
 pub use outcome::Outcome;
 pub use pattern::Pattern;
 pub use role::{Role, SystemCalls};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::scenario::Only;
+
 /// The options as typed. Scenarios on files add a `--size`.
 #[derive(Args, Clone, Debug)]
 pub struct RunOptions {
@@ -20,14 +22,14 @@ pub struct RunOptions {
     #[arg(long, value_name = "NAME=PATH", value_parser = named_path)]
     pub other_build: Vec<(String, PathBuf)>,
 
-    /// Only workloads whose TARGET/NAME, such as tmpfs/4k-randread-d32, contains this
+    /// Only workloads whose TARGET/NAME, such as tmpfs/4k-randread-d32, contains one of these
     #[arg(
         long,
-        value_name = "PATTERN",
+        value_name = "PATTERN,...",
         default_value = "",
         hide_default_value = true
     )]
-    pub only: String,
+    pub only: Only,
 
     /// Rounds; in each, every contestant has a turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -84,8 +86,8 @@ pub struct RunConfig {
     pub ours_arguments: Vec<String>,
     /// Other builds of it.
     pub other_builds: Vec<(String, PathBuf)>,
-    /// What a workload's name must contain.
-    pub only: String,
+    /// Which workloads.
+    pub only: Only,
     /// Rounds.
     pub rounds: u32,
     /// The part of a turn that counts.

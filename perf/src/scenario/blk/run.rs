@@ -89,7 +89,7 @@ fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
     let chosen = |target: Target| {
         let name = move |it: &Workload| format!("{target}/{}", it.name());
         let all = config.workloads.iter().copied();
-        all.filter(|it| name(it).contains(&config.run.only))
+        all.filter(|it| config.run.only.takes(&name(it)))
             .collect::<Vec<_>>()
     };
     let targets = config
@@ -100,7 +100,7 @@ fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
         .filter(|(_, workloads)| !workloads.is_empty())
         .collect();
     match plan.is_empty() {
-        true => Err(Error::Nothing(config.run.only.clone())),
+        true => Err(config.run.only.nothing().into()),
         false => Ok(plan),
     }
 }

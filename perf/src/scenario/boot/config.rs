@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Error;
+use crate::scenario::Only;
 
 /// The options as typed.
 #[derive(Args, Clone, Debug)]
@@ -50,14 +51,14 @@ pub struct BootOptions {
     #[arg(long)]
     pub bare: bool,
 
-    /// Only contestants whose name contains this
+    /// Only contestants whose name contains one of these
     #[arg(
         long,
-        value_name = "PATTERN",
+        value_name = "PATTERN,...",
         default_value = "",
         hide_default_value = true
     )]
-    pub only: String,
+    pub only: Only,
 
     /// Write all figures as JSON
     #[arg(long, value_name = "FILE")]
@@ -75,7 +76,7 @@ pub struct BootConfig {
     pub(super) kernel: Option<PathBuf>,
     pub(super) slim: bool,
     pub(super) bare: bool,
-    pub(super) only: String,
+    pub(super) only: Only,
     /// Where to write JSON.
     pub json: Option<PathBuf>,
 }

@@ -55,7 +55,7 @@ pub(super) fn line_up(config: &BootConfig) -> Vec<Contestant> {
     for (name, template) in &config.peers {
         all.push(entry(name, Role::Peer, Program::Template(template.clone())));
     }
-    all.retain(|it| it.name.contains(&config.only));
+    all.retain(|it| config.only.takes(&it.name));
     all
 }
 

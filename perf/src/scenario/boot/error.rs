@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::interrupt::Interrupted;
+use crate::scenario::Nothing;
 
 /// Why a run, or a turn of it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +11,9 @@ pub enum Error {
     /// The user asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// The options leave nothing to measure.
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
     /// No kernel or no initramfs.
     #[error(transparent)]
     Image(#[from] guest_image::Error),

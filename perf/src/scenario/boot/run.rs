@@ -42,6 +42,9 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
     };
     let mut report = empty_report(config, &guests);
     let mut entries: Vec<Entry> = line_up(config).into_iter().map(Entry::new).collect();
+    if entries.is_empty() {
+        return Err(config.only.nothing().into());
+    }
     let mut progress = Progress::new(entries.len() as u64 * u64::from(config.rounds));
     for round in 1..=config.rounds {
         for place in order(round - 1, entries.len()) {

@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::interrupt::Interrupted;
+use crate::scenario::Nothing;
 
 /// Why a run, or a turn of it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -9,6 +10,9 @@ pub enum Error {
     /// The user asked to stop.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// The options leave nothing to measure.
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
     /// No kernel, or no package.
     #[error(transparent)]
     Image(#[from] guest_image::Error),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::error::Error;
 use super::load::Measure;
+use crate::scenario::Only;
 
 /// The options as typed.
 #[derive(Args, Clone, Debug)]
@@ -33,7 +34,7 @@ pub struct DocumentsOptions {
         default_value = "",
         hide_default_value = true
     )]
-    pub only: String,
+    pub only: Only,
 
     /// Directory of what is shared, on a file system with room for 1.5 GB
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
@@ -54,7 +55,7 @@ pub struct DocumentsConfig {
     pub(super) rounds: u32,
     pub(super) measure: Measure,
     pub(super) smoke: bool,
-    pub(super) only: String,
+    pub(super) only: Only,
     pub(super) tmpfs: PathBuf,
     pub(super) rust_virtiofsd: Option<PathBuf>,
     /// Where to write JSON.

@@ -21,11 +21,11 @@ use crate::scenario::order;
 pub fn run(config: &DocumentsConfig, interrupt: &Interrupt) -> Result<Findings, Error> {
     let loads: Vec<Load> = Load::ALL
         .into_iter()
-        .filter(|load| {
-            let mut wanted = config.only.split(',');
-            wanted.any(|part| load.name().contains(part))
-        })
+        .filter(|load| config.only.takes(&load.name()))
         .collect();
+    if loads.is_empty() {
+        return Err(config.only.nothing().into());
+    }
     let mut host = HostFacts::read();
     let ground = Ground::new(config)?;
     let mut columns = line_up(config, &ground)?;

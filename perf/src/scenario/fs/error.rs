@@ -11,6 +11,7 @@ use crate::interrupt::Interrupted;
 use crate::measure::CountError;
 use crate::peer::fio::FioError;
 use crate::peer::{BuildError, StartError};
+use crate::scenario::Nothing;
 
 /// The run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,8 @@ pub enum Error {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     /// The options leave nothing to measure.
-    #[error("nothing to measure: no workload's name contains '{0}'")]
-    Nothing(String),
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
 }
 
 /// A turn gave no figures.

@@ -34,7 +34,7 @@ pub fn run(config: &FsConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         let chosen = config
             .workloads
             .iter()
-            .filter(|it| name(it).contains(&config.run.only));
+            .filter(|it| config.run.only.takes(&name(it)));
         chosen.copied().collect::<Vec<_>>()
     };
     let plan: Vec<_> = config
@@ -44,7 +44,7 @@ pub fn run(config: &FsConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         .filter(|(_, workloads)| !workloads.is_empty())
         .collect();
     if plan.is_empty() {
-        return Err(Error::Nothing(config.run.only.clone()));
+        return Err(config.run.only.nothing().into());
     }
     need::root()?;
     need::device("/dev/fuse")?;

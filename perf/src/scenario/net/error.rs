@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::interrupt::Interrupted;
 use crate::measure::CountError;
+use crate::scenario::Nothing;
 
 /// The run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,8 @@ pub enum Error {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     /// The options leave nothing to measure.
-    #[error("nothing to measure: no workload's name contains '{0}'")]
-    Nothing(String),
+    #[error(transparent)]
+    Nothing(#[from] Nothing),
 }
 
 /// A turn gave no figures.

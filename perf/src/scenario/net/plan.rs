@@ -32,7 +32,7 @@ impl Step {
 /// The loads of each target whose TARGET/NAME contains the pattern.
 pub(super) fn plan(config: &NetConfig) -> Result<Vec<Step>, Error> {
     let only = &config.run.only;
-    let is_chosen = |target, name: &str| format!("{target}/{name}").contains(only);
+    let is_chosen = |target, name: &str| only.takes(&format!("{target}/{name}"));
     let step = |&target: &Target| match target.is_guest() {
         true => {
             let all = GuestLoad::ALL.into_iter();
@@ -52,7 +52,7 @@ pub(super) fn plan(config: &NetConfig) -> Result<Vec<Step>, Error> {
         .filter(|step| step.loads() > 0)
         .collect();
     match plan.is_empty() {
-        true => Err(Error::Nothing(only.clone())),
+        true => Err(only.nothing().into()),
         false => Ok(plan),
     }
 }

@@ -24,7 +24,7 @@ const QEMU: Contestant = Contestant {
     runtime: Runtime::Ringside("qemu"),
 };
 const VMM: Contestant = Contestant {
-    name: "ringside",
+    name: "ringside on its VMM",
     role: Role::Ours,
     runtime: Runtime::Ringside("vmm"),
 };

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::scenario::Only;
+
 /// The options as typed.
 #[derive(Args, Clone, Debug)]
 pub struct PodsOptions {
@@ -18,6 +20,15 @@ pub struct PodsOptions {
     /// 1 round; `growth`: of 1 and 2 pods
     #[arg(long, conflicts_with = "rounds")]
     pub smoke: bool,
+
+    /// Only runtimes whose name contains one of these: runc, ringside on its VMM, ringside on QEMU; `start` alone
+    #[arg(
+        long,
+        value_name = "PATTERN,...",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub only: Only,
 
     /// Pods at once, for `growth`
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 4, 8])]
@@ -35,6 +46,7 @@ pub struct PodsConfig {
     /// Of `growth`, which takes longer.
     pub(super) growth_rounds: u32,
     pub(super) pods: Vec<u32>,
+    pub(super) only: Only,
     /// Where to write JSON.
     pub json: Option<PathBuf>,
 }
@@ -55,6 +67,7 @@ impl PodsOptions {
                 true => vec![1, 2],
                 false => self.pods,
             },
+            only: self.only,
             json: self.json,
         }
     }

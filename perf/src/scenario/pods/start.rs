@@ -38,7 +38,11 @@ pub(super) const fn lower(what: &'static str, unit: &'static str) -> Told {
 /// When containerd does not start. What goes wrong with a runtime is in the findings.
 pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error> {
     let containerd = Containerd::start()?;
-    let (contestants, absent) = line_up();
+    let (mut contestants, absent) = line_up();
+    contestants.retain(|it| config.only.takes(it.name));
+    if contestants.is_empty() {
+        return Err(config.only.nothing().into());
+    }
     let mut report = empty(
         "start",
         vec![
