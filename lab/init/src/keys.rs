@@ -4,7 +4,8 @@
 //! Documentation/staging/static-keys.rst) when the first machine that needs one comes and off when
 //! the last one goes. While it does, there is an `int3` for a moment where another CPU may run;
 //! QEMU 7.2's multi-threaded translator can keep that `int3` and then never gets past it. With
-//! machines that stay open until power-off every key is switched once, before the command runs.
+//! machines that stay open until power-off every key is switched once, before the command runs and before there is another
+//! CPU ([`processors`](crate::processors)).
 //!
 //! The compiler of packet filters patches too: all programs share pages, and each daemon that starts brings
 //! seccomp filters, which go with it. In the lab they are interpreted.

@@ -6,6 +6,7 @@ mod keys;
 mod loopback;
 mod ports;
 mod process;
+mod processors;
 mod relay;
 mod root;
 mod session;

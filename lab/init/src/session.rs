@@ -8,7 +8,7 @@ use ringside_agent::{init, shutdown};
 
 use crate::control::Control;
 use crate::process::{Command, StartError};
-use crate::{keys, loopback, root};
+use crate::{keys, loopback, processors, root};
 
 /// Boots, runs the command to its end and tells the host. Returns when the machine may stop.
 pub(crate) fn run() -> Result<()> {
@@ -26,6 +26,7 @@ fn boot_and_run(control: &mut Control) -> Result<Notice, Notice> {
     let config = read_config().map_err(|error| boot_failure(&error))?;
     prepare(&config)
         .and_then(|()| keys::hold())
+        .and_then(|()| processors::bring_up())
         .map_err(|error| boot_failure(&error))?;
     let command = Command::open(&config.process).map_err(|error| boot_failure(&error))?;
     let running = command.start().map_err(StartError::into_notice)?;

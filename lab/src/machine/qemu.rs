@@ -15,9 +15,12 @@ use crate::sys::tsc;
 /// With `panic=-1` and QEMU's `-no-reboot` a panic ends QEMU. The translator runs no other guest's
 /// code speculatively, and QEMU's clock does not drift from the processor's. What the kernel would measure of the
 /// processor's counter while the host is busy can be wrong by a factor of ten, and with it the machine's clock:
-/// `tsc_early_khz` tells it, for the translator passes the host's counter on.
+/// `tsc_early_khz` tells it, for the translator passes the host's counter on. The first processor starts alone, and the
+/// machine's first process brings up the others when the kernel has patched its text (`lab/init`, `keys` and
+/// `processors`); nor is it to patch its locks for them then.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 \
-                              mitigations=off nokaslr tsc=reliable cryptomgr.notests";
+                              mitigations=off nokaslr tsc=reliable cryptomgr.notests \
+                              maxcpus=1 noreplace-smp";
 
 /// What differs from machine to machine.
 pub(super) struct Board<'a> {

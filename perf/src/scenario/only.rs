@@ -1,0 +1,49 @@
+//! Which of all things a run takes.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+
+/// `--only`: patterns with commas between them, of which a name has to contain one. The empty one takes all.
+#[derive(Clone, Debug, Default)]
+pub struct Only(String);
+
+impl Only {
+    /// Whether it takes what is called so.
+    #[must_use]
+    pub fn takes(&self, name: &str) -> bool {
+        self.0.split(',').any(|pattern| name.contains(pattern))
+    }
+
+    /// What is to be said where nothing is left.
+    #[must_use]
+    pub fn nothing(&self) -> Nothing {
+        Nothing(self.0.clone())
+    }
+}
+
+impl FromStr for Only {
+    type Err = Infallible;
+
+    fn from_str(typed: &str) -> Result<Self, Infallible> {
+        Ok(Self(typed.to_owned()))
+    }
+}
+
+/// It takes nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing to measure: no name contains '{0}'")]
+pub struct Nothing(String);
+
+#[cfg(test)]
+mod tests {
+    use super::Only;
+
+    #[test]
+    fn one_of_several_patterns_is_enough() {
+        let only: Only = "d32,open".parse().unwrap();
+        assert!(only.takes("tmpfs/4k-randread-d32") && only.takes("tmpfs/open-read"));
+        assert!(!only.takes("tmpfs/4k-randread-d1"));
+        assert!(Only::default().takes("tmpfs/stat"));
+        assert!(only.nothing().to_string().contains("'d32,open'"));
+    }
+}
