@@ -201,6 +201,18 @@ fn a_panic_is_told_with_the_ends_of_output_and_console() {
     }
 }
 
+/// Two processors, one of which patches what the other runs, may never get past it (docs/lab.md, "Static keys").
+#[test]
+fn a_second_processor_starts_when_kvm_has_patched_the_kernel() -> TestResult {
+    let machine = Machine::new(["sh", "-c", "nproc; dmesg"]);
+    let said = machine.cpus(2).limit(BOOT).run()?.success()?;
+    assert!(said.starts_with("2\n"), "{said}");
+    let kvm = said.find("Nested Paging enabled");
+    let second = said.find("Booting Node 0 Processor 1");
+    assert!(kvm.is_some() && kvm < second, "{kvm:?}, {second:?}: {said}");
+    Ok(())
+}
+
 #[test]
 fn a_missing_command_is_told() {
     let error = machine(&["no-such-command"]).run().unwrap_err();
