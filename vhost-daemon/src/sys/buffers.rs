@@ -1,14 +1,13 @@
 //! Guest buffers: checked ranges of guest memory as host addresses.
 
-use std::io;
-use std::mem::size_of;
+mod alignment;
+mod copying;
+
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 use thiserror::Error;
-use vm_memory::{
-    Address, ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice,
-};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::aligned::AlignedBytes;
 use crate::memory::PinnedMemory;
@@ -29,7 +28,7 @@ pub struct OutOfGuestMemory {
 /// The guest may write to the bytes at any time: read what matters once, check the copy and use
 /// the copy. The type keeps the table mapped and belongs to one thread.
 ///
-/// [`io::Read`] copies out of the front and consumes it; [`io::Write`] copies into the front and
+/// [`Read`](std::io::Read) copies out of the front and consumes it; [`Write`](std::io::Write) copies into the front and
 /// consumes it. Neither fails; both are short when the buffers end.
 pub struct Buffers {
     /// `None` where no byte is the guest's.
@@ -224,226 +223,4 @@ impl Buffers {
         }
         self.iovecs.drain(..whole);
     }
-
-    /// Copies one object out of the front and consumes it; `None`, unchanged, if there are too
-    /// few bytes.
-    pub fn read_obj<T: ByteValued + Default>(&mut self) -> Option<T> {
-        if self.len < size_of::<T>() {
-            return None;
-        }
-        let mut object = T::default();
-        self.copy_out(object.as_mut_slice());
-        Some(object)
-    }
-
-    /// Copies one object into the front and consumes it; `false`, unchanged, if there are too few
-    /// bytes.
-    pub fn write_obj<T: ByteValued>(&mut self, object: &T) -> bool {
-        if self.len < size_of::<T>() {
-            return false;
-        }
-        self.copy_in(object.as_slice());
-        true
-    }
-
-    /// Copies the first bytes into `out` without consuming them; returns how many.
-    pub fn peek(&self, out: &mut [u8]) -> usize {
-        let mut done = 0;
-        for iovec in &self.iovecs {
-            if done == out.len() {
-                break;
-            }
-            let count = iovec.iov_len.min(out.len() - done);
-            volatile(iovec).copy_to(&mut out[done..done + count]);
-            done += count;
-        }
-        done
-    }
-
-    /// Copies `bytes` to `offset` without consuming anything; returns how many found room.
-    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> usize {
-        self.parts_from(offset, bytes.len(), |part, done| {
-            volatile(part).copy_from(&bytes[done..done + part.iov_len]);
-        })
-    }
-
-    /// Copies from `offset` into `out` without consuming anything; returns how many bytes there were.
-    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> usize {
-        self.parts_from(offset, out.len(), |part, done| {
-            volatile(part).copy_to(&mut out[done..done + part.iov_len]);
-        })
-    }
-
-    /// Gives the parts of up to `count` bytes from `offset` on, each with the count of those before it;
-    /// returns how many bytes there were.
-    fn parts_from(
-        &self,
-        offset: usize,
-        count: usize,
-        mut each: impl FnMut(&libc::iovec, usize),
-    ) -> usize {
-        let (mut skip, mut done) = (offset, 0);
-        for iovec in &self.iovecs {
-            if done == count {
-                break;
-            }
-            if skip >= iovec.iov_len {
-                skip -= iovec.iov_len;
-                continue;
-            }
-            let part = libc::iovec {
-                // `skip` is less than the range's length, so the new base is inside it.
-                iov_base: iovec.iov_base.wrapping_byte_add(skip),
-                iov_len: (iovec.iov_len - skip).min(count - done),
-            };
-            each(&part, done);
-            done += part.iov_len;
-            skip = 0;
-        }
-        done
-    }
-
-    /// Sets the first `count` bytes to zero without consuming them.
-    pub fn zero_front(&mut self, count: usize) {
-        const ZEROES: [u8; 4096] = [0; 4096];
-        let mut left = count.min(self.len);
-        for iovec in &self.iovecs {
-            let mut offset = 0;
-            while left > 0 && offset < iovec.iov_len {
-                let step = left.min(iovec.iov_len - offset).min(ZEROES.len());
-                let part = libc::iovec {
-                    iov_base: iovec.iov_base.wrapping_byte_add(offset),
-                    iov_len: step,
-                };
-                volatile(&part).copy_from(&ZEROES[..step]);
-                offset += step;
-                left -= step;
-            }
-        }
-    }
-
-    /// Copies the first `count` bytes to the front of `to`, without consuming either. Where both
-    /// name the same memory nothing is copied.
-    pub fn copy_to(&self, to: &Self, count: usize) {
-        let (mut from_parts, mut to_parts) = (self.iovecs.iter(), to.iovecs.iter());
-        let (mut from, mut into) = (from_parts.next().copied(), to_parts.next().copied());
-        let mut left = count.min(self.len).min(to.len);
-        while let (Some(source), Some(target), true) = (from, into, left > 0) {
-            let step = source.iov_len.min(target.iov_len).min(left);
-            if source.iov_base != target.iov_base {
-                let cut = |part: libc::iovec| libc::iovec {
-                    iov_len: step,
-                    ..part
-                };
-                volatile(&cut(source)).copy_to_volatile_slice(volatile(&cut(target)));
-            }
-            left -= step;
-            from = behind(source, step).or_else(|| from_parts.next().copied());
-            into = behind(target, step).or_else(|| to_parts.next().copied());
-        }
-    }
-
-    /// Whether the address and length of every range are multiples of `align` (a power of two).
-    pub fn is_aligned(&self, align: usize) -> bool {
-        self.iovecs.iter().all(|part| is_aligned(part, align))
-    }
-
-    /// The same bytes as direct I/O can use them: ranges whose address and length are multiples of
-    /// `align` (a power of two) stay, the others are replaced by memory of ours of the same length.
-    /// `Some(None)` if nothing needs to be replaced, `None` if memory is short.
-    ///
-    /// The replacement starts with zeroes: [`copy_to`](Self::copy_to) it before a write, and back
-    /// after a read.
-    pub fn aligned(&self, align: usize) -> Option<Option<Self>> {
-        if self.is_aligned(align) {
-            return Some(None);
-        }
-        // Runs of parts that only together are a multiple of `align` become one part of ours.
-        let mut runs: SmallVec<[(libc::iovec, bool); 4]> = SmallVec::new();
-        let mut open = 0;
-        for part in &self.iovecs {
-            match runs.last_mut() {
-                Some((run, true)) if open > 0 => run.iov_len += part.iov_len,
-                _ => runs.push((*part, !is_aligned(part, align))),
-            }
-            open = match runs.last() {
-                Some((run, true)) => run.iov_len % align,
-                _ => 0,
-            };
-        }
-        let replaced = runs
-            .iter()
-            .filter(|run| run.1)
-            .map(|run| run.0.iov_len.next_multiple_of(align));
-        let bounce = Rc::new(AlignedBytes::zeroed(replaced.sum(), align)?);
-        let mut at = 0;
-        let mut aligned = Self::empty(self.memory.clone());
-        for (mut part, replace) in runs {
-            if replace {
-                part.iov_base = bounce.address(at);
-                at += part.iov_len.next_multiple_of(align);
-            }
-            aligned.iovecs.push(part);
-        }
-        aligned.bounce = Some(bounce);
-        aligned.len = self.len;
-        Some(Some(aligned))
-    }
-
-    fn copy_out(&mut self, out: &mut [u8]) -> usize {
-        let count = self.peek(out);
-        self.advance(count);
-        count
-    }
-
-    fn copy_in(&mut self, data: &[u8]) -> usize {
-        let mut done = 0;
-        for iovec in &self.iovecs {
-            if done == data.len() {
-                break;
-            }
-            let count = iovec.iov_len.min(data.len() - done);
-            volatile(iovec).copy_from(&data[done..done + count]);
-            done += count;
-        }
-        self.advance(done);
-        done
-    }
-}
-
-impl io::Read for Buffers {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        Ok(self.copy_out(out))
-    }
-}
-
-impl io::Write for Buffers {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        Ok(self.copy_in(data))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn is_aligned(part: &libc::iovec, align: usize) -> bool {
-    (part.iov_base as usize | part.iov_len).is_multiple_of(align)
-}
-
-/// What is left of `part` behind its first `step` bytes, if anything.
-fn behind(part: libc::iovec, step: usize) -> Option<libc::iovec> {
-    let iov_base = part.iov_base.wrapping_byte_add(step);
-    (part.iov_len > step).then(|| libc::iovec {
-        iov_base,
-        iov_len: part.iov_len - step,
-    })
-}
-
-/// One range of a [`Buffers`] for volatile copying.
-fn volatile(iovec: &libc::iovec) -> VolatileSlice<'_> {
-    // SAFETY: only called for (parts of) the ranges of a `Buffers` that the caller borrows; by its
-    // invariant they lie inside mapped guest memory, which its `PinnedMemory` keeps mapped, or
-    // inside the bounce memory it owns.
-    unsafe { VolatileSlice::new(iovec.iov_base.cast(), iovec.iov_len) }
 }

@@ -1,5 +1,7 @@
 //! A virtio device as a PCI function.
 
+mod kicks;
+mod life;
 mod saved;
 
 use std::fmt;
@@ -14,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::common::{self, Common, field, half_word, status};
 use super::layout::{self, access};
 use super::queue::{NO_VECTOR, Queue};
-use super::{Device, Setup, SharedDevice, Signals};
+use super::{Device, SharedDevice, Signals};
 use crate::pci::{ConfigSpace, Function, Identity, Msix, Wiring};
 
 pub use saved::{Positions, TransportState};
@@ -124,73 +126,6 @@ impl Transport {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn status(&mut self) -> u8 {
-        self.finish_reset();
-        let needs_reset = if self.signals.is_reset_needed() {
-            status::NEEDS_RESET
-        } else {
-            0
-        };
-        // Never zero before the reset is over, whatever the driver wrote last.
-        let resetting = if self.resetting {
-            status::ACKNOWLEDGE
-        } else {
-            0
-        };
-        self.common.status | needs_reset | resetting
-    }
-
-    fn set_status(&mut self, wanted: u8) {
-        self.finish_reset();
-        if self.resetting {
-            return;
-        }
-        if wanted == 0 {
-            self.begin_reset();
-            return;
-        }
-        let agreed = self.common.agreed(wanted);
-        let starts = agreed & status::DRIVER_OK != 0 && !self.started;
-        self.common.status = agreed;
-        if starts && let Err(error) = self.start() {
-            tracing::warn!(%error, "a device cannot be started");
-            self.signals.needs_reset();
-        }
-    }
-
-    fn start(&mut self) -> io::Result<()> {
-        let enabled = self.queues.iter().enumerate().filter(|(_, it)| it.enabled);
-        let queues = enabled
-            .map(|(index, queue)| queue.setup(index, self.call(queue.vector)?))
-            .collect::<io::Result<Vec<_>>>()?;
-        let features = self.common.chosen;
-        self.device().start(Setup { features, queues });
-        self.started = true;
-        self.connect_kicks();
-        Ok(())
-    }
-
-    /// Nobody waits: the driver polls the status until it is zero (virtio 1.2, 4.1.4.3.1).
-    fn begin_reset(&mut self) {
-        self.resetting = true;
-        if self.started {
-            self.device().reset();
-        }
-        self.finish_reset();
-    }
-
-    fn finish_reset(&mut self) {
-        if !self.resetting || (self.started && !self.device().is_reset()) {
-            return;
-        }
-        (self.started, self.resetting) = (false, false);
-        self.disconnect_kicks();
-        self.queues.iter_mut().for_each(Queue::reset);
-        self.common = Common::new(self.common.offered);
-        self.signals.clear();
-        self.msix.forget_pending();
-    }
-
     /// A vector's event; one that nobody hears for a queue without a vector.
     fn call(&self, vector: u16) -> io::Result<EventFd> {
         match self.msix.event(vector) {
@@ -255,34 +190,6 @@ impl Transport {
             && let Ok(call) = self.call(vector)
         {
             self.device().set_call(select, call);
-        }
-    }
-
-    /// A kick that came to us: the kernel has no event at its address, or the driver does not write there.
-    fn notify(&self, offset: usize) {
-        self.accesses.kicks.fetch_add(1, Ordering::Relaxed);
-        let index = offset / 4;
-        if let Some(queue) = self.queues.get(index) {
-            // Full only when billions were not taken: one is pending then.
-            let _ = queue.kick.write(1);
-        }
-    }
-
-    /// Kicks go straight to the device while its driver runs and its addresses are where they are.
-    fn connect_kicks(&mut self) {
-        let runs = self.common.status & status::DRIVER_OK != 0;
-        let bar = self.config.decoded().filter(|_| runs);
-        for (index, queue) in (0_u64..).zip(&mut self.queues) {
-            let step = u64::from(layout::NOTIFY_MULTIPLIER);
-            let place = |bar: &Range<u64>| bar.start + layout::NOTIFY + index * step;
-            let wanted = bar.as_ref().filter(|_| queue.enabled).map(place);
-            connect_kick(queue, &*self.wiring, wanted);
-        }
-    }
-
-    fn disconnect_kicks(&mut self) {
-        for queue in &mut self.queues {
-            connect_kick(queue, &*self.wiring, None);
         }
     }
 
@@ -374,24 +281,6 @@ impl fmt::Debug for Transport {
             .field("common", &self.common)
             .field("queues", &self.queues)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where another device is, the kernel refuses; then kicks come to us, and pass.
-fn connect_kick(queue: &mut Queue, wiring: &dyn Wiring, wanted: Option<u64>) {
-    if queue.kick_at == wanted {
-        return;
-    }
-    if let Some(address) = queue.kick_at.take()
-        && let Err(error) = wiring.disconnect_kick(&queue.kick, address)
-    {
-        tracing::debug!(%error, address, "a kick cannot be disconnected");
-    }
-    if let Some(address) = wanted {
-        match wiring.connect_kick(&queue.kick, address) {
-            Ok(()) => queue.kick_at = Some(address),
-            Err(error) => tracing::debug!(%error, address, "a kick takes the long way"),
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who runs containers.
 
+use guest_image::{Cache, Kernel};
+
 use super::containerd::Runtime;
 use crate::findings::{Findings, SCHEMA};
 use crate::host::HostFacts;
@@ -59,6 +61,17 @@ pub(super) fn machine() -> &'static str {
             "KVM is not native here: QEMU translates the guests (TCG), while runc's containers run at full speed."
         }
     }
+}
+
+/// The kernel that guests boot: what a pod takes and how soon it says something is most of all the kernel's.
+pub(super) fn kernel() -> Result<String, guest_image::Error> {
+    let cache = Cache::open_default()?;
+    let kernel = Kernel::for_guests(&cache)?;
+    let whose = match Kernel::slim(&cache) {
+        Some(slim) if slim == kernel => "the slim kernel of `make guest-kernel`",
+        _ => "the distribution's kernel",
+    };
+    Ok(format!("Guests boot Linux {}, {whose}.", kernel.version))
 }
 
 /// A report without figures.

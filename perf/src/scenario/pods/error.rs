@@ -16,6 +16,9 @@ pub enum Error {
     /// The host lacks something.
     #[error(transparent)]
     Missing(#[from] lab::need::Missing),
+    /// The guests' kernel.
+    #[error(transparent)]
+    Image(#[from] guest_image::Error),
     /// containerd.
     #[error(transparent)]
     Daemon(#[from] lab::process::Error),

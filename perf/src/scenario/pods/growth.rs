@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::containerd::{Containerd, Running};
-use super::contestant::{Contestant, empty, machine, ours};
+use super::contestant::{Contestant, empty, kernel, machine, ours};
 use super::error::Error;
 use super::options::PodsConfig;
 use super::parts::{self, Held};
@@ -43,6 +43,7 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
                 config.growth_rounds, contestant.name
             ),
             machine().to_owned(),
+            kernel()?,
         ],
     );
     let mut found = Collector::default();

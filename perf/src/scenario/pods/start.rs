@@ -2,7 +2,7 @@
 
 use super::agent;
 use super::containerd::{Containerd, Runtime};
-use super::contestant::{Contestant, empty, line_up, machine};
+use super::contestant::{Contestant, empty, kernel, line_up, machine};
 use super::error::Error;
 use super::options::PodsConfig;
 use super::parts::{self, Held};
@@ -52,6 +52,7 @@ pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error
                 config.rounds
             ),
             machine().to_owned(),
+            kernel()?,
             "Private memory is what the processes alone have written; other pages are shared between pods, or \
              can be read again."
                 .to_owned(),

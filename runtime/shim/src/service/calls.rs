@@ -5,9 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use containerd_shim::api;
 use containerd_shim::event::Event;
-use containerd_shim::protos::events::task::{
-    TaskDelete, TaskExecAdded, TaskExecStarted, TaskPaused, TaskResumed, TaskStart,
-};
+use containerd_shim::protos::events::task::{TaskDelete, TaskExecAdded, TaskPaused, TaskResumed};
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async::Task;
@@ -15,10 +13,8 @@ use containerd_shim::protos::ttrpc::{Code, Error};
 use containerd_shim::protos::types::task::ProcessInfo;
 use containerd_shim::util::convert_to_any;
 use containerd_shim::{TtrpcContext, TtrpcResult};
-use oci_spec::runtime::ContainerState;
 use ringside_pod::agent::ProcessName;
-use ringside_pod::hook;
-use ringside_protocol::agent::{ExecRequest, WindowSize};
+use ringside_protocol::agent::WindowSize;
 
 use super::answer::{failure, no_container, status};
 use super::container::Container;
@@ -38,64 +34,8 @@ impl Service {
         Ok((container, process))
     }
 
-    fn publish(&self, event: impl Event) {
+    pub(super) fn publish(&self, event: impl Event) {
         self.shared.events.publish(event);
-    }
-
-    async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
-        let pod = self.shared.pod().await.map_err(failure)?;
-        let started = pod.agent().start(&container.id).await;
-        started.map_err(failure)?;
-        process.has_started();
-        let state = container.state(ContainerState::Running);
-        hook::run_all("poststart", &container.hooks.poststart, &state).await;
-        self.publish(TaskStart {
-            container_id: container.id.clone(),
-            pid: process.pid,
-            ..TaskStart::default()
-        });
-        Ok(())
-    }
-
-    async fn start_further(
-        &self,
-        container: &Container,
-        process: &Arc<Process>,
-    ) -> Result<(), Error> {
-        let pod = self.shared.pod().await.map_err(failure)?;
-        let order = ExecRequest {
-            container: container.id.clone(),
-            exec: process.exec.clone(),
-            process: process.spec.clone(),
-            streams: Some(process.connect(&pod).await?).into(),
-            window: process.window().into(),
-            ..ExecRequest::default()
-        };
-        pod.agent().exec(&order).await.map_err(failure)?;
-        process.has_started();
-        self.publish(TaskExecStarted {
-            container_id: container.id.clone(),
-            exec_id: process.exec.clone(),
-            pid: process.pid,
-            ..TaskExecStarted::default()
-        });
-        Ok(())
-    }
-
-    async fn forget(&self, container: &Container, process: &Process) -> Result<(), Error> {
-        process.wait_for_output().await;
-        if let Ok(pod) = self.shared.pod().await {
-            let forgotten = pod.agent().delete_process(ProcessName {
-                container: &container.id,
-                exec: &process.exec,
-            });
-            // One that was never started is not known there.
-            if let Err(error) = forgotten.await {
-                tracing::debug!("{error}");
-            }
-        }
-        container.remove(&process.exec);
-        Ok(())
     }
 }
 

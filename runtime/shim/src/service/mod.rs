@@ -7,6 +7,7 @@ mod create;
 mod deadline;
 mod disks;
 mod process;
+mod start;
 mod stats;
 
 use std::collections::BTreeMap;

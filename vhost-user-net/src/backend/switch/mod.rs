@@ -4,8 +4,10 @@
 //! into the mailbox, the receiver's thread from there into its own guest's: nobody touches another
 //! guest's rings or memory.
 
+mod delivery;
 mod mailbox;
 mod port;
+mod sink;
 mod table;
 
 use std::io;
@@ -15,7 +17,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::Offloads;
 use crate::header::HeaderLen;
 use mailbox::Mailbox;
-pub use port::{SwitchPort, SwitchSink, SwitchSource};
+pub use port::{SwitchPort, SwitchSource};
+pub use sink::SwitchSink;
 use table::Table;
 
 /// What all ports share.
