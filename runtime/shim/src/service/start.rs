@@ -15,7 +15,11 @@ use super::container::Container;
 use super::process::Process;
 
 impl Service {
-    pub(super) async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
+    pub(super) async fn start_first(
+        &self,
+        container: &Container,
+        process: &Process,
+    ) -> Result<(), Error> {
         let pod = self.shared.pod().await.map_err(failure)?;
         let started = pod.agent().start(&container.id).await;
         started.map_err(failure)?;
@@ -55,7 +59,11 @@ impl Service {
         Ok(())
     }
 
-    pub(super) async fn forget(&self, container: &Container, process: &Process) -> Result<(), Error> {
+    pub(super) async fn forget(
+        &self,
+        container: &Container,
+        process: &Process,
+    ) -> Result<(), Error> {
         process.wait_for_output().await;
         if let Ok(pod) = self.shared.pod().await {
             let forgotten = pod.agent().delete_process(ProcessName {

@@ -55,7 +55,7 @@ impl Transport {
     }
 
     /// Nobody waits: the driver polls the status until it is zero (virtio 1.2, 4.1.4.3.1).
-    fn begin_reset(&mut self) {
+    pub(super) fn begin_reset(&mut self) {
         self.resetting = true;
         if self.started {
             self.device().reset();
@@ -63,7 +63,7 @@ impl Transport {
         self.finish_reset();
     }
 
-    fn finish_reset(&mut self) {
+    pub(super) fn finish_reset(&mut self) {
         if !self.resetting || (self.started && !self.device().is_reset()) {
             return;
         }
