@@ -14,10 +14,15 @@ impl Only {
         self.0.split(',').any(|pattern| name.contains(pattern))
     }
 
-    /// What is to be said where nothing is left.
-    #[must_use]
-    pub fn nothing(&self) -> Nothing {
-        Nothing(self.0.clone())
+    /// What it has left of all things, to be measured.
+    ///
+    /// # Errors
+    /// When that is nothing.
+    pub fn at_least_one<T>(&self, left: Vec<T>) -> Result<Vec<T>, Nothing> {
+        match left.is_empty() {
+            true => Err(Nothing(self.0.clone())),
+            false => Ok(left),
+        }
     }
 }
 
@@ -44,6 +49,13 @@ mod tests {
         assert!(only.takes("tmpfs/4k-randread-d32") && only.takes("tmpfs/open-read"));
         assert!(!only.takes("tmpfs/4k-randread-d1"));
         assert!(Only::default().takes("tmpfs/stat"));
-        assert!(only.nothing().to_string().contains("'d32,open'"));
+    }
+
+    #[test]
+    fn nothing_left_is_an_error_that_tells_the_patterns() {
+        let only: Only = "d32,open".parse().unwrap();
+        assert_eq!(only.at_least_one(vec![1, 2]).unwrap(), [1, 2]);
+        let nothing = only.at_least_one::<u8>(Vec::new()).unwrap_err();
+        assert!(nothing.to_string().contains("'d32,open'"));
     }
 }

@@ -23,13 +23,8 @@ pub struct RunOptions {
     pub other_build: Vec<(String, PathBuf)>,
 
     /// Only workloads whose TARGET/NAME, such as tmpfs/4k-randread-d32, contains one of these
-    #[arg(
-        long,
-        value_name = "PATTERN,...",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub only: Only,
+    #[arg(long, value_name = "PATTERN,...")]
+    pub only: Option<Only>,
 
     /// Rounds; in each, every contestant has a turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -146,7 +141,7 @@ impl RunOptions {
             ours: self.ours.unwrap_or_else(|| crate::peer::find_ours(ours)),
             ours_arguments: self.ours_arg,
             other_builds: self.other_build,
-            only: self.only,
+            only: self.only.unwrap_or_default(),
             rounds,
             duration: Duration::from_secs_f64(seconds),
             warm_up: Duration::from_secs_f64((seconds / 10.0).clamp(0.05, 0.5)),

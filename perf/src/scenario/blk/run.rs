@@ -99,10 +99,7 @@ fn plan(config: &BlkConfig) -> Result<Vec<(Target, Vec<Workload>)>, Error> {
     let plan: Vec<_> = targets
         .filter(|(_, workloads)| !workloads.is_empty())
         .collect();
-    match plan.is_empty() {
-        true => Err(config.run.only.nothing().into()),
-        false => Ok(plan),
-    }
+    Ok(config.run.only.at_least_one(plan)?)
 }
 
 struct TargetRun<'a> {

@@ -52,13 +52,8 @@ pub struct BootOptions {
     pub bare: bool,
 
     /// Only contestants whose name contains one of these
-    #[arg(
-        long,
-        value_name = "PATTERN,...",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub only: Only,
+    #[arg(long, value_name = "PATTERN,...")]
+    pub only: Option<Only>,
 
     /// Write all figures as JSON
     #[arg(long, value_name = "FILE")]
@@ -114,7 +109,7 @@ impl BootOptions {
             kernel: self.kernel,
             slim: self.slim,
             bare: self.bare,
-            only: self.only,
+            only: self.only.unwrap_or_default(),
             json: self.json,
         })
     }

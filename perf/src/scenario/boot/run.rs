@@ -34,6 +34,7 @@ struct Entry {
 /// what was measured when the user asks to stop.
 pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> {
     check_kvm()?;
+    let contestants = config.only.at_least_one(line_up(config))?;
     let scratch = Scratch::new("boot").map_err(Error::Scratch)?;
     let guests = guests(config, scratch.path())?;
     let devices = match config.bare {
@@ -41,10 +42,7 @@ pub fn run(config: &BootConfig, interrupt: &Interrupt) -> Result<Report, Error> 
         false => Some(Devices::start(scratch.path())?),
     };
     let mut report = empty_report(config, &guests);
-    let mut entries: Vec<Entry> = line_up(config).into_iter().map(Entry::new).collect();
-    if entries.is_empty() {
-        return Err(config.only.nothing().into());
-    }
+    let mut entries: Vec<Entry> = contestants.into_iter().map(Entry::new).collect();
     let mut progress = Progress::new(entries.len() as u64 * u64::from(config.rounds));
     for round in 1..=config.rounds {
         for place in order(round - 1, entries.len()) {

@@ -28,13 +28,8 @@ pub struct DocumentsOptions {
     pub smoke: bool,
 
     /// Only loads whose name, such as fio-4k-d32x16-randread, contains one of these
-    #[arg(
-        long,
-        value_name = "PATTERN,...",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub only: Only,
+    #[arg(long, value_name = "PATTERN,...")]
+    pub only: Option<Only>,
 
     /// Directory of what is shared, on a file system with room for 1.5 GB
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
@@ -90,7 +85,7 @@ impl DocumentsOptions {
                 blocks,
             },
             smoke: self.smoke,
-            only: self.only,
+            only: self.only.unwrap_or_default(),
             tmpfs: self.tmpfs,
             rust_virtiofsd: self.rust_virtiofsd,
             json: self.json,

@@ -19,13 +19,10 @@ use crate::scenario::order;
 /// When there is no guest, or one of our own daemons does not serve. What goes wrong with another column is in
 /// the findings, and so is what was measured when the user asks to stop.
 pub fn run(config: &DocumentsConfig, interrupt: &Interrupt) -> Result<Findings, Error> {
-    let loads: Vec<Load> = Load::ALL
+    let loads = Load::ALL
         .into_iter()
-        .filter(|load| config.only.takes(&load.name()))
-        .collect();
-    if loads.is_empty() {
-        return Err(config.only.nothing().into());
-    }
+        .filter(|load| config.only.takes(&load.name()));
+    let loads = config.only.at_least_one(loads.collect())?;
     let mut host = HostFacts::read();
     let ground = Ground::new(config)?;
     let mut columns = line_up(config, &ground)?;

@@ -43,9 +43,7 @@ pub fn run(config: &FsConfig, interrupt: &Interrupt) -> Result<Report, Error> {
         .map(|&target| (target, chosen(target)))
         .filter(|(_, workloads)| !workloads.is_empty())
         .collect();
-    if plan.is_empty() {
-        return Err(config.run.only.nothing().into());
-    }
+    let plan = config.run.only.at_least_one(plan)?;
     need::root()?;
     need::device("/dev/fuse")?;
     // The mounts are nobody else's business, and go with this process whatever ends it.

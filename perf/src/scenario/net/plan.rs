@@ -51,8 +51,5 @@ pub(super) fn plan(config: &NetConfig) -> Result<Vec<Step>, Error> {
         .map(step)
         .filter(|step| step.loads() > 0)
         .collect();
-    match plan.is_empty() {
-        true => Err(only.nothing().into()),
-        false => Ok(plan),
-    }
+    Ok(only.at_least_one(plan)?)
 }

@@ -22,13 +22,8 @@ pub struct PodsOptions {
     pub smoke: bool,
 
     /// Only runtimes whose name contains one of these: runc, ringside on its VMM, ringside on QEMU; `start` alone
-    #[arg(
-        long,
-        value_name = "PATTERN,...",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub only: Only,
+    #[arg(long, value_name = "PATTERN,...")]
+    pub only: Option<Only>,
 
     /// Pods at once, for `growth`
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 4, 8])]
@@ -67,7 +62,7 @@ impl PodsOptions {
                 true => vec![1, 2],
                 false => self.pods,
             },
-            only: self.only,
+            only: self.only.unwrap_or_default(),
             json: self.json,
         }
     }

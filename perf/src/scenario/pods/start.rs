@@ -37,12 +37,10 @@ pub(super) const fn lower(what: &'static str, unit: &'static str) -> Told {
 /// # Errors
 /// When containerd does not start. What goes wrong with a runtime is in the findings.
 pub fn run(config: &PodsConfig, interrupt: &Interrupt) -> Result<Findings, Error> {
-    let containerd = Containerd::start()?;
     let (mut contestants, absent) = line_up();
     contestants.retain(|it| config.only.takes(it.name));
-    if contestants.is_empty() {
-        return Err(config.only.nothing().into());
-    }
+    let contestants = config.only.at_least_one(contestants)?;
+    let containerd = Containerd::start()?;
     let mut report = empty(
         "start",
         vec![
