@@ -11,8 +11,9 @@ use rustix::fs::fstat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     size: i64,
-    modified: (i64, u64),
-    changed: (i64, u64),
+    /// Nanoseconds since 1970, as is the next.
+    modified: i128,
+    changed: i128,
 }
 
 /// The version of a file when the guest opened it last.
@@ -38,8 +39,8 @@ impl LastOpened {
         let stat = fstat(file)?;
         let version = Version {
             size: stat.st_size,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
+            modified: stamp(stat.st_mtime, stat.st_mtime_nsec),
+            changed: stamp(stat.st_ctime, stat.st_ctime_nsec),
         };
         // A version that a further change might not differ from is not remembered.
         let remembered = is_settled(stat.st_ctime, now).then_some(version);
@@ -48,6 +49,11 @@ impl LastOpened {
         *last = remembered;
         Ok(unchanged)
     }
+}
+
+/// Seconds and nanoseconds, which a kernel's structure and the C library's have in different types.
+fn stamp(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
 }
 
 /// Whether a change at `changed` (seconds of the host's clock) is old at `now`. A clock that was set back
