@@ -83,7 +83,7 @@ pub const KEYS: &[Key] = keys! {
     host metrics: "Whether VMM and daemons serve metrics in the pod's directory, for `ringside metrics`.",
     host pod_overrides: "Which keys a pod may change by annotations, of those that say so below. `[]`: none.",
     pod machine.cpus: "Processors of a pod that has no CPU limit of its own.",
-    pod machine.memory: "Memory of a pod that has no memory limit of its own: whole MiB, at least 128M.",
+    pod machine.memory: "Memory of a pod, or its memory limit plus 192 MiB where that is more: whole MiB, at least 128M.",
     host machine.max_memory: "The most memory that any pod may ask for, by its limits or by an annotation. Not set: no such limit.",
     host machine.huge_pages: "Whether guests' memory comes from the host's reserved 2 MiB pages (`vm.nr_hugepages`).",
     host machine.kernel: "The guests' kernel. Not set: the one that `ringside check` names.",
