@@ -20,7 +20,7 @@ PACKAGES := \
 # What building a kernel needs beyond that.
 KERNEL_PACKAGES := bc bison build-essential flex libelf-dev lz4 xz-utils
 
-.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak siege many fuzz corpus sanitize miri loom asan tsan audit sbom reproducible clean
+.PHONY: help setup build agent release guest-kernel install uninstall deb demo lint test bench bench-peers walk integrity soak soak-guest siege many fuzz corpus sanitize miri loom asan tsan audit sbom reproducible clean
 
 # The virtiofsd that others use, for `make bench`; CI does not need it.
 PEERS := /var/cache/ringside/peers
@@ -188,6 +188,12 @@ soak: ## Mixed load on the three daemons, which are killed at random, for SECOND
 	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p virtiofsd
 	export SOAK_SECONDS=$(or $(SECONDS),3600) SOAK_SEED=$(or $(SEED),$$(date +%s))
 	cargo test --quiet --release -p lab --test soak -- --nocapture
+
+soak-guest: ## A guest works while its disk, network and files are killed at random for SECONDS (3600), in the lab
+	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p virtiofsd
+	export SOAK_SECONDS=$(or $(SECONDS),3600)
+	cargo test --quiet --release -p vmm --test linux -- --ignored --exact --nocapture \
+		killed::a_guest_sees_no_error_while_disk_network_and_files_are_killed_all_the_time
 
 siege: ## Hostile guests and front ends against the four daemons for SECONDS (3600); SEED repeats a run's choices
 	cargo build --quiet --release -p vhost-user-blk -p vhost-user-net -p vhost-user-vsock -p virtiofsd

@@ -79,7 +79,7 @@ boot() {
     name=$1; shift
     code=0
     begin=$(cut -d. -f1 /proc/uptime)
-    timeout 350 "$VMM" --initramfs "$INITRAMFS" --cmdline "$CMDLINE" \
+    timeout "${BOOT_LIMIT:-350}" "$VMM" --initramfs "$INITRAMFS" --cmdline "$CMDLINE" \
         --serial "file=$name.console" "$@" </dev/null 2>"$name.log" || code=$?
     echo "<$name $code>"
     echo "(from $begin s to $(cut -d. -f1 /proc/uptime) s)"
@@ -110,6 +110,16 @@ impl Lab {
 
     /// Runs `script` in the lab; each `boot NAME OPTION...` there is a guest that runs `guest`.
     pub(crate) fn run(&self, guest: &str, script: &str) -> Result<Said, Box<dyn Error>> {
+        self.run_for(LIMIT, guest, script)
+    }
+
+    /// The same, with another limit.
+    pub(crate) fn run_for(
+        &self,
+        limit: Duration,
+        guest: &str,
+        script: &str,
+    ) -> Result<Said, Box<dyn Error>> {
         let cache = Cache::open_default()?;
         let kernel = Kernel::obtain(&cache)?;
         let initramfs = self.scratch.file("initramfs", initramfs(&kernel, guest)?)?;
@@ -126,7 +136,7 @@ impl Lab {
             .env("INITRAMFS", initramfs)
             .env("FILES", self.scratch.path())
             .folder("/tmp")
-            .limit(LIMIT)
+            .limit(limit)
             .run()?;
         Ok(Said(output.success()?))
     }
@@ -139,6 +149,12 @@ impl Said {
 
     pub(crate) fn contains(&self, text: &str) -> bool {
         self.0.contains(text)
+    }
+
+    /// The rest of the first line that begins so.
+    pub(crate) fn after(&self, begin: &str) -> &str {
+        let found = self.0.lines().find_map(|line| line.strip_prefix(begin));
+        found.unwrap_or_else(|| panic!("no line begins with {begin:?}: {}", self.0))
     }
 
     /// What a guest's console and its VMM said.

@@ -1,9 +1,9 @@
-//! A guest's programs work on disk, files and network, also while the daemons are killed.
+//! A guest's programs work on disk, files and network.
 
 use super::support::{Lab, TestResult};
 
 /// The lab's own files are the guest's: fio, iperf3 and all they need. `/mnt/run` is the tests' folder.
-const ENTER: &str = r#"
+pub(crate) const ENTER: &str = r#"
     load virtio_blk virtiofs virtio_net
     mount -t virtiofs files /mnt
     mount -t devtmpfs dev /mnt/dev
@@ -18,7 +18,7 @@ const ENTER: &str = r#"
     }
 "#;
 
-const DAEMONS: &str = r#"
+pub(crate) const DAEMONS: &str = r#"
     work=$(pwd)
     mkdir state
     truncate -s 64M disk
@@ -70,91 +70,5 @@ fn disk_network_and_files_work() -> TestResult {
     assert_eq!(said.code("guest"), 0, "{console}");
     assert!(said.contains("read right"), "{said:?}");
     assert!(said.contains("written right"), "{said:?}");
-    Ok(())
-}
-
-#[test]
-fn a_guest_sees_no_error_when_disk_network_and_files_are_killed_ten_times() -> TestResult {
-    let lab = Lab::new("killed")?;
-    let guest = format!(
-        "{ENTER}{}",
-        r#"
-        state="/mnt$(sed 's/.*test.work=//' /proc/cmdline)/guest-state"
-        echo loop >"$state"
-        # What waits for what, should it never end.
-        (
-            sleep 150
-            echo "not over yet"
-            dmesg -n 8
-            echo w >/proc/sysrq-trigger
-            echo l >/proc/sysrq-trigger
-            cat /proc/interrupts
-        ) &
-        over=$!
-        (
-            while [ "$(cat "$state")" = loop ]; do
-                host iperf3 --client 10.0.2.1 --time 3 >/mnt/mnt/iperf3 || { echo FAILED; cat /mnt/mnt/iperf3; }
-                echo sent
-            done
-        ) &
-        sending=$!
-        while [ "$(cat "$state")" = loop ]; do
-            verify --size=2M || { echo FAILED; cat /mnt/mnt/fio; }
-            echo verified
-        done
-        wait "$sending"
-        kill "$over"
-        dmesg | grep -iE 'i/o error|timed out|blocked for' && echo FAILED
-        echo "to the end"
-        "#
-    );
-    let said = lab.run(
-        &guest,
-        &format!(
-            "{DAEMONS}{}",
-            r#"
-            mkdir fs-state
-            # iperf3 works in a file that it has removed.
-            "$FS" keep --socket-path keeper.sock &
-            until [ -S keeper.sock ]; do sleep 0.05; done
-            files="--shared-dir / --state-dir fs-state --keeper keeper.sock"
-            fs $files
-            (
-                until [ -e guest-state ]; do sleep 0.1; done
-                for kill in 1 2 3 4 5 6 7 8 9 10; do
-                    sleep 0.4
-                    kill -9 "$(cat blk.pid)"
-                    sleep 0.2
-                    blk --blk-file disk --state-dir state
-                    sleep 0.4
-                    kill -9 "$(cat net.pid)"
-                    sleep 0.2
-                    net
-                    sleep 0.4
-                    kill -9 "$(cat fs.pid)"
-                    sleep 0.2
-                    fs $files
-                    echo "killed $kill"
-                done
-                sleep 1
-                echo done >guest-state
-                sleep 120
-                kill -USR1 "$(cat blk.pid)" "$(cat net.pid)" "$(cat fs.pid)"
-            ) &
-            CMDLINE="console=ttyS0 quiet panic=-1 test.work=$work"
-            boot guest --kernel "$ELF" --disk socket=blk.sock \
-                --net socket=net.sock,mac=02:00:00:00:00:02 --fs socket=fs.sock,tag=files
-            tail -n 30 net.log; tail -n 30 blk.log; tail -n 30 fs.log
-            ip -n guest -s link show tap0; ip -n guest neigh
-            "#
-        ),
-    )?;
-    let console = said.guest("guest");
-    for expected in ["verified", "sent", "to the end"] {
-        assert!(console.contains(expected), "no {expected:?} in {said:?}");
-    }
-    assert!(!console.contains("FAILED"), "{said:?}");
-    assert_eq!(said.code("guest"), 0, "{console}");
-    assert!(said.contains("killed 10"), "{said:?}");
     Ok(())
 }
