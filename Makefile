@@ -260,8 +260,10 @@ miri: ## Run the tests of rings and buffers in an interpreter that sees undefine
 # Programs with a sanitizer in them, in the place of those that the tests over sockets start. rustix calls the C library
 # in them: of system calls of its own a sanitizer would not see what they synchronise and which memory they touch.
 SANITIZED := vhost-user-blk vhost-user-net
-# Left out by name: guests, sandboxes, other users, idle daemons' time, limits of memory and descriptors.
-SANITIZED_OUT := binary(/^(guests|sandbox|ordinary_user|escape)$$/) or test(/qemu|uml_|idle|sleeps|permission|to_have|after_a_kill/)
+# Left out by name: guests, sandboxes, other users, idle daemons' time, limits of memory and descriptors, what a daemon
+# holds (a sanitizer holds more), memory that is taken away (it has SIGBUS for itself).
+SANITIZED_OUT := binary(/^(guests|sandbox|ordinary_user|escape)$$/) or \
+	test(/qemu|uml_|idle|sleeps|permission|to_have|after_a_kill|closed_in|memory_for|sixty_four|far_beyond|shrinks|cut_short|truncated/)
 
 # Builds the programs with sanitizer $(2) in target/$(1), runs the tests on them, shows the reports. $(3) are its options.
 define SANITIZE
