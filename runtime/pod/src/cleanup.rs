@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::directory::PodDirectory;
+use crate::directory::{OWNER, PodDirectory};
 use crate::identity::Identity;
 use crate::parts::PID_FILE;
 use crate::share::Share;
@@ -17,6 +17,31 @@ use crate::{PodError, network};
 
 /// How long killed parts may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an owner that is ending may take: more than it gives its guest to switch itself off.
+const OWNER_ENDS: Duration = Duration::from_secs(20);
+
+/// [Removes](remove) what is in the way of a new pod, once the process whose pod it was has ended.
+///
+/// # Errors
+/// When that process lives on, or something cannot be removed.
+pub fn make_way(root: &Path, name: &str) -> Result<(), PodError> {
+    make_way_within(root, name, OWNER_ENDS)
+}
+
+fn make_way_within(root: &Path, name: &str, patience: Duration) -> Result<(), PodError> {
+    let directory = PodDirectory::at(root, name)?;
+    let owner = Identity::read(&directory.file(OWNER)).filter(|it| *it != Identity::own());
+    if let Some(owner) = owner
+        && !owner.wait(patience)
+    {
+        return Err(PodError::Owned {
+            name: name.to_owned(),
+            owner: owner.pid,
+        });
+    }
+    remove(root, name)
+}
 
 /// Ends what is left of a pod and removes its directory. A pod that is not there is no error.
 ///
@@ -49,6 +74,32 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_taken_from_an_owner_that_lives() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "pod").unwrap();
+        let own = Identity::read(&directory.file(OWNER));
+        assert_eq!(own, Some(Identity::own()), "whoever made it");
+        let mut owner = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut part = Command::new("sleep").arg("60").spawn().unwrap();
+        let write = |name, text| fs::write(directory.file(name), text).unwrap();
+        write(OWNER, Identity::of(owner.id()).to_string());
+        write("part.pid", Identity::of(part.id()).to_string());
+        let refused = make_way_within(root.path(), "pod", Duration::from_millis(10));
+        assert!(matches!(refused, Err(PodError::Owned { owner: pid, .. }) if pid == owner.id()));
+        assert!(directory.path().exists() && part.try_wait().unwrap().is_none());
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        let reaper = std::thread::spawn(move || part.wait());
+        make_way_within(root.path(), "pod", Duration::from_millis(10)).unwrap();
+        assert!(!reaper.join().unwrap().unwrap().success());
+        assert!(!directory.path().exists());
+        // A start of its own that failed is in nobody's way.
+        PodDirectory::create(root.path(), "pod").unwrap();
+        make_way(root.path(), "pod").unwrap();
+        assert!(!directory.path().exists());
+    }
 
     #[test]
     fn only_the_process_that_was_meant_is_killed() {

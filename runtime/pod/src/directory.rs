@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::PodError;
+use crate::identity::Identity;
 
 /// Where pods of root have their directories.
 pub const ROOT: &str = "/run/ringside/pods";
@@ -23,17 +24,24 @@ const LONGEST_SOCKET_PATH: usize = 107;
 
 /// Ending of directories with what daemons must not forget.
 const STATE: &str = "state";
+
+/// The file that names the process whose pod it is.
+pub(crate) const OWNER: &str = "owner";
+
 /// Where pods have their directories.
 #[must_use]
 pub fn root() -> PathBuf {
     std::env::var_os(ROOT_VARIABLE).map_or_else(|| ROOT.into(), PathBuf::from)
 }
 
-/// The name of a pod: its engine's namespace and the first container's id.
+/// The name of a pod: its engine's namespace and the first container's id, or 32 digits that stand for them. No two
+/// pods have the same.
 #[must_use]
 pub fn pod_name(namespace: &str, sandbox: &str) -> String {
     let name = format!("{namespace}-{sandbox}");
-    if name.len() <= LONGEST_NAME && is_name(&name) {
+    // Where the namespace ends must be clear: `team` and `a-web` are not `team-a` and `web`.
+    let is_clear = !namespace.contains('-');
+    if is_clear && name.len() <= LONGEST_NAME && is_name(&name) {
         return name;
     }
     let digest = Sha256::digest(format!("{namespace}/{sandbox}"));
@@ -67,6 +75,9 @@ impl PodDirectory {
         fs::create_dir(&self.path)
             .and_then(|()| private(&self.path))
             .map_err(PodError::file("make", &self.path))?;
+        let owner = self.file(OWNER);
+        fs::write(&owner, format!("{}\n", Identity::own()))
+            .map_err(PodError::file("write", &owner))?;
         Ok(self)
     }
 
@@ -239,6 +250,21 @@ mod tests {
         directory.remove().unwrap();
         assert!(!directory.path().exists());
         directory.remove().unwrap();
+    }
+
+    #[test]
+    fn pods_of_two_namespaces_have_two_names() {
+        let names = [
+            pod_name("team", "a-web"),
+            pod_name("team-a", "web"),
+            pod_name("team-a-web", ""),
+            pod_name("", "team-a-web"),
+        ];
+        assert_eq!(names[0], "team-a-web");
+        for (index, name) in names.iter().enumerate() {
+            assert!(is_name(name) && name.len() <= LONGEST_NAME, "{name}");
+            assert!(!names[..index].contains(name), "{name} twice");
+        }
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub enum PodError {
     /// A name that cannot be a file's.
     #[error("{0:?} names no pod or container: letters, digits, '.', '_' and '-', not '.' first")]
     Name(String),
+    /// A pod that somebody else has.
+    #[error("pod {name} is there already: it belongs to process {owner}, which runs")]
+    Owned {
+        /// The pod.
+        name: String,
+        /// Whose it is.
+        owner: u32,
+    },
     /// A serial that no disk can have.
     #[error("{0:?} is no disk's serial: 1 to 20 letters, digits, '-' and '_'")]
     Serial(String),

@@ -74,6 +74,9 @@ pub enum OciError {
     /// The shim refused.
     #[error("{0}")]
     Refused(String),
+    /// The shim knows no such container or process, or none that has not ended.
+    #[error("{0}")]
+    NotThere(String),
     /// The shim does not answer.
     #[error("the shim of container {id} does not answer")]
     NoAnswer {

@@ -1,11 +1,15 @@
 //! From `create` to `delete`.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use oci_spec::runtime::Spec;
 use ringside_pod::grouping::{Membership, membership};
+use ringside_pod::identity::Identity;
 use ringside_pod::{chain, hook, spec};
 
 use super::OciError;
@@ -13,7 +17,7 @@ use super::holder::clean_up;
 use super::report::rfc3339;
 use super::state::{Entry, Record, StateRoot};
 use super::status::{self, Status};
-use super::{rights, signal, start_holder};
+use super::{member, rights, signal, start_holder};
 use crate::options::{CreateOptions, DeleteOptions, GlobalOptions, KillOptions};
 
 /// How long a killed container may take to end, its machine included.
@@ -40,11 +44,22 @@ pub(super) fn create(
         Some(file) => start_holder::write_pid_file(file, pid),
         None => Ok(()),
     });
-    if made.is_err() {
-        end(root, &entry)?;
-        entry.remove()?;
+    if made.is_err()
+        && let Err(error) = abandon(root, &entry)
+    {
+        tracing::warn!("container {} is left behind: {}", entry.id, chain(&error));
     }
     made
+}
+
+/// Nothing stays of a container that was not made, or whose maker was not told.
+fn abandon(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
+    end(root, entry)?;
+    let record = entry.read()?;
+    if record.sandbox.is_some() {
+        member::leave(root, entry, &record)?;
+    }
+    entry.remove()
 }
 
 /// Makes the directory of a container that can be had. Whether its process has a terminal `terminal` is told, and
@@ -192,7 +207,7 @@ pub(super) fn delete(root: &StateRoot, options: &DeleteOptions) -> Result<(), Oc
         });
     }
     end(root, &entry)?;
-    forget(root, &entry, &record);
+    forget(root, &entry, &record)?;
     drop(lock);
     entry.remove()
 }
@@ -200,35 +215,48 @@ pub(super) fn delete(root: &StateRoot, options: &DeleteOptions) -> Result<(), Oc
 /// Ends a container and all that is left of it, whatever it does.
 fn end(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
     let record = entry.read()?;
+    let is_member = record.sandbox.is_some();
+    let lives = record.holder.as_ref().is_some_and(Identity::lives);
+    // A member runs without its holder, too; the first one's pod ends with it.
+    let asked = if lives || is_member {
+        let task = status::task(root, entry, &record);
+        task.and_then(|task| match is_member {
+            true => member::kill(&task),
+            false => task.kill("", SIGKILL, true),
+        })
+    } else {
+        Ok(())
+    };
+    if let Err(error) = &asked {
+        tracing::debug!("{}", chain(error));
+    }
     let Some(holder) = &record.holder else {
         return Ok(());
     };
-    if holder.lives() {
-        let asked =
-            status::task(root, entry, &record).and_then(|task| task.kill("", SIGKILL, true));
-        if let Err(error) = &asked {
-            tracing::debug!("{}", chain(error));
-        }
-        let patience = if asked.is_ok() { END } else { KILL };
-        if !holder.wait(patience) {
-            holder.kill();
-            let _ = holder.wait(KILL);
-        }
+    let patience = if asked.is_ok() { END } else { KILL };
+    if !holder.wait(patience) {
+        holder.kill();
+        let _ = holder.wait(KILL);
     }
     // One that ended by itself has removed its pod, too.
-    if record.sandbox.is_none() && entry.read()?.exit.is_none() {
+    if !is_member && entry.read()?.exit.is_none() {
         clean_up(entry);
     }
     Ok(())
 }
 
-/// Tells the pod, if it goes on, and runs the hooks that come last.
-pub(super) fn forget(root: &StateRoot, entry: &Entry, record: &Record) {
-    if record.sandbox.is_some()
-        && status::task(root, entry, record).is_ok_and(|task| task.delete("").is_ok())
-    {
-        return;
+/// Tells the pod, if it goes on, or runs the hooks that come last.
+///
+/// # Errors
+/// When the pod goes on with it.
+pub(super) fn forget(root: &StateRoot, entry: &Entry, record: &Record) -> Result<(), OciError> {
+    if record.sandbox.is_none() || !member::leave(root, entry, record)? {
+        run_last_hooks(entry, record);
     }
+    Ok(())
+}
+
+fn run_last_hooks(entry: &Entry, record: &Record) {
     let plan = spec::read(&record.bundle)
         .ok()
         .and_then(|it| spec::plan(it, &entry.id, &record.bundle).ok());

@@ -11,6 +11,7 @@ mod features;
 mod holder;
 mod lifecycle;
 mod lists;
+mod member;
 mod metrics;
 mod report;
 mod rights;

@@ -3,9 +3,11 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
+use ringside_pod::chain;
+
 use super::OciError;
 use super::holder::{self, Ends};
-use super::lifecycle::{self, SIGKILL};
+use super::lifecycle;
 use super::state::{Entry, StateRoot};
 use super::{start_holder, status};
 use crate::options::{BundleOptions, CreateOptions, DeleteOptions, GlobalOptions};
@@ -37,7 +39,11 @@ pub(super) fn run(
     })?;
     let held = hold(global, root, &entry, ends, options);
     if held.is_err() || !options.keep {
-        remove(root, &entry, held.is_err())?;
+        let removed = remove(root, &entry);
+        match &held {
+            Ok(_) => removed?,
+            Err(_) => removed.unwrap_or_else(|error| tracing::warn!("{}", chain(&error))),
+        }
     }
     Ok(u8::try_from(held?).unwrap_or(u8::MAX))
 }
@@ -88,18 +94,10 @@ fn hold(
     holder::hold_container(global, root, entry, ends, &mut start)
 }
 
-fn remove(root: &StateRoot, entry: &Entry, failed: bool) -> Result<(), OciError> {
+fn remove(root: &StateRoot, entry: &Entry) -> Result<(), OciError> {
     let record = entry.read()?;
-    // In a pod that goes on it may be there, made and never started.
-    if failed
-        && record.sandbox.is_some()
-        && let Ok(task) = status::task(root, entry, &record)
-        && task.kill("", SIGKILL, true).is_ok()
-    {
-        // It ends, or the pod does.
-        let _ = task.wait("");
-    }
     let _lock = entry.lock()?;
-    lifecycle::forget(root, entry, &record);
+    // In a pod that goes on it may be there, made and never started: then it ends.
+    lifecycle::forget(root, entry, &record)?;
     entry.remove()
 }

@@ -1,8 +1,9 @@
 //! Starts the process that stands for one in a guest, and hears from it how that went.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::{File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -70,13 +71,23 @@ pub(super) fn start(
     Err(OciError::Holder(message.to_owned()))
 }
 
-/// Writes a process id whole or not at all: engines read the file as soon as it is there.
+/// Mode of a process id's file, less the umask: who may look at the folder may read it.
+const PID_FILE_MODE: u32 = 0o666;
+
+/// Writes a process id whole or not at all: engines read the file as soon as it is there. The new file has a name that
+/// nobody knows before, and is made, never found: in a folder that others may write to, a link could wait there.
 pub(super) fn write_pid_file(path: &Path, pid: u32) -> Result<(), OciError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    let new = path.with_file_name(name);
-    std::fs::write(&new, pid.to_string())
-        .and_then(|()| std::fs::rename(&new, path))
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let written = tempfile::Builder::new()
+        .prefix(".pid-")
+        .permissions(Permissions::from_mode(PID_FILE_MODE))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .and_then(|mut file| {
+            file.write_all(pid.to_string().as_bytes())?;
+            file.persist(path).map_err(|error| error.error)
+        });
+    written
+        .map(drop)
         .map_err(OciError::file("write --pid-file", path))
 }
 
@@ -93,4 +104,39 @@ pub(super) fn refuse_descriptors(count: u32) -> Result<(), OciError> {
     Err(OciError::usage(format!(
         "--preserve-fds {count}: a descriptor of the host cannot be given to a process in a machine"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_written_through_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, victim) = (folder.path().join("pid"), folder.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        // As it would be planted: where the file is to be, and where its name says it is made.
+        for name in ["pid", ".pid"] {
+            symlink(&victim, folder.path().join(name)).unwrap();
+        }
+        write_pid_file(&file, 4711).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "4711");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o600, 0o600, "{mode:o}");
+        assert_eq!(mode & 0o111, 0, "{mode:o}");
+        write_pid_file(&file, 4712).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "4712");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            3,
+            "nothing is left"
+        );
+        let refused = write_pid_file(&folder.path().join("no/such"), 1).unwrap_err();
+        assert!(refused.to_string().contains("--pid-file"), "{refused}");
+    }
 }

@@ -26,7 +26,8 @@ pub(super) struct StateRoot(PathBuf);
 pub(super) struct Entry {
     pub(super) id: String,
     path: PathBuf,
-    /// What the shim takes for containerd's namespace: containers of the same id in another root are others.
+    /// What the shim takes for containerd's namespace: containers of the same id in another root are others. It begins
+    /// as none of containerd's own does, whose first character is a letter or digit.
     pub(super) namespace: String,
 }
 
@@ -75,11 +76,11 @@ impl StateRoot {
             return Err(OciError::Name(id.to_owned()));
         }
         let namespace = if self.0 == Path::new(ROOT) {
-            "oci".to_owned()
+            "_oci".to_owned()
         } else {
             let mut hasher = DefaultHasher::new();
             self.0.hash(&mut hasher);
-            format!("oci{:08x}", hasher.finish() >> 32)
+            format!("_oci{:08x}", hasher.finish() >> 32)
         };
         Ok(Entry {
             id: id.to_owned(),
@@ -250,5 +251,13 @@ mod tests {
         }
         let [a, b] = [a, b].map(|root| root.entry("c").unwrap().namespace);
         assert_ne!(a, b);
+        let usual = StateRoot(ROOT.into()).entry("c").unwrap();
+        for namespace in [a, b, usual.namespace.clone()] {
+            assert!(
+                namespace.starts_with('_'),
+                "containerd may have {namespace}, too"
+            );
+        }
+        assert!(usual.pod_directory().ends_with("_oci-c"));
     }
 }

@@ -46,6 +46,9 @@ impl Task {
 
     fn answer<T>(&self, answer: ttrpc::Result<T>) -> Result<T, OciError> {
         answer.map_err(|error| match error {
+            ttrpc::Error::RpcStatus(status) if status.code() == Code::NOT_FOUND => {
+                OciError::NotThere(status.message().to_owned())
+            }
             ttrpc::Error::RpcStatus(status) if status.code() != Code::DEADLINE_EXCEEDED => {
                 OciError::Refused(status.message().to_owned())
             }
@@ -118,12 +121,21 @@ impl Task {
 
     /// Waits for a process's end, however long it takes; returns its exit code.
     pub(super) fn wait(&self, exec: &str) -> Result<u32, OciError> {
+        self.wait_in(context::Context::default(), exec)
+    }
+
+    /// The same, so long at most.
+    pub(super) fn wait_within(&self, exec: &str, patience: Duration) -> Result<u32, OciError> {
+        self.wait_in(context::with_duration(patience), exec)
+    }
+
+    fn wait_in(&self, context: context::Context, exec: &str) -> Result<u32, OciError> {
         let request = api::WaitRequest {
             id: self.id.clone(),
             exec_id: exec.to_owned(),
             ..api::WaitRequest::default()
         };
-        let answer = self.client.wait(context::Context::default(), &request);
+        let answer = self.client.wait(context, &request);
         self.answer(answer).map(|it| it.exit_status)
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::late::LateDevices;
 use super::{MachineError, Refusal};
 use crate::kvm::Vm;
 use crate::layout;
@@ -41,6 +42,7 @@ pub(super) struct Attached {
 pub struct DeviceSet {
     attached: Vec<Attached>,
     balloon: Option<Arc<Balloon>>,
+    late: LateDevices,
 }
 
 /// A device, for whoever watches the machine.
@@ -129,13 +131,20 @@ impl DeviceSet {
         self.attached.iter().map(Attached::info).collect()
     }
 
-    /// Puts every device on the bus of a new machine. Those that were leaving are gone. One that still stops
-    /// what it did for the machine before may write into the memory of both.
-    pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
-        let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_reset());
-        if let Some(attached) = self.attached.iter().find(stays) {
-            return Err(MachineError::Busy(attached.id.clone()));
+    /// Waits for the devices of the machine before. One that still stops what it did for it may write into the memory
+    /// of both, also one that the guest had let go of.
+    pub(super) fn wait_for_all(&self) -> Result<(), MachineError> {
+        let stays = |it: &&Attached| !wait_until_reset(&it.device);
+        let attached = self.attached.iter().find(stays).map(|it| it.id.as_str());
+        match attached.or_else(|| self.late.still_busy()) {
+            Some(id) => Err(MachineError::Busy(id.to_owned())),
+            None => Ok(()),
         }
+    }
+
+    /// Puts every device on the bus of a new machine. Those that were leaving are gone.
+    pub(super) fn plug_all(&mut self, bus: &PciBus, vm: &Arc<Vm>) -> Result<(), MachineError> {
+        self.wait_for_all()?;
         self.attached.retain(|it| !it.leaving);
         for place in 0..self.attached.len() {
             self.plug(place, bus, vm, None)?;
@@ -215,7 +224,8 @@ impl DeviceSet {
             .collect()
     }
 
-    /// The guest has let go of the device in this place: it ends, and its daemon's connection with it.
+    /// The guest has let go of the device in this place: it ends, and its daemon's connection with it; one that does
+    /// not end in time is [late](LateDevices).
     pub(super) fn remove(&mut self, slot: usize) -> Option<String> {
         let index = self.attached.iter().position(|it| it.slot == Some(slot))?;
         let mut gone = self.attached.remove(index);
@@ -227,18 +237,21 @@ impl DeviceSet {
         let device = &gone.device;
         // A processor may be in the function that was on the bus, for a moment.
         wait_for(device, |it| it.is_reset() && Arc::strong_count(device) == 1);
+        if !lock(&gone.device).is_reset() {
+            self.late.push(gone.id.clone(), gone.device);
+        }
         Some(gone.id)
     }
 
     /// Afterwards no daemon touches the guest's memory; one that does not answer is told in the log, and
-    /// [keeps](Self::plug_all) another machine from beginning.
+    /// [keeps](Self::wait_for_all) another machine from beginning.
     pub(super) fn stop(&mut self) {
         for attached in &self.attached {
             lock(&attached.device).reset();
         }
         for attached in &mut self.attached {
             attached.transport = None;
-            wait_for(&attached.device, |device| device.is_reset());
+            wait_until_reset(&attached.device);
             // For the next machine, if this one was paused.
             lock(&attached.device).resume();
         }
@@ -254,8 +267,9 @@ impl DeviceSet {
     pub(super) fn pause(&self) -> Result<(), Refusal> {
         self.pause_all();
         let stays = |it: &&Attached| !wait_for(&it.device, |device| device.is_paused());
-        match self.attached.iter().find(stays) {
-            Some(attached) => Err(Refusal::Busy(attached.id.clone())),
+        let attached = self.attached.iter().find(stays).map(|it| it.id.as_str());
+        match attached.or_else(|| self.late.still_busy()) {
+            Some(id) => Err(Refusal::Busy(id.to_owned())),
             None => Ok(()),
         }
     }
@@ -302,6 +316,11 @@ impl Attached {
 fn base_address(slot: usize) -> Option<u32> {
     let index = u64::try_from(slot.checked_sub(1)?).ok()?;
     u32::try_from(layout::PCI_WINDOW + index * BAR_DISTANCE).ok()
+}
+
+/// Whether it had stopped in time: then nothing touches the guest's memory for it.
+pub(super) fn wait_until_reset(device: &SharedDevice) -> bool {
+    wait_for(device, |it| it.is_reset())
 }
 
 fn wait_for(device: &SharedDevice, done: impl Fn(&dyn Device) -> bool) -> bool {

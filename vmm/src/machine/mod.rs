@@ -3,6 +3,7 @@
 mod devices;
 mod events;
 mod info;
+mod late;
 mod live;
 mod metrics;
 mod orders;

@@ -94,6 +94,7 @@ pub struct GuestMemory {
     mapped: GuestMemoryMmap,
     file: Arc<File>,
     size: u64,
+    hugepages: bool,
     /// While somebody copies memory that is used.
     log: Arc<RwLock<Option<Arc<DirtyLog>>>>,
 }
@@ -114,6 +115,7 @@ impl GuestMemory {
             mapped,
             file,
             size: config.size.0,
+            hugepages: config.hugepages,
             log: Arc::default(),
         })
     }
@@ -207,10 +209,14 @@ impl GuestMemory {
     /// Makes all of it zero, as it was at the start. Nobody may be using it.
     ///
     /// # Errors
-    /// When the file system refuses, which a memory file does not.
+    /// When the file system refuses, which a memory file does not, or the host's huge pages are another's now.
     pub fn clear(&self) -> Result<(), MemoryError> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&*self.file, flags, 0, self.size).map_err(MemoryError::Clear)
+        rustix::fs::fallocate(&*self.file, flags, 0, self.size).map_err(MemoryError::Clear)?;
+        if self.hugepages {
+            take_huge_pages(&self.file, ByteSize(self.size))?;
+        }
+        Ok(())
     }
 }
 
@@ -269,11 +275,15 @@ fn memory_file(config: MemoryConfig) -> Result<File, MemoryError> {
         })
         .map_err(|source| MemoryError::File { size, source })?;
     if config.hugepages {
-        // A huge page that is missing later would be a SIGBUS here or in a daemon.
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size.0)
-            .map_err(|source| MemoryError::HugePages { size, source })?;
+        take_huge_pages(&file, size)?;
     }
     Ok(file)
+}
+
+/// One that is missing later would be a SIGBUS here or in a daemon.
+fn take_huge_pages(file: &File, size: ByteSize) -> Result<(), MemoryError> {
+    rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size.0)
+        .map_err(|source| MemoryError::HugePages { size, source })
 }
 
 fn map(

@@ -22,6 +22,11 @@ pub enum OptionsError {
     /// A balloon in which no guest has room.
     #[error("--balloon {0} is all of the guest's memory")]
     Balloon(ByteSize),
+    /// A balloon in reserved pages.
+    #[error(
+        "--balloon does not go with --hugepages: a page that the guest gave back may be another's when it is touched again"
+    )]
+    HugeBalloon,
     /// Two devices of one name.
     #[error("two devices have id={0}")]
     SameId(String),

@@ -177,7 +177,7 @@ impl Description {
             console: console(self.serial.as_deref().unwrap_or("tty"))?,
             devices: name(devices)?,
             rng: self.rng.unwrap_or(false),
-            balloon: balloon(self.balloon, memory.size)?,
+            balloon: balloon(self.balloon, memory)?,
             api_socket: self.api_socket,
             no_reboot: self.no_reboot.unwrap_or(false),
         })
@@ -229,9 +229,14 @@ impl DeviceDescription {
     }
 }
 
-fn balloon(balloon: Option<ByteSize>, memory: ByteSize) -> Result<Option<ByteSize>, OptionsError> {
+fn balloon(
+    balloon: Option<ByteSize>,
+    memory: MemoryConfig,
+) -> Result<Option<ByteSize>, OptionsError> {
     match balloon {
-        Some(balloon) if balloon >= memory => Err(OptionsError::Balloon(balloon)),
+        // Reserved pages go back to a pool that may be empty when the guest wants them again.
+        Some(_) if memory.hugepages => Err(OptionsError::HugeBalloon),
+        Some(balloon) if balloon >= memory.size => Err(OptionsError::Balloon(balloon)),
         other => Ok(other),
     }
 }
@@ -300,6 +305,21 @@ mod tests {
             message(&["--config=/no/such"]),
             "--config: cannot read /no/such"
         );
+    }
+
+    #[test]
+    fn reserved_pages_are_not_given_back() {
+        let refused = "--balloon does not go with --hugepages: a page that the guest gave back may be another's \
+            when it is touched again";
+        assert_eq!(message(&["--hugepages", "--balloon=0"]), refused);
+        // Neither where one of the two is the file's, or the snapshot's.
+        let file = parse(b"kernel = \"/dev/null\"\nballoon = 0\n").unwrap();
+        let typed = Description {
+            hugepages: Some(true),
+            ..Description::default()
+        };
+        let error = typed.over(file).validate().unwrap_err();
+        assert_eq!(error.to_string(), refused);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod accesses;
 mod control;
 mod exits;
+mod huge;
 mod killed;
 mod late;
 mod matrix;

@@ -1,5 +1,7 @@
 //! Containers' cgroups, as the kernel's Documentation/admin-guide/cgroup-v2.rst has them.
 
+mod tree;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -17,6 +19,9 @@ const FREEZES_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the machine's end waits for containers' processes.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a cgroup that goes away may be held up by processes that were killed.
+const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How deep below a container's own cgroups its processes are looked for: who may make them chooses.
 const DEEPEST: usize = 8;
@@ -64,6 +69,24 @@ pub(super) fn is_frozen(container: &str) -> bool {
 /// Whether no process of it is left.
 pub(super) fn is_empty(container: &str) -> bool {
     event(&cgroup_directory(container), "populated") != Some(1)
+}
+
+/// Removes the cgroups that a container made in its own. It has no process left.
+pub(super) fn remove_inner(container: &str) -> io::Result<()> {
+    tree::remove_below(&cgroup_directory(container), EMPTY_WITHIN)
+}
+
+/// Removes a container's cgroup with all that is in it, if there is one, once what was killed in it is gone.
+pub(super) fn remove(container: &str) -> io::Result<()> {
+    let deadline = Instant::now() + EMPTY_WITHIN;
+    while !is_empty(container) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    remove_inner(container)?;
+    match fs::remove_dir(cgroup_directory(container)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn event(directory: &Path, name: &str) -> Option<u64> {

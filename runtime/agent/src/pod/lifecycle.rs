@@ -247,6 +247,8 @@ impl Pod {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        // libcontainer removes the container's own cgroup only, which the kernel refuses while others are in it.
+        cgroup::remove_inner(name).context("cannot remove the cgroups that the container made")?;
         let arguments = [OsStr::new(name)];
         helper::have_done(
             &self.children,
@@ -275,7 +277,9 @@ impl Pod {
         // libcontainer's, where nobody has it delete the container.
         let _ = fs::remove_dir_all(layout::state(name));
         // It is there still if the container was never made.
-        let _ = fs::remove_dir(layout::cgroup_directory(name));
+        if let Err(error) = cgroup::remove(name) {
+            eprintln!("ringside-agent: cannot remove the cgroup of container {name:?}: {error}");
+        }
     }
 
     /// Forgets an ended process. The init process's goes with its container.

@@ -191,8 +191,12 @@ impl Shared {
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
         let name = directory::pod_name(&self.namespace, id);
-        // This process alone has the pod's address: what is there under its name was left by a dead one.
-        cleanup::remove(&directory::root(), &name).map_err(failure)?;
+        // This process alone has the pod's address: what is there under its name was left by one that is dead or dying.
+        let own = name.clone();
+        tokio::task::spawn_blocking(move || cleanup::make_way(&directory::root(), &own))
+            .await
+            .map_err(|panic| failure(PodError::Ended(panic.to_string())))?
+            .map_err(failure)?;
         let config = Settings::load().and_then(|host| bundle::pod_config(name, spec, &host));
         let config = config.map_err(|error| status(Code::INVALID_ARGUMENT, chain(&error)))?;
         let started = Pod::start(config).await;

@@ -36,6 +36,20 @@ pub(crate) fn cgroup(pod: &mut Pod) {
     pod.delete("limits");
 }
 
+pub(crate) fn inner_cgroups(pod: &mut Pod) {
+    let mut spec = container(
+        "cd /sys/fs/cgroup && mkdir -p a/b/c a/d && (sleep 1000 & echo $! > a/d/cgroup.procs) && echo made",
+    );
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    for mount in mounts {
+        if mount["type"] == "cgroup" {
+            mount["options"] = json!(["nosuid", "noexec", "nodev", "relatime", "rw"]);
+        }
+    }
+    let output = pod.container("nested", &spec);
+    assert_eq!((output.stdout.as_str(), output.code), ("made\n", 0));
+}
+
 pub(crate) fn out_of_memory(pod: &mut Pod) {
     let mut spec = container("tail /dev/zero");
     spec["linux"]["resources"] = json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}});

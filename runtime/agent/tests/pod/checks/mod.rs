@@ -36,6 +36,7 @@ pub(crate) const ALL: &[Check] = &[
     ("devices and sysctls", inside::devices),
     ("device rules", inside::device_rules),
     ("cgroup limits and their change", limits::cgroup),
+    ("cgroups of its own", limits::inner_cgroups),
     ("out of memory", limits::out_of_memory),
     ("pause and resume", limits::pause),
     ("statistics and processes", limits::statistics),
