@@ -136,6 +136,11 @@ impl Ledger {
         Ok(Arc::new(Self(Units::open(file)?)))
     }
 
+    /// Whether what an earlier process has left is not all in it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.is_cut()
+    }
+
     /// What is in it. To be called once, before anything is added.
     pub(crate) fn load(self: &Arc<Self>) -> Saved {
         let mut saved = Saved::default();
