@@ -8,16 +8,19 @@
     reason = "a test fails by panicking"
 )]
 
+mod mapping;
 mod share;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
 
 use lab::bridge::Event;
 use lab::frontend::fs::FuseReply;
 use lab::medium::Medium;
+use mapping::Sharing;
 use share::Share;
-use share::session::{OPEN, Session, number, transfer, words};
+use share::session::{OPEN, ROOT, Session, number, transfer, words};
 use virtiofsd::fuse::Opcode;
 
 /// `FUSE_WRITE_CACHE` and `FUSE_WRITE_KILL_SUIDGID`.
@@ -127,5 +130,30 @@ fn a_synchronous_write_is_answered_when_it_is_on_stable_storage() {
             assert_eq!((answer.error, number(&answer.body, 0)), (0, 4));
             assert_eq!(synced() - before, expected, "{how} {flags:#o}");
         }
+    }
+}
+
+/// The guest's sync(2) means all that it sees as one file system.
+#[test]
+fn a_sync_of_all_means_other_mounts_in_the_share_too() {
+    let medium = Medium::new("fs-syncfs");
+    fs::write(medium.shared.join("file"), [0; 8192]).unwrap();
+    let share = Share::start_on("fs-syncfs-above", medium.scratch.path(), |daemon| daemon);
+    let (_front_end, mut fs) = share.mounted();
+    let mut session = Session(&mut fs);
+    session.lookup("mount").unwrap();
+    // Dirty pages stay the host's until somebody asks for a sync, or half a minute has passed.
+    let mut options = File::options();
+    let path = medium.mount.join("file");
+    let file = options.read(true).write(true).open(path).unwrap();
+    let mapped = mapping::map(&file, 8192, Sharing::Shared).unwrap();
+    mapped.write(0, b"dirty");
+    assert!(medium.journal.is_empty());
+    let synced = session.call(Opcode::Syncfs, ROOT, &[&[0; 8]], 0);
+    assert_eq!(synced.error, 0);
+    let deadline = Instant::now() + Duration::from_secs(4);
+    while medium.journal.is_empty() {
+        assert!(Instant::now() < deadline, "they are dirty still");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -113,28 +113,6 @@ impl Passthrough {
         close_reporting(OwnedFd::from(file))
     }
 
-    pub(super) fn sync(&self, inode: u64, handle: u64, data_only: bool) -> io::Result<()> {
-        let open = self.handles.any(inode, handle)?;
-        if data_only {
-            open.file.sync_data()
-        } else {
-            open.file.sync_all()
-        }
-    }
-
-    pub(super) fn sync_file_system(&self, inode: u64) -> io::Result<()> {
-        let node = self.inodes.get(inode)?;
-        let node = if node.kind == libc::S_IFDIR {
-            &node
-        } else {
-            self.inodes.root()
-        };
-        let fd = self
-            .descriptors
-            .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(rustix::fs::syncfs(fd)?)
-    }
-
     pub(super) fn allocate(
         &self,
         context: &Context,

@@ -251,6 +251,21 @@ impl InodeTable {
         self.by_id.iter().flat_map(nodes).collect()
     }
 
+    /// A directory of each device that the guest has met, the root for its own.
+    pub(super) fn one_directory_of_each_device(&self) -> Vec<Arc<Inode>> {
+        let mut found = vec![self.root.clone()];
+        for shard in &self.by_id {
+            read(shard, |nodes| {
+                for node in nodes.values().filter(|node| node.kind == libc::S_IFDIR) {
+                    if found.iter().all(|known| known.device() != node.device()) {
+                        found.push(node.clone());
+                    }
+                }
+            });
+        }
+        found
+    }
+
     /// The number that the next node gets.
     pub(super) fn next_number(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
