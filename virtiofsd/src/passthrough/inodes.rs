@@ -117,7 +117,14 @@ impl Inode {
     /// The file was found at `at`.
     pub(super) fn found(&self, at: At<'_>) {
         if let Some(named) = self.place.named() {
-            named.found(self, at);
+            named.found(self, at, None);
+        }
+    }
+
+    /// The file was moved.
+    pub(super) fn moved(&self, from: At<'_>, to: At<'_>) {
+        if let Some(named) = self.place.named() {
+            named.found(self, to, Some(from));
         }
     }
 
