@@ -77,6 +77,11 @@ impl Access {
         }
     }
 
+    /// Whether the file is another one afterwards.
+    pub(crate) fn changes(self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Allocate { .. })
+    }
+
     /// Whether set-id bits are to go with it.
     pub(crate) fn kills_privileges(self) -> bool {
         match self {
@@ -84,13 +89,6 @@ impl Access {
             Self::Read | Self::Sync => false,
         }
     }
-}
-
-/// Whether a write goes to the end of the file, wherever that is by now, and not to its offset:
-/// its file has `O_APPEND`, in `flags` of the moment. A page that the guest's kernel writes back
-/// (`delayed`) has its place, and with the write-back cache the kernel itself knows where the end is.
-pub(crate) fn appends(flags: u32, delayed: bool, writeback: bool) -> bool {
-    flags & libc::O_APPEND.cast_unsigned() != 0 && !delayed && !writeback
 }
 
 /// An entry, and a handle on it that is open.

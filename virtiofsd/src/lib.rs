@@ -19,3 +19,4 @@ pub mod state;
 mod sys;
 pub mod system_calls;
 pub mod worker;
+pub mod write_mode;

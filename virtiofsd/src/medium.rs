@@ -34,6 +34,7 @@ pub struct HostFile {
 #[derive(Debug)]
 pub struct Medium {
     kind: Kind,
+    cuts: Cuts,
     writes: Patience,
 }
 
@@ -47,17 +48,43 @@ enum Kind {
     Other,
 }
 
+/// Where a read may end before the file does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cuts {
+    /// Where pages begin: all before the one that cannot be read are there.
+    AtPages,
+    /// Wherever somebody else likes, for instance a FUSE server.
+    Anywhere,
+}
+
+impl Cuts {
+    /// The smallest page there is; larger ones are a multiple of it.
+    const PAGE: u64 = 4096;
+
+    /// Whether a read that came to `end` and is too short may have more to read behind it. What ends
+    /// elsewhere is the end of the file.
+    pub(crate) fn may_be_at(self, end: u64) -> bool {
+        self == Self::Anywhere || end.is_multiple_of(Self::PAGE)
+    }
+}
+
 /// Numbers of statfs(2), from linux/magic.h.
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const EXT4: u64 = 0xef53;
 const F2FS: u64 = 0xf2f5_2010;
 const OVERLAYFS: u64 = 0x794c_7630;
+const XFS: u64 = 0x5846_5342;
+const BTRFS: u64 = 0x9123_683e;
+
+/// Flags of a write that waits for the disk.
+const SYNCHRONOUS: i32 = libc::RWF_SYNC | libc::RWF_DSYNC;
 
 impl Medium {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: Kind, cuts: Cuts) -> Self {
         Self {
             kind,
+            cuts,
             writes: Patience::default(),
         }
     }
@@ -65,18 +92,24 @@ impl Medium {
     fn of(file: impl AsFd) -> Self {
         let magic = rustix::fs::fstatfs(file).ok();
         let magic = magic.and_then(|status| u64::try_from(status.f_type).ok());
-        Self::new(match magic {
-            Some(TMPFS | RAMFS) => Kind::Memory,
-            Some(EXT4 | F2FS | OVERLAYFS) => Kind::Disk,
-            _ => Kind::Other,
-        })
+        match magic {
+            Some(TMPFS | RAMFS) => Self::new(Kind::Memory, Cuts::AtPages),
+            Some(EXT4 | F2FS | OVERLAYFS) => Self::new(Kind::Disk, Cuts::AtPages),
+            Some(XFS | BTRFS) => Self::new(Kind::Other, Cuts::AtPages),
+            _ => Self::new(Kind::Other, Cuts::Anywhere),
+        }
+    }
+
+    /// Where its reads may end before the file does.
+    pub(crate) fn cuts(&self) -> Cuts {
+        self.cuts
     }
 
     /// Does a read or write, if the calling thread is to do it.
     pub(crate) fn do_now(&self, io: &Io) -> Option<io::Result<u32>> {
         match (self.kind, io) {
             (Kind::Memory, Io::Read { .. } | Io::Write { .. }) => Some(io.run_inline(&[])),
-            (Kind::Disk, Io::Write { .. }) => {
+            (Kind::Disk, Io::Write { flags, .. }) if flags & SYNCHRONOUS == 0 => {
                 let begun = Instant::now();
                 self.writes.allows(begun).then(|| {
                     let result = io.run_inline(&[]);
@@ -101,7 +134,7 @@ impl Default for Media {
     fn default() -> Self {
         Self {
             by_device: RwLock::default(),
-            waiting: Arc::new(Medium::new(Kind::Other)),
+            waiting: Arc::new(Medium::new(Kind::Other, Cuts::Anywhere)),
         }
     }
 }
@@ -186,6 +219,8 @@ fn nanoseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vhost_daemon::queue::Buffers;
+    use vhost_daemon::worker::IoFile;
 
     const QUICK: Duration = Duration::from_micros(5);
     const SLOW: Duration = Duration::from_millis(30);
@@ -216,6 +251,21 @@ mod tests {
             patience.took(now, SLOW);
             now += SLOW + LONGEST_PAUSE;
             assert!(patience.allows(now));
+        }
+    }
+
+    #[test]
+    fn writes_that_wait_for_the_disk_are_the_rings() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let disk = Medium::new(Kind::Disk, Cuts::AtPages);
+        for (flags, now) in [(0, true), (libc::RWF_SYNC, false), (libc::RWF_DSYNC, false)] {
+            let write = Io::Write {
+                file: IoFile::Open(file.clone()),
+                buffers: Buffers::zeroed(10, 1).unwrap(),
+                offset: 0,
+                flags,
+            };
+            assert_eq!(disk.do_now(&write).is_some(), now, "{flags}");
         }
     }
 

@@ -8,10 +8,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod lease;
 mod share;
 
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::frontend::fs::{Caller, Fs, REQUEST_QUEUE};
 use lab::frontend::{FrontEnd, GuestMemory, Ticket};
@@ -306,6 +307,24 @@ fn whole_file_locks_belong_to_the_open_file() {
     let released = Session(&mut fs).call(Opcode::Release, file.0, &[&body.concat()], 0);
     assert_eq!(released.error, 0);
     assert_eq!(fs.wait(waiting).unwrap().error, 0);
+}
+
+/// Opening a file again waits for the host's leases, as long as /proc/sys/fs/lease-break-time says.
+#[test]
+fn a_lock_on_a_file_that_the_host_has_leased_holds_up_nothing() {
+    let share = share("fs-lock-lease");
+    let path = share.directory.join("leased");
+    std::fs::write(&path, "content").unwrap();
+    let (_front_end, _urgent, mut fs) = guest(&share);
+    let mut session = Session(&mut fs);
+    let node = session.lookup("leased").unwrap();
+    let file = (node, session.open(node));
+    let lease = lease::Lease::take_from_writers(&path);
+    let began = Instant::now();
+    assert_eq!(Lock::whole(file, 1, READ).set(&mut fs), 0);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    drop(lease);
+    assert_eq!(Session(&mut fs).release(Opcode::Release, file), 0);
 }
 
 /// A guest that waits and waits leaves room for what would let it go on, and is told so.

@@ -14,8 +14,10 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use lab::bridge::Journal;
 use lab::frontend::fs::{Fs, REQUEST_QUEUE};
 use lab::frontend::{FrontEnd, GuestMemory, ProtocolFeatures, features};
+use lab::medium::Medium;
 use share::session::{ENTRY, ROOT, Session, number, words};
 use share::{SOON, Share};
 use vhost::vhost_user::VhostUserFrontend;
@@ -273,6 +275,22 @@ fn strange_states_are_refused() {
     let state = guest.save().unwrap();
     assert!(!guest.go_on(&to, state));
     to.assert_serves();
+}
+
+/// On a network file system the other host sees what is on the server, and what this one brings there later
+/// would overwrite what the guest writes by the other one.
+#[test]
+fn what_was_written_is_on_stable_storage_before_the_guest_goes_on_elsewhere() {
+    let medium = Medium::new("migration-sync");
+    let from = Share::start_on("migration-sync-from", &medium.mount, |daemon| daemon);
+    let mut guest = Guest::start(&from);
+    let mut session = guest.session();
+    let file = session.create("file");
+    assert_eq!(session.write(file, 0, b"content").error, 0);
+    let written = medium.journal.len();
+    assert!(guest.save().is_some());
+    let synced = Journal::durable(&medium.journal.events());
+    assert_eq!((written > 0, synced), (true, written));
 }
 
 #[test]

@@ -237,6 +237,58 @@ fn tmpfile(session: &mut Session<'_>) -> (u64, u64) {
     (number(&reply.body, 0), number(&reply.body, ENTRY))
 }
 
+fn link(session: &mut Session<'_>, node: u64, name: &str) {
+    let body: &[&[u8]] = &[&node.to_le_bytes(), name.as_bytes(), b"\0"];
+    let reply = session.call(Opcode::Link, ROOT, body, ENTRY);
+    assert_eq!((reply.error, number(&reply.body, 0)), (0, node));
+}
+
+/// A file is found by whatever name is left, also one that it got after it had none.
+#[test]
+fn files_go_on_by_the_names_they_have_left() {
+    let never = ["--inode-file-handles", "never"];
+    let few = ["--inode-file-handles", "never", "--max-open", "1"];
+    for options in [&never[..], &few] {
+        let mut guest = Guest::start("survival-names", options);
+        let mut session = guest.session();
+        let files = ["linked", "moved", "twice"].map(|name| session.create(name));
+        let unnamed = tmpfile(&mut session);
+        for (at, file) in files.into_iter().chain([unnamed]).enumerate() {
+            let content = [b'a' + at as u8];
+            assert_eq!(session.write(file, 0, &content).error, 0);
+        }
+        let remove = |session: &mut Session<'_>, name| {
+            named(session, Opcode::Unlink, ROOT, name).unwrap();
+        };
+        let [linked, moved, twice] = files;
+        link(&mut session, linked.0, "other");
+        remove(&mut session, "other");
+        link(&mut session, moved.0, "new");
+        assert_eq!(rename(&mut session, (ROOT, "moved"), (ROOT, "there")), 0);
+        remove(&mut session, "there");
+        // Not by a name that is another file's meanwhile.
+        link(&mut session, twice.0, "second");
+        remove(&mut session, "twice");
+        remove(&mut session, "second");
+        session.create("twice");
+        link(&mut session, unnamed.0, "named");
+        assert_eq!(rename(&mut session, (ROOT, "named"), (ROOT, "again")), 0);
+        for _ in 0..2 {
+            guest.kill();
+            let mut session = guest.session();
+            for (file, content) in [(linked, b"a"), (moved, b"b"), (unnamed, b"d")] {
+                let read = session.read(file, 0, 100);
+                assert_eq!(
+                    (read.error, &read.body[..]),
+                    (0, &content[..]),
+                    "{options:?}"
+                );
+            }
+            assert_ne!(session.read(twice, 0, 100).error, 0);
+        }
+    }
+}
+
 #[test]
 fn files_without_a_name_go_on_with_a_keeper() {
     for handles in ["never", "as-needed"] {

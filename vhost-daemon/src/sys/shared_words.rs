@@ -19,7 +19,7 @@ pub struct SharedWords {
 
 impl SharedWords {
     /// Maps `len` words of `file` from `offset` bytes, a multiple of the page size, on. The file is made
-    /// longer for that; new words are zero.
+    /// longer for that; new words are zero. Where there is no room it is as long as before.
     ///
     /// # Errors
     /// ftruncate(2)'s, fallocate(2)'s and mmap(2)'s.
@@ -27,11 +27,19 @@ impl SharedWords {
         let bytes = len.checked_mul(8).filter(|bytes| *bytes > 0);
         let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
         let end = offset + bytes as u64;
+        let before = file.metadata()?.len();
+        // A page that the file system has no room for later would be lost with what is in it.
+        if let Err(error) = Mapping::make_room(file, offset, bytes as u64) {
+            // Some file systems have made it longer by what there was room for.
+            if file.metadata()?.len() > before {
+                file.set_len(before)?;
+            }
+            return Err(error);
+        }
+        // Where no room can be kept, and nothing was done.
         if file.metadata()?.len() < end {
             file.set_len(end)?;
         }
-        // A page that the file system has no room for later would be lost with what is in it.
-        Mapping::make_room(file, offset, bytes as u64)?;
         let mapping = Mapping::shared(file, offset, bytes, true)?;
         // SAFETY: the mapping is ours alone, outlives the guard (fields are dropped in order), and
         // holds atomic words of any value.

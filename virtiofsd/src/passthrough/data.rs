@@ -13,14 +13,15 @@ use super::{Passthrough, errno};
 use crate::file_system::{Access, FileRange};
 use crate::medium::HostFile;
 use crate::sys::close_reporting;
+use crate::write_mode::{SyncScope, WriteMode};
 
 /// What a write does besides writing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WriteHow {
     /// Clear set-id bits.
     pub(super) kill_privileges: bool,
-    /// Go to the end of the file, wherever that is.
-    pub(super) append: bool,
+    /// As the guest asks.
+    pub(super) mode: WriteMode,
 }
 
 impl Passthrough {
@@ -32,6 +33,9 @@ impl Passthrough {
         access: Access,
     ) -> io::Result<Option<HostFile>> {
         let open = self.handles.any(inode, handle)?;
+        if access.changes() {
+            self.writable()?;
+        }
         if matches!(open.opened, Opened::Directory(_)) && access != Access::Sync {
             return Err(errno(libc::EBADF));
         }
@@ -57,7 +61,16 @@ impl Passthrough {
             .file(range.inode, range.handle)?
             .file
             .try_clone()?;
-        data.write_from(&mut file, size as usize, range.offset)
+        let (size, mut done) = (size as usize, 0);
+        // A guest takes a short read for the end of the file.
+        while done < size {
+            let at = range.offset.saturating_add(done as u64);
+            match data.write_from(&mut file, size - done, at)? {
+                0 => break,
+                moved => done += moved,
+            }
+        }
+        Ok(done)
     }
 
     pub(super) fn write_from(
@@ -67,8 +80,13 @@ impl Passthrough {
         size: u32,
         how: WriteHow,
     ) -> io::Result<usize> {
+        self.writable()?;
         let open = self.handles.file(range.inode, range.handle)?;
-        let mut file = if how.append {
+        // Opened again below, it would be writable whatever it was opened for.
+        if !open.is_for_writing() {
+            return Err(errno(libc::EBADF));
+        }
+        let mut file = if how.mode.appends() {
             let flags = OFlags::WRONLY | OFlags::APPEND;
             File::from(self.descriptors.reopen(&open.file, flags)?)
         } else {
@@ -79,7 +97,13 @@ impl Passthrough {
         } else {
             None
         };
-        data.read_to(&mut file, size as usize, range.offset)
+        let written = data.read_to(&mut file, size as usize, range.offset)?;
+        match how.mode.sync() {
+            Some(SyncScope::All) => file.sync_all()?,
+            Some(SyncScope::Data) => file.sync_data()?,
+            None => {}
+        }
+        Ok(written)
     }
 
     /// A close(2) by one of the guest's processes: closing a duplicate makes the host's file
@@ -89,28 +113,6 @@ impl Passthrough {
         close_reporting(OwnedFd::from(file))
     }
 
-    pub(super) fn sync(&self, inode: u64, handle: u64, data_only: bool) -> io::Result<()> {
-        let open = self.handles.any(inode, handle)?;
-        if data_only {
-            open.file.sync_data()
-        } else {
-            open.file.sync_all()
-        }
-    }
-
-    pub(super) fn sync_file_system(&self, inode: u64) -> io::Result<()> {
-        let node = self.inodes.get(inode)?;
-        let node = if node.kind == libc::S_IFDIR {
-            &node
-        } else {
-            self.inodes.root()
-        };
-        let fd = self
-            .descriptors
-            .reopen(&node.fd()?, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(rustix::fs::syncfs(fd)?)
-    }
-
     pub(super) fn allocate(
         &self,
         context: &Context,
@@ -118,6 +120,7 @@ impl Passthrough {
         mode: u32,
         len: u64,
     ) -> io::Result<()> {
+        self.writable()?;
         let open = self.handles.file(range.inode, range.handle)?;
         let _fsetid = if Access::allocate(context).kills_privileges() {
             clearing_set_id(&open.file)?
@@ -140,6 +143,7 @@ impl Passthrough {
     }
 
     pub(super) fn copy_range(&self, from: FileRange, to: FileRange, len: u64) -> io::Result<u32> {
+        self.writable()?;
         let source = self.handles.file(from.inode, from.handle)?;
         let target = self.handles.file(to.inode, to.handle)?;
         let (mut read_at, mut write_at) = (from.offset, to.offset);

@@ -15,10 +15,11 @@ use rustix::fs::AtFlags;
 use super::Passthrough;
 use super::data::WriteHow;
 use super::handles::Handle;
-use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened, appends};
+use crate::file_system::{Creator, FileRange, GuestFileSystem, NewNode, Opened};
 use crate::fuse::Features;
 use crate::fuse::abi::{CreateIn, WRITE_KILL_SUIDGID};
 use crate::sys::file_system_status;
+use crate::write_mode::WriteMode;
 
 /// The creator in a request that knows no supplementary groups.
 fn creator(context: &Context) -> Creator {
@@ -202,7 +203,7 @@ impl FileSystem for Passthrough {
     ) -> io::Result<usize> {
         let how = WriteHow {
             kill_privileges: write_flags & WRITE_KILL_SUIDGID != 0,
-            append: appends(flags, delayed_write, self.writeback()),
+            mode: WriteMode::new(flags, delayed_write, self.writeback()),
         };
         self.write_from(
             FileRange {

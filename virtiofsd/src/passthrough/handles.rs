@@ -52,6 +52,16 @@ pub(super) struct NewHandle {
 }
 
 impl Handle {
+    /// What it was opened for: reading, writing or both.
+    pub(super) fn mode(&self) -> OFlags {
+        self.flags & OFlags::RWMODE
+    }
+
+    /// Whether it was opened for writing.
+    pub(super) fn is_for_writing(&self) -> bool {
+        self.mode() != OFlags::RDONLY
+    }
+
     /// Its descriptor, if nothing else uses it.
     pub(super) fn into_fd(self) -> Option<OwnedFd> {
         Arc::into_inner(self.file).map(OwnedFd::from)
@@ -112,6 +122,18 @@ impl HandleTable {
         let of = |shard: &RwLock<HashMap<u64, Arc<Handle>>>| {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             shard.iter().map(saved).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    /// All handles that were opened for writing, by number.
+    pub(super) fn for_writing(&self) -> Vec<(u64, Arc<Handle>)> {
+        let of = |shard: &RwLock<HashMap<u64, Arc<Handle>>>| {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let numbered = shard.iter().filter(|(_, handle)| handle.is_for_writing());
+            numbered
+                .map(|(number, handle)| (*number, handle.clone()))
+                .collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(of).collect()
     }

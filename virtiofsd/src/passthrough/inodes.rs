@@ -117,7 +117,14 @@ impl Inode {
     /// The file was found at `at`.
     pub(super) fn found(&self, at: At<'_>) {
         if let Some(named) = self.place.named() {
-            named.found(self, at);
+            named.found(self, at, None);
+        }
+    }
+
+    /// The file was moved.
+    pub(super) fn moved(&self, from: At<'_>, to: At<'_>) {
+        if let Some(named) = self.place.named() {
+            named.found(self, to, Some(from));
         }
     }
 
@@ -249,6 +256,21 @@ impl InodeTable {
     pub(super) fn all(&self) -> Vec<Arc<Inode>> {
         let nodes = |shard| read(shard, |nodes| nodes.values().cloned().collect::<Vec<_>>());
         self.by_id.iter().flat_map(nodes).collect()
+    }
+
+    /// A directory of each device that the guest has met, the root for its own.
+    pub(super) fn one_directory_of_each_device(&self) -> Vec<Arc<Inode>> {
+        let mut found = vec![self.root.clone()];
+        for shard in &self.by_id {
+            read(shard, |nodes| {
+                for node in nodes.values().filter(|node| node.kind == libc::S_IFDIR) {
+                    if found.iter().all(|known| known.device() != node.device()) {
+                        found.push(node.clone());
+                    }
+                }
+            });
+        }
+        found
     }
 
     /// The number that the next node gets.

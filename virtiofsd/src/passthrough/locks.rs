@@ -123,13 +123,11 @@ impl Passthrough {
     ) -> io::Result<Arc<Owner>> {
         let no_room = |_| errno(libc::ENOLCK);
         let _counted = self.places.budget().handle().map_err(no_room)?;
-        // The owner may lock for reading by this handle and for writing by its next one.
-        let description = match self.descriptors.reopen(&open.file, OFlags::RDWR) {
+        // The owner may lock for reading by this handle and for writing by its next one. Where somebody
+        // on the host has a lease on the file, that would make the whole queue wait.
+        let description = match self.reopen_leased(&open.file, OFlags::RDWR, false) {
             Ok(description) => description,
-            Err(_) => {
-                let flags = rustix::fs::fcntl_getfl(&open.file)? & OFlags::RWMODE;
-                self.descriptors.reopen(&open.file, flags)?
-            }
+            Err(_) => self.reopen_leased(&open.file, open.mode(), false)?,
         };
         let owned = Arc::new(Owner {
             description: File::from(description),

@@ -23,7 +23,8 @@ impl Passthrough {
     /// What another daemon needs to go on. No queue runs meanwhile.
     ///
     /// # Errors
-    /// When a node cannot be told of, and that is to end the migration.
+    /// When a node cannot be told of, or a file not be brought to stable storage, and that is to end the
+    /// migration.
     pub(super) fn save_all(&self, features: Option<Features>) -> io::Result<Vec<u8>> {
         let mut trouble = Trouble::new(self.config.migration.on_error);
         let mut nodes = Vec::new();
@@ -33,6 +34,14 @@ impl Passthrough {
             match self.save_node(&node, &root, &mut paths) {
                 Ok(saved) => nodes.push(saved),
                 Err(error) => trouble.met("a node cannot be moved", node.id, error)?,
+            }
+        }
+        // On a network file system another host sees what was written once it is on the server, and what
+        // this one still held would overwrite what the guest writes there.
+        for (number, open) in self.handles.for_writing() {
+            if let Err(error) = open.file.sync_all() {
+                let what = "an open file's data cannot be brought to stable storage";
+                trouble.met(what, number, error)?;
             }
         }
         trouble.tell();

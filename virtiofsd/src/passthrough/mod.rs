@@ -31,6 +31,7 @@ mod place;
 mod proof;
 mod restore;
 mod set_id;
+mod stable;
 #[cfg(test)]
 mod tests;
 mod version;

@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,25 +38,34 @@ pub(super) struct Named {
 
 #[derive(Debug)]
 struct Location {
-    /// `None` while the node is dropped only.
+    /// `None` while the node is dropped, and of a file that never had a name.
     parent: Option<Arc<Inode>>,
     name: Box<CStr>,
     /// The file has lost that name.
     nameless: bool,
+    /// A name that it had before, and may have still: its directory's number, and the name there. For the
+    /// next process, which makes sure that it is the same file.
+    other: Option<Box<OtherName>>,
     /// The file then, if its node does not keep it.
     pinned: Option<(Arc<OwnedFd>, Counted)>,
 }
 
+/// A directory's number, and a name in it.
+type OtherName = (u64, Box<CStr>);
+
 impl Named {
-    pub(super) fn new(names: &Arc<Names>, proof: Proof, (parent, name): At<'_>) -> Self {
+    /// A node that was found at `at`; that has no name, if there is none.
+    pub(super) fn new(names: &Arc<Names>, proof: Proof, at: Option<At<'_>>) -> Self {
+        let (parent, name) = at.unzip();
         Self {
             names: names.clone(),
             key: names.next_key(),
             proof,
             location: Mutex::new(Location {
-                parent: Some(parent.clone()),
-                name: name.into(),
-                nameless: false,
+                nameless: parent.is_none(),
+                parent: parent.cloned(),
+                name: name.unwrap_or_default().into(),
+                other: None,
                 pinned: None,
             }),
         }
@@ -96,50 +106,39 @@ impl Named {
         Ok(NodeFd::Shared(fd))
     }
 
-    /// The file was found at `at`.
-    pub(super) fn found(&self, node: &Inode, (parent, name): At<'_>) {
-        let stays = |location: &Location| {
-            let same = location
-                .parent
-                .as_ref()
-                .is_some_and(|known| Arc::ptr_eq(known, parent));
-            same && *location.name == *name && !location.nameless
-        };
-        if stays(&self.location()) {
+    /// The file was found at `at`, or moved there from `from`.
+    pub(super) fn found(&self, node: &Inode, at: At<'_>, from: Option<At<'_>>) {
+        if self.location().is(at) {
             return;
         }
         // Only directories are somebody's parents.
         let _one = (node.kind == libc::S_IFDIR).then(|| self.names.reparenting());
-        if node.kind == libc::S_IFDIR && is_below(node, parent) {
+        if node.kind == libc::S_IFDIR && is_below(node, at.0) {
             return;
         }
         let mut location = self.location();
-        let gone = (
-            location.parent.replace(parent.clone()),
-            location.pinned.take(),
-        );
-        location.name = name.into();
-        location.nameless = false;
-        node.record().moved(parent.id, name);
+        let gone = location.change(at, from, node.record().is_kept());
+        node.record().moved(at.0.id, at.1);
         drop(location);
         // What closes or frees does so after the lock.
         drop(gone);
     }
 
-    /// The file of `node` loses its name `at`, if that is the one it is known by: then `fd` keeps it, if
+    /// The file of `node` loses its name `at`, if that is one it is known by: then `fd` keeps it, if
     /// the node does not.
-    pub(super) fn lost(
-        &self,
-        node: &Inode,
-        (parent, name): At<'_>,
-        kept: Option<(OwnedFd, Counted)>,
-    ) {
+    pub(super) fn lost(&self, node: &Inode, at: At<'_>, kept: Option<(OwnedFd, Counted)>) {
         let mut location = self.location();
-        let known = location.parent.as_ref();
-        if known.is_some_and(|known| Arc::ptr_eq(known, parent)) && *location.name == *name {
+        if location.is(at) {
             location.nameless = true;
             location.pinned = kept.map(|(fd, counted)| (Arc::new(fd), counted));
-            node.record().lost_name();
+        } else if location.was_at(at) {
+            location.other = None;
+        }
+        if location.nameless {
+            match &location.other {
+                Some(other) => node.record().moved(other.0, &other.1),
+                None => node.record().lost_name(),
+            }
         }
     }
 
@@ -202,6 +201,48 @@ impl Named {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         location.parent.take()
+    }
+}
+
+impl Location {
+    fn has(&self, (parent, name): At<'_>) -> bool {
+        let known = self.parent.as_ref();
+        known.is_some_and(|known| Arc::ptr_eq(known, parent)) && *self.name == *name
+    }
+
+    /// Whether the file is at `at`.
+    fn is(&self, at: At<'_>) -> bool {
+        !self.nameless && self.has(at)
+    }
+
+    /// Whether the file has had that other name.
+    fn was_at(&self, (parent, name): At<'_>) -> bool {
+        let other = self.other.as_ref();
+        other.is_some_and(|other| other.0 == parent.id && *other.1 == *name)
+    }
+
+    /// The file is at `at` now; what kept it is given back, to be dropped. Where it was it may be still,
+    /// unless it came `from` there: that is to be known to the next process, if one is to know the node.
+    fn change(
+        &mut self,
+        at: At<'_>,
+        from: Option<At<'_>>,
+        is_remembered: bool,
+    ) -> impl Sized + use<> {
+        let stays = !self.nameless && !from.is_some_and(|from| self.has(from));
+        let (parent, name) = at;
+        let above = self.parent.replace(parent.clone());
+        let before = mem::replace(&mut self.name, name.into());
+        if stays
+            && is_remembered
+            && let Some(above) = &above
+        {
+            self.other = Some(Box::new((above.id, before)));
+        } else if self.was_at(at) || from.is_some_and(|from| self.was_at(from)) {
+            self.other = None;
+        }
+        self.nameless = false;
+        (above, self.pinned.take())
     }
 }
 

@@ -135,15 +135,19 @@ impl Passthrough {
         let moved = moving.as_ref().and_then(|_| self.held(&from_fd, old));
         let replaced = self.held(&to_fd, new);
         rustix::fs::renameat_with(&from_fd, old, &to_fd, new, flags)?;
-        if let Some(moved) = &moved {
-            moved.found((&to, new));
-        }
-        match &replaced {
-            Some(other) if flags.contains(RenameFlags::EXCHANGE) => other.found((&from, old)),
-            // Two names of one file: both stay.
-            Some(same) if moved.as_ref().is_some_and(|moved| moved.is(same)) => {}
-            Some(gone) => self.lost_name(gone, (&to, new)),
-            None => {}
+        // Two names of one file: both stay.
+        let is_one = moved.as_ref().zip(replaced.as_ref());
+        if !is_one.is_some_and(|(moved, replaced)| moved.is(replaced)) {
+            if let Some(moved) = &moved {
+                moved.moved((&from, old), (&to, new));
+            }
+            match &replaced {
+                Some(other) if flags.contains(RenameFlags::EXCHANGE) => {
+                    other.moved((&to, new), (&from, old));
+                }
+                Some(gone) => self.lost_name(gone, (&to, new)),
+                None => {}
+            }
         }
         drop(moving);
         replaced
@@ -216,9 +220,9 @@ struct Held {
 }
 
 impl Held {
-    fn found(&self, at: At<'_>) {
+    fn moved(&self, from: At<'_>, to: At<'_>) {
         if let Some(node) = &self.node {
-            node.found(at);
+            node.moved(from, to);
         }
     }
 

@@ -279,7 +279,7 @@ impl Places {
             Way::Named(Box::new(Named::new(&self.names, proof, at)))
         };
         match at {
-            Some(at) if self.budget.is_crowded() => Ok(Place::new(None, Some(named(at)))),
+            Some(_) if self.budget.is_crowded() => Ok(Place::new(None, Some(named(at)))),
             _ => {
                 let way = match handle {
                     _ if !self.remembers => None,
@@ -287,7 +287,8 @@ impl Places {
                         let mount = self.mount(&fd, status, at, descriptors);
                         mount.map(|mount| Way::Handle(handle.clone(), mount))
                     }
-                    _ => at.map(named),
+                    // Without a name, too: it may get one.
+                    _ => Some(named(at)),
                 };
                 Ok(Place::new(Some(self.keep(fd)?), way))
             }

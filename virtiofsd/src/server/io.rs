@@ -10,12 +10,13 @@ use super::reply::Reply;
 use super::request::Request;
 use super::work::{CopyIn, CopyOut, Work};
 use super::{MAX_IO, MAX_READ, Server, lock};
-use crate::file_system::{Access, FileRange, GuestFileSystem, appends};
+use crate::file_system::{Access, FileRange, GuestFileSystem};
 use crate::fuse::Features;
 use crate::fuse::abi::{
     CopyFileRangeIn, FOPEN_NOFLUSH, FallocateIn, LseekIn, LseekOut, OpenIn, ReadIn, ReleaseIn,
     WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
+use crate::write_mode::WriteMode;
 
 pub(super) fn open<F: GuestFileSystem>(
     server: &Server<F>,
@@ -88,6 +89,11 @@ pub(super) fn write<F: GuestFileSystem>(
         return Err(Malformed::OutOfRange.into());
     }
     check_range(input.offset, input.size)?;
+    let mode = WriteMode::new(
+        input.flags,
+        input.fuse_flags & WRITE_CACHE != 0,
+        server.features().contains(Features::WRITEBACK_CACHE),
+    );
     let access = Access::Write {
         kill_privileges: input.fuse_flags & WRITE_KILL_SUIDGID != 0,
     };
@@ -97,16 +103,13 @@ pub(super) fn write<F: GuestFileSystem>(
                 file,
                 offset: input.offset,
                 size: input.size,
-                append: appends(
-                    input.flags,
-                    input.fuse_flags & WRITE_CACHE != 0,
-                    server.features().contains(Features::WRITEBACK_CACHE),
-                ),
+                mode,
             },
             None => Work::CopyIn(CopyIn {
                 context: *request.context(),
                 inode: request.node,
                 input,
+                mode,
             }),
         },
     )

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Result;
 use std::sync::Arc;
 
-use fuse_backend_rs::abi::fuse_abi::{READ_LOCKOWNER, WRITE_CACHE, WRITE_LOCKOWNER};
+use fuse_backend_rs::abi::fuse_abi::{READ_LOCKOWNER, WRITE_LOCKOWNER};
 use fuse_backend_rs::api::filesystem::{Context, ZeroCopyReader, ZeroCopyWriter};
 
 use super::Server;
 use crate::file_system::GuestFileSystem;
 use crate::fuse::abi::{ReadIn, WriteIn};
 use crate::medium::HostFile;
+use crate::write_mode::WriteMode;
 
 /// What is left to do for a request once it has been dispatched.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ pub enum Work {
         offset: u64,
         /// How many bytes.
         size: u32,
-        /// To the end of the file instead, wherever that is.
-        append: bool,
+        /// How.
+        mode: WriteMode,
     },
     /// Bring the file to stable storage.
     Sync {
@@ -84,6 +85,8 @@ pub struct CopyIn {
     pub(super) context: Context,
     pub(super) inode: u64,
     pub(super) input: WriteIn,
+    /// How.
+    pub mode: WriteMode,
 }
 
 impl CopyIn {
@@ -113,11 +116,17 @@ impl<F: GuestFileSystem> Server<F> {
         )
     }
 
-    /// Carries a write out; returns how many bytes of `data` went into the file.
+    /// Carries a write out, or what is left of it when `done` bytes were written and `data` are those behind
+    /// them; returns how many of them went into the file.
     ///
     /// # Errors
     /// The errno to answer with.
-    pub fn copy_in(&self, copy: &CopyIn, data: &mut dyn ZeroCopyReader) -> Result<usize> {
+    pub fn copy_in(
+        &self,
+        copy: &CopyIn,
+        done: u32,
+        data: &mut dyn ZeroCopyReader,
+    ) -> Result<usize> {
         let input = &copy.input;
         let owner = (input.fuse_flags & WRITE_LOCKOWNER != 0).then_some(input.lock_owner);
         self.file_system.write(
@@ -125,10 +134,10 @@ impl<F: GuestFileSystem> Server<F> {
             copy.inode,
             input.fh,
             data,
-            input.size,
-            input.offset,
+            input.size.saturating_sub(done),
+            input.offset.saturating_add(done.into()),
             owner,
-            input.fuse_flags & WRITE_CACHE != 0,
+            copy.mode.delayed,
             input.flags,
             input.fuse_flags,
         )

@@ -136,6 +136,11 @@ impl Ledger {
         Ok(Arc::new(Self(Units::open(file)?)))
     }
 
+    /// Whether what an earlier process has left is not all in it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.is_cut()
+    }
+
     /// What is in it. To be called once, before anything is added.
     pub(crate) fn load(self: &Arc<Self>) -> Saved {
         let mut saved = Saved::default();
@@ -269,6 +274,11 @@ fn handle_word(kind: i32, bytes: &[u8]) -> u64 {
 }
 
 impl NodeRecord {
+    /// Whether the next process will know of the node.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The guest was told of the node once more.
     pub(crate) fn looked_up(&self) {
         if let Some(Kept { ledger, unit }) = &self.0 {

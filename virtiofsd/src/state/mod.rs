@@ -97,10 +97,15 @@ impl State {
         let journals = open_locked(&journal)
             .and_then(|file| Journals::open(&file, queues))
             .map_err(failed(&journal))?;
+        let ledger = Ledger::open(file).map_err(failed(&nodes))?;
+        if ledger.is_cut() {
+            // As without room when a node was to be remembered: the guest's files are not all known.
+            session.end();
+        }
         Ok(Self {
             path: directory.to_owned(),
             session,
-            ledger: Ledger::open(file).map_err(failed(&nodes))?,
+            ledger,
             journals,
             in_flight: InFlightFile::open(&in_flight, boot, queues, queue_size)?,
             lock,

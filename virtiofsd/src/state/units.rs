@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +14,8 @@ pub(super) type Unit = u32;
 pub(super) const WORDS: usize = 16;
 /// Where units begin in the file, in bytes: behind the session's page.
 const START: u64 = 4096;
+/// Words of that page.
+const HEAD: usize = 512;
 /// Units of the first chunk (1 MiB). Each further one is as large as all before it and one more.
 const FIRST: u32 = 8192;
 /// Chunks at most: 2^27 units, 16 GiB.
@@ -27,10 +28,14 @@ pub(super) const FREE: u64 = 0;
 #[derive(Debug)]
 pub(super) struct Units {
     file: File,
+    /// The session's page, whose first word says whether the rest is gone by.
+    head: SharedWords,
     chunks: [OnceLock<SharedWords>; CHUNKS],
     room: Mutex<Room>,
     /// There was no room once: what is remembered is not all there is.
     broken: AtomicBool,
+    /// Some of what an earlier process has left could not be mapped.
+    is_cut: bool,
 }
 
 #[derive(Debug, Default)]
@@ -43,29 +48,46 @@ struct Room {
 }
 
 impl Units {
-    /// The units of `file`, all as they were left. None counts as free yet.
+    /// The units of `file`, all as they were left, unless there is no room for them. None counts as free
+    /// yet.
     ///
     /// # Errors
-    /// mmap(2)'s.
+    /// mmap(2)'s, of the session's page.
     pub(super) fn open(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let units = Self {
+        let mut units = Self {
+            head: SharedWords::map(&file, 0, HEAD)?,
             file,
             chunks: [const { OnceLock::new() }; CHUNKS],
             room: Mutex::default(),
             broken: AtomicBool::new(false),
+            is_cut: false,
         };
-        let mut room = units.room();
+        let mut end = 0;
         for chunk in 0..CHUNKS {
             if offset_of(chunk) + bytes_of(chunk) > len {
                 break;
             }
-            units.map(chunk)?;
-            room.end = first_of(chunk) + size_of(chunk);
+            if let Err(error) = units.map(chunk) {
+                tracing::warn!(%error, "--state-dir has no room for what it says to hold");
+                units.is_cut = true;
+                // Otherwise the next process finds the same.
+                units.file.set_len(offset_of(chunk))?;
+                break;
+            }
+            end = first_of(chunk) + size_of(chunk);
         }
-        room.fresh = room.end;
-        drop(room);
+        *units.room() = Room {
+            end,
+            fresh: end,
+            free: Vec::new(),
+        };
         Ok(units)
+    }
+
+    /// Whether what an earlier process has left is not all here: nothing can be gone by, then.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// How many units have been used ever.
@@ -128,8 +150,9 @@ impl Units {
 
     fn give_up(&self, error: &io::Error) {
         if !self.broken.swap(true, Ordering::Relaxed) {
-            // Word 0 of the file is the magic number: without it nothing is restored.
-            let _ = self.file.write_all_at(&[0; 8], 0);
+            // The magic number: without it nothing is restored. In memory, as a queue's thread writes to
+            // no file by itself.
+            self.head.word(0).store(0, Ordering::Release);
             tracing::error!(
                 %error,
                 "no room in --state-dir: what guests have open does not outlive this process"
@@ -189,6 +212,8 @@ fn bytes_of(chunk: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
     use super::*;
 
     #[test]
@@ -227,10 +252,15 @@ mod tests {
 
     #[test]
     fn no_room_is_said_and_not_gone_on_from() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all_at(&[1; 8], 0).unwrap();
-        let units = Units::open(File::open(file.path()).unwrap()).unwrap();
+        let file = memfd_create("nodes", MemfdFlags::ALLOW_SEALING).unwrap();
+        let file = File::from(file);
+        let units = Units::open(file.try_clone().unwrap()).unwrap();
+        let magic = units.head.word(0);
+        magic.store(7, Ordering::Relaxed);
+        fcntl_add_seals(&file, SealFlags::GROW).unwrap();
         assert_eq!(units.allocate(), None, "the file cannot be made longer");
-        assert!(units.is_broken());
+        assert!(units.is_broken() && !units.is_cut());
+        assert_eq!(magic.load(Ordering::Relaxed), 0);
+        assert_eq!(file.metadata().unwrap().len(), START);
     }
 }

@@ -1,50 +1,26 @@
 //! Requests that move data, or wait for the host's disk.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use vhost_daemon::queue::{Buffers, Chain, Token};
-use vhost_daemon::worker::{Io, IoFile, Submission};
+use vhost_daemon::worker::{Io, IoFile};
 
-use super::{Cx, refuse, report, send};
+use super::pending::{Kind, Pending, not_all};
+use super::{Cx, refuse};
 use crate::file_system::GuestFileSystem;
-use crate::fuse::abi::WriteOut;
-use crate::medium::{HostFile, Medium};
-use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server, errno_of, header};
+use crate::medium::{Cuts, HostFile, Medium};
+use crate::server::{CopyIn, CopyOut, HEADER, Malformed, Server};
 use crate::state::{Entry, Evidence, Recalled};
-use crate::sys::{BuffersReader, BuffersWriter, bytes_of};
-
-/// A request whose data are on their way.
-#[derive(Debug)]
-pub struct Pending {
-    token: Token,
-    unique: u64,
-    /// Where the reply's header goes, and what little comes after it.
-    reply: Buffers,
-    kind: Kind,
-    /// Its place in the journal.
-    entry: Option<Arc<Entry>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// The reply's body is already in the guest's buffers.
-    Read,
-    /// The reply tells how much was written.
-    Write {
-        /// So much was already.
-        done: u32,
-    },
-    /// The reply is only a header.
-    Plain,
-}
+use crate::sys::{BuffersReader, BuffersWriter};
+use crate::write_mode::WriteMode;
 
 /// What a write is besides its data.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteHow {
-    /// `RWF_*`.
-    pub(super) flags: i32,
+    /// As the guest asks.
+    pub(super) mode: WriteMode,
     /// So many of the data, the first ones, are in the file already.
     pub(super) done: u32,
 }
@@ -73,7 +49,10 @@ impl Started {
             token: self.token,
             unique: self.unique,
             reply,
-            kind: Kind::Read,
+            kind: Kind::Read {
+                done: 0,
+                cuts: file.medium.cuts(),
+            },
             entry: self.entry,
         };
         if buffers.is_empty() {
@@ -92,14 +71,17 @@ impl Started {
         cx: &mut Cx,
         file: HostFile,
         (offset, size): (u64, u32),
-        WriteHow { flags, done }: WriteHow,
+        WriteHow { mode, done }: WriteHow,
     ) {
         let Some(mut buffers) = self.chain.readable.split_front(size as usize) else {
             cx.guest_fault(&Malformed::Truncated);
             return self.refuse(cx, &Malformed::Truncated.into());
         };
         buffers.advance(done as usize);
-        let pending = self.pending(Kind::Write { done });
+        let pending = self.pending(Kind::Write {
+            done,
+            delayed: mode.delayed,
+        });
         if buffers.is_empty() {
             return pending.finish(cx, Ok(0));
         }
@@ -107,7 +89,7 @@ impl Started {
             file: IoFile::Open(file.file),
             buffers,
             offset,
-            flags,
+            flags: mode.flags,
         };
         start(cx, &file.medium, pending, io);
     }
@@ -166,7 +148,7 @@ impl Started {
     }
 
     pub(super) fn submit(self, cx: &mut Cx, io: Io) {
-        push(cx, self.pending(Kind::Plain), io);
+        self.pending(Kind::Plain).push(cx, io);
     }
 
     pub(super) fn copy_out<F: GuestFileSystem>(
@@ -189,7 +171,10 @@ impl Started {
             token: self.token,
             unique: self.unique,
             reply,
-            kind: Kind::Read,
+            kind: Kind::Read {
+                done: 0,
+                cuts: Cuts::Anywhere,
+            },
             entry: self.entry,
         };
         pending.finish(cx, result);
@@ -205,10 +190,44 @@ impl Started {
             cx.guest_fault(&Malformed::Truncated);
             return self.refuse(cx, &Malformed::Truncated.into());
         };
-        let result = server
-            .copy_in(copy, &mut BuffersReader(&mut data))
-            .map(|written| u32::try_from(written).unwrap_or(copy.size()));
-        self.pending(Kind::Write { done: 0 }).finish(cx, result);
+        let result = copy_all_in(server, copy, &mut data);
+        self.pending(Kind::Write {
+            done: 0,
+            delayed: copy.mode.delayed,
+        })
+        .finish(cx, result);
+    }
+}
+
+/// Writes through the `FileSystem` until all is written or nothing more can be.
+fn copy_all_in<F: GuestFileSystem>(
+    server: &Server<F>,
+    copy: &CopyIn,
+    data: &mut Buffers,
+) -> io::Result<u32> {
+    let (mut done, mut error) = (0, None);
+    while done < copy.size() {
+        let before = data.len();
+        match server.copy_in(copy, done, &mut BuffersReader(data)) {
+            Ok(moved) => {
+                let moved = u32::try_from(moved).unwrap_or(u32::MAX);
+                done = done.saturating_add(moved).min(copy.size());
+                // One that takes more data than it writes leaves no place to go on from.
+                let all_taken_is_written = before - data.len() == moved as usize;
+                if moved == 0 || copy.mode.appends() || !all_taken_is_written {
+                    break;
+                }
+            }
+            Err(failed) => {
+                error = Some(failed);
+                break;
+            }
+        }
+    }
+    match error {
+        Some(error) if done == 0 || copy.mode.delayed => Err(error),
+        None if done < copy.size() && copy.mode.delayed => Err(not_all()),
+        _ => Ok(done),
     }
 }
 
@@ -221,72 +240,7 @@ fn begin_with_size(entry: &Entry, file: &File) {
 /// Moves data at once where that needs no waiting.
 fn start(cx: &mut Cx, medium: &Medium, pending: Pending, io: Io) {
     match medium.do_now(&io) {
-        Some(result) => pending.finish(cx, result),
-        None => push(cx, pending, io),
-    }
-}
-
-fn push(cx: &mut Cx, pending: Pending, io: Io) {
-    if let Submission::Refused(pending, error) = cx.push(pending, io) {
-        pending.finish(cx, Err(error));
-    }
-}
-
-impl Pending {
-    /// Writes the reply and gives the request back.
-    pub(super) fn finish(self, cx: &mut Cx, result: io::Result<u32>) {
-        let moved = match result {
-            Ok(moved) => moved,
-            Err(error) => {
-                report(cx, "moving data", &error);
-                if let Kind::Write { done: 1.. } = self.kind {
-                    // The guest hears of what is in the file, as of any write that an error cut short.
-                    return self.finish(cx, Ok(0));
-                }
-                if let Some(entry) = &self.entry {
-                    entry.done(errno_of(&error), &[]);
-                }
-                return refuse(cx, self.token, self.unique, self.reply, &error);
-            }
-        };
-        match self.kind {
-            Kind::Read => self.finish_read(cx, moved),
-            Kind::Write { done } => {
-                cx.queue().metrics().bytes_out.add(moved.into());
-                let mut reply = [0; HEADER + size_of::<WriteOut>()];
-                let body = WriteOut {
-                    size: done.saturating_add(moved),
-                    padding: 0,
-                };
-                if let Some(entry) = &self.entry {
-                    entry.done(0, bytes_of(&body));
-                }
-                let header = header(self.unique, size_of::<WriteOut>(), None);
-                reply[..HEADER].copy_from_slice(bytes_of(&header));
-                reply[HEADER..].copy_from_slice(bytes_of(&body));
-                send(cx, self.token, self.reply, &reply);
-            }
-            Kind::Plain => {
-                if let Some(entry) = &self.entry {
-                    entry.done(0, &[]);
-                }
-                send(
-                    cx,
-                    self.token,
-                    self.reply,
-                    bytes_of(&header(self.unique, 0, None)),
-                );
-            }
-        }
-    }
-
-    fn finish_read(mut self, cx: &mut Cx, moved: u32) {
-        cx.queue().metrics().bytes_in.add(moved.into());
-        let header = header(self.unique, moved as usize, None);
-        let written = self
-            .reply
-            .write_all(bytes_of(&header))
-            .map_or(0, |()| header.len);
-        cx.complete(self.token, written);
+        Some(result) => pending.moved(cx, io, result),
+        None => pending.push(cx, io),
     }
 }

@@ -6,6 +6,7 @@
 
 mod away;
 mod data;
+mod pending;
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::sys::{bytes_of, read_front};
 use away::Away;
 use data::{Started, WriteHow};
 
-pub use data::Pending;
+pub use pending::Pending;
 
 /// Serves the requests of one queue.
 pub struct FsWorker<F> {
@@ -172,15 +173,14 @@ fn move_data<F: GuestFileSystem>(cx: &mut Cx, server: &Server<F>, taken: Taken, 
             file,
             offset,
             size,
-            append,
+            mode,
         } => {
-            if !append {
-                return request.write(cx, file, (offset, size), WriteHow::default());
-            }
-            let how = WriteHow {
-                flags: libc::RWF_APPEND,
-                done: request.appended(server, &file, size),
+            let done = if mode.appends() {
+                request.appended(server, &file, size)
+            } else {
+                0
             };
+            let how = WriteHow { mode, done };
             request.write(cx, file, (offset, size), how);
         }
         Work::Sync { file, data_only } => {
@@ -243,8 +243,8 @@ impl<F: GuestFileSystem> QueueWorker for FsWorker<F> {
         self.serve(cx, token, chain);
     }
 
-    fn completed(&mut self, cx: &mut Cx, tag: Pending, _io: Io, result: io::Result<u32>) {
-        tag.finish(cx, result);
+    fn completed(&mut self, cx: &mut Cx, tag: Pending, io: Io, result: io::Result<u32>) {
+        tag.moved(cx, io, result);
     }
 
     fn ready(&mut self, cx: &mut Cx, watch: WatchId) {

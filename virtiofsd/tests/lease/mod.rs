@@ -1,4 +1,5 @@
 //! A lease on a file: who opens it elsewhere waits until the lease is given back.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
     unsafe_code,
     reason = "the C library's fcntl is the only way to a lease"
@@ -21,6 +22,14 @@ impl Lease {
         // By default a signal that ends the process tells of others who want the file.
         lease.fcntl(F_SETSIG, libc::SIGURG);
         lease.fcntl(libc::F_SETLEASE, libc::F_WRLCK);
+        lease
+    }
+
+    /// One that only who writes has to wait for. The file may be open for reading.
+    pub(crate) fn take_from_writers(path: &Path) -> Self {
+        let lease = Self(File::open(path).unwrap());
+        lease.fcntl(F_SETSIG, libc::SIGURG);
+        lease.fcntl(libc::F_SETLEASE, libc::F_RDLCK);
         lease
     }
 

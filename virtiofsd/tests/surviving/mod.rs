@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use lab::frontend::fs::{Fs, REQUEST_QUEUE};
@@ -29,9 +30,14 @@ pub struct Guest {
 
 impl Guest {
     pub fn start(test: &str, options: &[&str]) -> Self {
+        Self::start_in(test, options, |_| {})
+    }
+
+    /// One whose daemon finds a state directory that `prepare` has seen before.
+    pub fn start_in(test: &str, options: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let mut share = Share::start(test);
         share.daemon.terminate(SOON).unwrap();
-        share.scratch.dir("state").unwrap();
+        prepare(&share.scratch.dir("state").unwrap());
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         share.daemon = launch(&share, &options);
         let memory = GuestMemory::with_size(64 << 20).unwrap();

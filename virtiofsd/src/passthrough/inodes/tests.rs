@@ -90,7 +90,7 @@ fn a_long_line_of_ancestors_goes_at_once() {
     let mut parent = table.root().clone();
     for _ in 0..DEPTH {
         status.attributes.st_ino += 1;
-        let place = Named::new(&names, Proof::of(&status, None), (&parent, c"name"));
+        let place = Named::new(&names, Proof::of(&status, None), Some((&parent, c"name")));
         let place = Place::new(None, Some(Way::Named(Box::new(place))));
         parent = table.add(place, &status, None).unwrap();
         // Only the next one knows it from now on.
