@@ -315,3 +315,34 @@ fn what_a_guest_that_is_gone_asked_for_is_not_done_on_the_next() {
     disk.daemon = start(&disk);
     served_from_the_first_on(&disk, &memory, blk);
 }
+
+/// Its driver is told that a write is durable when it is answered, and flushes no more: a front end repeats
+/// features and rings, and not what the driver wrote to the configuration.
+#[test]
+fn a_write_cache_that_was_switched_off_stays_off_over_connections_and_deaths() {
+    const WRITEBACK: u32 = 32;
+    let mut disk = disk("blk-write-cache");
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, ALL);
+    let mut blk = Blk::new(front_end.set_up_queue(1, 128).unwrap());
+    front_end.set_config(WRITEBACK, &[0]).unwrap();
+    for dies in [true, false, true] {
+        assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+        if dies {
+            disk.daemon.kill().unwrap();
+            disk.daemon = start(&disk);
+        }
+        drop(front_end);
+        front_end = connect(&disk, &memory, ALL);
+        let base = blk.queue().used_idx().unwrap();
+        front_end.attach_queue(blk.queue(), base).unwrap();
+        assert_eq!(blk.read(0, 4096).unwrap().0, status::OK);
+        assert_eq!(front_end.get_config(WRITEBACK, 1).unwrap(), [0]);
+    }
+    drop((front_end, blk));
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, ALL);
+    let mut blk = Blk::new(front_end.set_up_queue(1, 128).unwrap());
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert_eq!(front_end.get_config(WRITEBACK, 1).unwrap(), [1]);
+}
