@@ -235,7 +235,9 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     fn turn(&mut self, cx: &mut Cx) -> usize {
         self.held_back = false;
         for done in 0..Cx::BATCH {
+            // What an earlier process left is not held back: a stop waits for it.
             if self.limits.is_limited()
+                && cx.queue().left_over() == 0
                 && let Some(wait) = self.limits.wait(cx.queue().now())
             {
                 self.held_back = true;
