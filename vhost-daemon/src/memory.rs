@@ -2,9 +2,11 @@
 
 use std::io;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustix::fs::fstatfs;
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
     Address, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
@@ -19,6 +21,19 @@ pub type Memory = GuestMemoryMmap<DirtyLog>;
 
 /// The handle through which the session swaps [`Memory`] when the front end sends a new table.
 pub type SharedMemory = GuestMemoryAtomic<Memory>;
+
+/// The size of the huge pages that `file` is made of, if it is on hugetlbfs. The kernel rounds a length up to usual
+/// pages by itself; to these it does when it maps, and then refuses to unmap or replace a part of one.
+///
+/// # Errors
+/// fstatfs(2)'s.
+pub(crate) fn huge_page(file: impl AsFd) -> io::Result<Option<u64>> {
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    let stat = fstatfs(file)?;
+    let is_huge = u64::try_from(stat.f_type).is_ok_and(|kind| kind == HUGETLBFS);
+    let page = u64::try_from(stat.f_bsize).unwrap_or(0);
+    Ok((is_huge && page.is_power_of_two()).then_some(page))
+}
 
 /// One memory table held mapped by a queue's thread.
 ///

@@ -37,7 +37,7 @@ pub struct BlockDevice<S> {
     queues: usize,
     write_cache: Arc<WriteCache>,
     counts: Vec<OperationCounts>,
-    in_flight: Option<InFlightFile>,
+    in_flight: Option<Arc<InFlightFile>>,
     limits: Arc<Limits>,
     front_end: Mutex<FrontEnd>,
     connected: AtomicBool,
@@ -112,12 +112,14 @@ impl<S: Storage> BlockDevice<S> {
     }
 
     /// Remembers requests in flight in `file`, so that the next process does them once more if
-    /// this one is killed during this `boot` of the host. To be called before the device is served.
+    /// this one is killed during this `boot` of the host, and whether the driver wants the write cache. To be called before the device is served.
     ///
     /// # Errors
     /// When the file there cannot be used, or another daemon uses it.
     pub fn remember_in(&mut self, file: &Path, boot: BootId) -> Result<(), LogError> {
         let log = InFlightFile::open(file, boot, self.queues, self.max_queue_size())?;
+        let log = Arc::new(log);
+        self.write_cache = Arc::new(WriteCache::remembered(log.clone(), self.queues));
         self.in_flight = Some(log);
         Ok(())
     }
@@ -257,7 +259,7 @@ impl<S: Storage> Device for BlockDevice<S> {
 
     fn disconnected(&self) {
         self.connected.store(false, Ordering::Relaxed);
-        self.write_cache.choose(true);
+        self.write_cache.disconnected();
     }
 
     fn worker(&self, index: usize, _features: u64) -> io::Result<BlockWorker<S>> {
@@ -270,7 +272,7 @@ impl<S: Storage> Device for BlockDevice<S> {
             self.storage.clone(),
             (self.disk, self.capacity.clone()),
             self.serial,
-            self.write_cache.clone(),
+            (self.write_cache.clone(), index),
             counts,
             self.limits.clone(),
         ))

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use disk::several::{Disks, attach, attach_some};
 use disk::{ALL, Disk, PROGRAM, SOON};
-use lab::frontend::Ticket;
 use lab::frontend::blk::{Blk, Data, kind, status};
+use lab::frontend::{GuestMemory, Ticket};
 use lab::guest::QemuGuest;
+use lab::process::Daemon;
 use lab::scratch::Scratch;
 
 fn controlled(test: &str) -> Disk {
@@ -73,6 +74,38 @@ fn a_grown_image_is_taken_up_while_running() {
     assert_eq!(front_end.get_config(0, 8).unwrap(), 4096_u64.to_le_bytes());
     assert_eq!(blk.write(2048, &[7; 512]).unwrap(), status::OK);
     assert_eq!(blk.read(2048, 512).unwrap(), (status::OK, vec![7; 512]));
+}
+
+#[test]
+fn a_driver_that_nobody_remembers_has_no_write_cache_before_it_flushes() {
+    let mut disk = controlled("blk-unknown-driver");
+    let cache = |disk: &Disk| {
+        let told = String::from_utf8(ctl(disk, "stats").stdout).unwrap();
+        told.contains(r#""write_cache":true"#)
+    };
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = disk.front_end(ALL, &memory);
+    let mut blk = Blk::new(front_end.set_up_queue(0, 128).unwrap());
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert!(cache(&disk), "a new driver");
+    disk.daemon.terminate(SOON).unwrap();
+    disk.daemon = Daemon::builder(PROGRAM)
+        .arg("--control")
+        .arg(disk.scratch.join("control"))
+        .arg("--socket-path")
+        .arg(&disk.socket)
+        .arg("--blk-file")
+        .arg(&disk.image)
+        .spawn_listening(&disk.socket, SOON)
+        .unwrap();
+    drop(front_end);
+    let mut front_end = disk.front_end(ALL, &memory);
+    let base = blk.queue().used_idx().unwrap();
+    front_end.attach_queue(blk.queue(), base).unwrap();
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert!(!cache(&disk));
+    assert_eq!(blk.flush().unwrap(), status::OK);
+    assert!(cache(&disk));
 }
 
 #[test]

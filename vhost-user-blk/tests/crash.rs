@@ -12,6 +12,7 @@ mod disk;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use disk::{ALL, Disk, PROGRAM, SOON};
@@ -33,8 +34,25 @@ fn start(disk: &Disk) -> Daemon {
         .arg(&disk.image)
         .arg("--state-dir")
         .arg(disk.scratch.path())
+        .arg("--control")
+        .arg(disk.scratch.join("control"))
         .spawn_listening(&disk.socket, SOON)
         .unwrap()
+}
+
+/// Limits the disk's rate, once the control socket is there; by no options, not at all.
+fn limit(disk: &Disk, options: &[&str]) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let mut ctl = Command::new(PROGRAM);
+        ctl.arg("ctl").arg(disk.scratch.join("control"));
+        let output = ctl.arg("limit").args(options).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{output:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn disk(test: &str) -> Disk {
@@ -153,6 +171,59 @@ fn no_write_is_lost_over_fifty_kills() {
 #[test]
 fn no_write_is_lost_over_fifty_kills_without_event_idx() {
     survive("blk-crash-flags", ALL & !features::EVENT_IDX);
+}
+
+/// How many requests of an earlier process the daemon does once more, once it says so.
+fn left_over(disk: &Disk) -> usize {
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        let log = disk.daemon.stderr();
+        let told = log.lines().find(|line| line.contains("once more"));
+        if let Some((_, count)) = told.and_then(|line| line.split_once("left_over=")) {
+            return count.trim().parse().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    0
+}
+
+/// A queue stops only behind what an earlier process left: a rate limit must not make that wait.
+#[test]
+fn a_limit_holds_up_no_stop_behind_what_was_left() {
+    let mut disk = disk("blk-left-limited");
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, ALL);
+    let mut load = Load {
+        blk: Blk::new(front_end.set_up_queue(0, 128).unwrap()),
+        in_flight: HashMap::new(),
+        acknowledged: HashMap::new(),
+        version: 0,
+    };
+    for round in 0..ROUNDS {
+        load.submit();
+        std::thread::sleep(Duration::from_micros(round * 100));
+        disk.daemon.kill().unwrap();
+        drop(front_end);
+        disk.daemon = start(&disk);
+        limit(&disk, &["--iops", "1", "--iops-burst", "1"]);
+        front_end = connect(&disk, &memory, ALL);
+        let base = load.blk.queue().used_idx().unwrap();
+        front_end.attach_queue(load.blk.queue(), base).unwrap();
+        let left = left_over(&disk);
+        let asked = Instant::now();
+        let base = front_end.stop_queue(0).unwrap();
+        let waited = asked.elapsed();
+        assert!(waited < Duration::from_secs(4), "{waited:?} for {left}");
+        limit(&disk, &[]);
+        front_end.attach_queue(load.blk.queue(), base).unwrap();
+        while !load.in_flight.is_empty() {
+            load.reap(SOON);
+        }
+        if left >= 8 {
+            return;
+        }
+    }
+    panic!("no process left enough");
 }
 
 #[test]
@@ -314,4 +385,35 @@ fn what_a_guest_that_is_gone_asked_for_is_not_done_on_the_next() {
     );
     disk.daemon = start(&disk);
     served_from_the_first_on(&disk, &memory, blk);
+}
+
+/// Its driver is told that a write is durable when it is answered, and flushes no more: a front end repeats
+/// features and rings, and not what the driver wrote to the configuration.
+#[test]
+fn a_write_cache_that_was_switched_off_stays_off_over_connections_and_deaths() {
+    const WRITEBACK: u32 = 32;
+    let mut disk = disk("blk-write-cache");
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, ALL);
+    let mut blk = Blk::new(front_end.set_up_queue(1, 128).unwrap());
+    front_end.set_config(WRITEBACK, &[0]).unwrap();
+    for dies in [true, false, true] {
+        assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+        if dies {
+            disk.daemon.kill().unwrap();
+            disk.daemon = start(&disk);
+        }
+        drop(front_end);
+        front_end = connect(&disk, &memory, ALL);
+        let base = blk.queue().used_idx().unwrap();
+        front_end.attach_queue(blk.queue(), base).unwrap();
+        assert_eq!(blk.read(0, 4096).unwrap().0, status::OK);
+        assert_eq!(front_end.get_config(WRITEBACK, 1).unwrap(), [0]);
+    }
+    drop((front_end, blk));
+    let memory = GuestMemory::with_size(32 << 20).unwrap();
+    let mut front_end = connect(&disk, &memory, ALL);
+    let mut blk = Blk::new(front_end.set_up_queue(1, 128).unwrap());
+    assert_eq!(blk.write(0, &[1; 4096]).unwrap(), status::OK);
+    assert_eq!(front_end.get_config(WRITEBACK, 1).unwrap(), [1]);
 }

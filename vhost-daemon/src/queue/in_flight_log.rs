@@ -96,12 +96,31 @@ impl InFlightFile {
         })
     }
 
+    fn start(&self, index: usize) -> usize {
+        HEADER_WORDS + index * (QUEUE_WORDS + self.queue_size)
+    }
+
+    /// The ring that queue `index` ran on last, and the device's note on it.
+    pub fn noted(&self, index: usize) -> (RingIdentity, u64) {
+        let load = |at| {
+            let word = self.words.word(self.start(index) + at);
+            word.load(Ordering::Acquire)
+        };
+        let ring = RingIdentity::from_words(std::array::from_fn(load));
+        (ring, load(NOTE))
+    }
+
+    /// Keeps a word of the device's own with the ring that queue `index` runs on. On another ring it is zero.
+    pub fn note(&self, index: usize, note: u64) {
+        let word = self.words.word(self.start(index) + NOTE);
+        word.store(note, Ordering::Release);
+    }
+
     /// The log of queue `index`.
     pub fn queue(&self, index: usize) -> InFlightLog {
-        let start = HEADER_WORDS + index * (QUEUE_WORDS + self.queue_size);
         InFlightLog {
             words: self.words.clone(),
-            start,
+            start: self.start(index),
             size: self.queue_size,
             sequence: 0,
             batch: Vec::new(),
@@ -115,8 +134,9 @@ const TAKEN: u64 = 1;
 const COMPLETED: u64 = 2;
 const STATE: u64 = 3;
 
-/// Words of a queue before its entries: the ring's identity, then the used index.
+/// Words of a queue before its entries: the ring's identity, then the used index and the device's note.
 const USED_INDEX: usize = RingIdentity::WORDS;
+const NOTE: usize = USED_INDEX + 1;
 
 /// The log of one queue, in the hands of the queue's thread.
 #[derive(Debug)]
@@ -150,6 +170,10 @@ impl InFlightLog {
         let left = if same {
             self.left_over(used, available, size)
         } else {
+            // Before the identity: it tells of the ring before.
+            self.words
+                .word(self.start + NOTE)
+                .store(0, Ordering::Release);
             Vec::new()
         };
         self.batch.clear();

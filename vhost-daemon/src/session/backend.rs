@@ -1,5 +1,6 @@
 //! The library's view of a device: `VhostUserBackend`, one thread for each queue.
 
+mod dirty_log;
 mod thread;
 
 use std::fs::File;
@@ -20,6 +21,8 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
+
+use dirty_log::LastLog;
 
 use super::ring::{Ring, check_backing};
 use super::{Device, Transfer};
@@ -45,6 +48,7 @@ pub(super) struct Backend<D> {
     limiter: Limiter,
     /// The current memory table. What is lost of it stays known while no queue runs on it.
     memory: Mutex<Option<GuardedMemory>>,
+    last_log: Mutex<LastLog>,
 }
 
 /// The exit events of the queues' threads. The library takes a consumer of each for good and never
@@ -90,6 +94,7 @@ impl<D: Device> Backend<D> {
             }),
             limiter: Limiter::default(),
             memory: Mutex::default(),
+            last_log: Mutex::default(),
         })
     }
 
@@ -220,6 +225,7 @@ impl<D: Device> VhostUserBackend for Backend<D> {
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
         let memory = memory.memory().into_inner();
         check_backing(&memory)?;
+        self.carry_log_to(&memory)?;
         // First of all: from here on the control thread reads rings in it.
         self.keep_memory(Some(GuardedMemory::new(memory)?));
         self.known_rings()

@@ -2,6 +2,7 @@
 
 mod backend;
 mod front_end;
+mod huge_pages;
 mod lenient;
 mod relay;
 mod ring;

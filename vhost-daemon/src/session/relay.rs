@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 use super::lenient::{EarlyEnables, HEADER, Passage, trim_memory_table, word};
-use super::{FrontEnd, ways_in};
+use super::{FrontEnd, huge_pages, ways_in};
 use crate::messages::{receive_and, send};
 use crate::sandbox::seccomp::{Role, ThreadFilters};
 
@@ -50,6 +50,9 @@ impl Relay {
             ways_in::close,
             move |message| {
                 watch_for_channel(message, &seen)?;
+                huge_pages::check(&message.bytes, &message.fds).inspect_err(
+                    |error| tracing::warn!(%error, "the front end's memory is refused"),
+                )?;
                 trim_memory_table(&mut message.bytes);
                 early.pass(&message.bytes)
             },

@@ -123,7 +123,7 @@ impl Ring {
     }
 
     /// Takes the ring for the calling thread, if it may run: started, enabled, addresses known.
-    /// Waits while a control thread is changing it. With `log_writes` what it writes is marked in
+    /// Waits while a control thread is changing it. If `logs_writes` after that, what it writes is marked in
     /// the front end's dirty log.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Ring {
         &self,
         metrics: &Arc<QueueMetrics>,
         log: impl FnOnce() -> Option<InFlightLog>,
-        log_writes: bool,
+        logs_writes: impl FnOnce() -> bool,
     ) -> io::Result<Take> {
         let mut owner = self.owner();
         while owner.changing > 0 {
@@ -155,7 +155,7 @@ impl Ring {
         owner.running = Some(stop.clone());
         Ok(match queue {
             Ok(mut queue) => {
-                if log_writes {
+                if logs_writes() {
                     queue.log_writes(&ring);
                 }
                 Take::Run(Box::new(queue), stop)

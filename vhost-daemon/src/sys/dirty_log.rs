@@ -1,8 +1,8 @@
 //! The front end's dirty log (vhost-user, "Migration"): a bit for each page of guest memory.
 
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use vhost_user_backend::bitmap::{AtomicBitmapMmap, BitmapReplace, MemRegionBitmap, MmapLogReg};
 use vm_memory::bitmap::{Bitmap, BitmapSlice, WithBitmapSlice};
@@ -20,9 +20,16 @@ const PAGE: usize = 4096;
 /// nothing then, and the daemon lives. The front end sees for itself what it did to its log.
 #[derive(Clone, Debug, Default)]
 pub struct DirtyLog {
-    log: Arc<RwLock<Option<RegionLog>>>,
+    place: Arc<Place>,
     /// Where this slice begins in the region.
     base: usize,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    log: RwLock<Option<RegionLog>>,
+    /// Something was marked while there was no log: the first one that comes gets the whole region.
+    missed: AtomicBool,
 }
 
 /// The part of a log that tells of one region.
@@ -70,24 +77,39 @@ impl RegionLog {
     }
 }
 
+impl DirtyLog {
+    fn read(&self) -> RwLockReadGuard<'_, Option<RegionLog>> {
+        let log = self.place.log.read();
+        log.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The whole log that the front end sent, if it sent one.
+    pub fn whole(&self) -> Option<Arc<MmapLogReg>> {
+        self.read().as_ref().map(|log| log.log.clone())
+    }
+}
+
 impl Bitmap for DirtyLog {
     fn mark_dirty(&self, offset: usize, len: usize) {
-        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(log), 1..) = (&*log, len) {
-            let start = self.base.saturating_add(offset);
-            log.mark(start / PAGE, start.saturating_add(len - 1) / PAGE);
+        match (&*self.read(), len) {
+            (_, 0) => {}
+            (Some(log), _) => {
+                let start = self.base.saturating_add(offset);
+                log.mark(start / PAGE, start.saturating_add(len - 1) / PAGE);
+            }
+            (None, _) => self.place.missed.store(true, Ordering::Relaxed),
         }
     }
 
     fn dirty_at(&self, offset: usize) -> bool {
-        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        let log = self.read();
         let page = self.base.saturating_add(offset) / PAGE;
         log.as_ref().is_some_and(|log| log.has(page))
     }
 
     fn slice_at(&self, offset: usize) -> Self {
         Self {
-            log: self.log.clone(),
+            place: self.place.clone(),
             base: self.base.saturating_add(offset),
         }
     }
@@ -109,6 +131,14 @@ impl BitmapReplace for DirtyLog {
     type InnerBitmap = RegionLog;
 
     fn replace(&self, log: RegionLog) {
-        *self.log.write().unwrap_or_else(PoisonError::into_inner) = Some(log);
+        let mut place = self
+            .place
+            .log
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.place.missed.swap(false, Ordering::Relaxed) {
+            log.mark(0, usize::MAX);
+        }
+        *place = Some(log);
     }
 }

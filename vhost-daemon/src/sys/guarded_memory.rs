@@ -1,16 +1,14 @@
 //! A guest's memory: a front end may take it away, and it is nobody else's business.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::fstatfs;
 use rustix::mm::{Advice, madvise};
 use vm_memory::{GuestMemoryBackend, GuestRegionMmap};
 
 use super::DirtyLog;
 use super::lost_memory::{Guarded, any_lost};
-use crate::memory::Memory;
+use crate::memory::{Memory, huge_page};
 
 /// A memory table, held mapped, that survives its files being cut short: what was there then is lost.
 #[derive(Debug)]
@@ -61,24 +59,12 @@ fn guard(region: &GuestRegionMmap<DirtyLog>) -> io::Result<Option<Guarded>> {
     let Some(backing) = region.file_offset() else {
         return Ok(None);
     };
-    let len = region.size().next_multiple_of(granularity(backing.file())?);
+    let page = huge_page(backing.file())?.unwrap_or(1);
+    let page = usize::try_from(page).unwrap_or(1);
+    let len = region.size().next_multiple_of(page);
     // SAFETY: vm-memory made a mapping of whole pages for this region alone. It lives as long as the
     // table, which `GuardedMemory` drops after the guards, and holds bytes of any value.
     unsafe { Guarded::new(region.as_ptr().cast_const(), len) }.map(Some)
-}
-
-/// What the length of a mapping of `file` must be a multiple of to be replaced. The kernel rounds a
-/// length up to usual pages by itself, to those of hugetlbfs it does not.
-fn granularity(file: &File) -> io::Result<usize> {
-    const HUGETLBFS: u64 = 0x9584_58f6;
-    let stat = fstatfs(file)?;
-    let is_huge = u64::try_from(stat.f_type).is_ok_and(|kind| kind == HUGETLBFS);
-    let page = usize::try_from(stat.f_bsize).unwrap_or(0);
-    Ok(if is_huge && page.is_power_of_two() {
-        page
-    } else {
-        1
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Where tasks hand in operations for their queue's io_uring, and fetch the results.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,6 +19,10 @@ pub(crate) type OperationId = u32;
 pub(super) struct Desk {
     waiting: RefCell<VecDeque<(OperationId, Io)>>,
     slots: RefCell<Slots>,
+    /// The task that is being polled.
+    task: Cell<u32>,
+    /// Operations that are abandoned and not done.
+    abandoned: Cell<usize>,
 }
 
 #[derive(Default)]
@@ -30,6 +34,8 @@ struct Slots {
 /// One operation.
 #[derive(Default)]
 struct Slot {
+    /// Whose it is.
+    task: u32,
     waker: Option<Waker>,
     done: Option<(Option<Io>, io::Result<u32>)>,
     /// Nobody wants the result any more.
@@ -44,8 +50,8 @@ thread_local! {
 }
 
 impl Desk {
-    /// Polls with this desk as the one where operations go.
-    pub(super) fn serve<R>(self: &Rc<Self>, poll: impl FnOnce() -> R) -> R {
+    /// Polls `task` with this desk as the one where operations go.
+    pub(super) fn serve<R>(self: &Rc<Self>, task: u32, poll: impl FnOnce() -> R) -> R {
         struct Restore(Option<Rc<Desk>>);
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -53,6 +59,7 @@ impl Desk {
             }
         }
         let _restore = Restore(CURRENT.replace(Some(self.clone())));
+        self.task.set(task);
         poll()
     }
 
@@ -61,15 +68,27 @@ impl Desk {
         self.waiting.borrow_mut().pop_front()
     }
 
-    /// An operation is done; `io` is gone if the kernel never took it.
-    pub(super) fn completed(&self, id: OperationId, io: Option<Io>, result: io::Result<u32>) {
+    /// Whether the kernel is still at an operation that `task` has given up.
+    pub(super) fn has_abandoned(&self, task: u32) -> bool {
+        self.abandoned.get() > 0
+            && (self.slots.borrow().slots.iter()).any(|slot| slot.abandoned && slot.task == task)
+    }
+
+    /// An operation is done; `io` is gone if the kernel never took it. Returns the task that had given it up.
+    pub(super) fn completed(
+        &self,
+        id: OperationId,
+        io: Option<Io>,
+        result: io::Result<u32>,
+    ) -> Option<u32> {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.slots.get_mut(id as usize) else {
-            return;
-        };
+        let slot = slots.slots.get_mut(id as usize)?;
         slot.change = None;
         if slot.abandoned {
-            return slots.release(id);
+            let task = slot.task;
+            slots.release(id);
+            self.abandoned.update(|count| count - 1);
+            return Some(task);
         }
         slot.done = Some((io, result));
         let waker = slot.waker.take();
@@ -77,10 +96,12 @@ impl Desk {
         if let Some(waker) = waker {
             waker.wake();
         }
+        None
     }
 
     fn hand_in(&self, io: Io, change: Option<Change>, waker: &Waker) -> OperationId {
         let id = self.slots.borrow_mut().take(Slot {
+            task: self.task.get(),
             waker: Some(waker.clone()),
             change,
             ..Slot::default()
@@ -111,6 +132,7 @@ impl Desk {
             slots.release(id);
         } else {
             slot.abandoned = true;
+            self.abandoned.update(|count| count + 1);
         }
     }
 }
@@ -140,7 +162,8 @@ impl Slots {
 /// files as [`IoFile::Open`](vhost_daemon::worker::IoFile). The result is that of the kernel, with the
 /// operation and its buffers.
 ///
-/// If the future is dropped the kernel still finishes the operation, whose memory lives until then.
+/// If the future is dropped the kernel still finishes the operation, whose memory lives until then; its task
+/// does not end before.
 pub fn perform(io: Io) -> Perform {
     Perform {
         state: State::New(io, None),

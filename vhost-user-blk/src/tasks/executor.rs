@@ -24,14 +24,22 @@ pub(crate) struct Tasks<T> {
 }
 
 struct Slot<T> {
-    running: Option<(T, Task)>,
+    stage: Stage<T>,
     // Made once and used for every task that comes here: a waker that outlives its task costs the
     // next one a poll.
     flag: Arc<Flag>,
     waker: Waker,
 }
 
-/// A task came to its end.
+/// What is in a slot.
+enum Stage<T> {
+    Free,
+    Running(T, Task),
+    /// It has its result, and the kernel is still at what it gave up: until then nobody is told.
+    Over(Finished<T>),
+}
+
+/// A task came to its end: nothing of it is in flight.
 pub(crate) struct Finished<T> {
     /// What it was for.
     pub(crate) tag: T,
@@ -120,7 +128,7 @@ impl<T> Tasks<T> {
     pub(crate) fn spawn(&mut self, tag: T, task: Task) {
         let index = self.free.pop().unwrap_or_else(|| self.add_slot());
         let slot = &mut self.slots[index as usize];
-        slot.running = Some((tag, task));
+        slot.stage = Stage::Running(tag, task);
         slot.waker.wake_by_ref();
     }
 
@@ -133,7 +141,7 @@ impl<T> Tasks<T> {
             listed: AtomicBool::new(false),
         });
         self.slots.push(Slot {
-            running: None,
+            stage: Stage::Free,
             waker: Waker::from(flag.clone()),
             flag,
         });
@@ -143,27 +151,42 @@ impl<T> Tasks<T> {
     /// Lets tasks go on until one comes to its end (the caller asks again) or all wait.
     pub(crate) fn run(&mut self) -> Option<Finished<T>> {
         while let Some(index) = self.ready.pop() {
-            let slot = &mut self.slots[index as usize];
-            // Before the poll: what wakes it meanwhile must not be lost.
-            slot.flag.listed.store(false, Ordering::Release);
-            let Some((_, task)) = &mut slot.running else {
+            self.poll(index);
+            if self.desk.has_abandoned(index) {
                 continue;
-            };
-            let mut cx = Context::from_waker(&slot.waker);
-            // A back end that panics must not take the queue along: its locks are released, the
-            // request fails.
-            let poll = || catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
-            let result = match self.desk.serve(poll) {
-                Ok(Poll::Pending) => continue,
-                Ok(Poll::Ready(result)) => result,
-                Err(_) => Err(io::Error::other("the back end panicked, which is a bug")),
-            };
-            if let Some((tag, _)) = slot.running.take() {
-                self.free.push(index);
-                return Some(Finished { tag, result });
+            }
+            let slot = &mut self.slots[index as usize];
+            match std::mem::replace(&mut slot.stage, Stage::Free) {
+                Stage::Over(finished) => {
+                    self.free.push(index);
+                    return Some(finished);
+                }
+                other => slot.stage = other,
             }
         }
         None
+    }
+
+    fn poll(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        // Before the poll: what wakes it meanwhile must not be lost.
+        slot.flag.listed.store(false, Ordering::Release);
+        let Stage::Running(_, task) = &mut slot.stage else {
+            return;
+        };
+        let mut cx = Context::from_waker(&slot.waker);
+        // A back end that panics must not take the queue along: its locks are released, the
+        // request fails.
+        let poll = || catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(&mut cx)));
+        let result = match self.desk.serve(index, poll) {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(result)) => result,
+            Err(_) => Err(io::Error::other("the back end panicked, which is a bug")),
+        };
+        // With the task goes what it was still waiting for.
+        if let Stage::Running(tag, _) = std::mem::replace(&mut slot.stage, Stage::Free) {
+            slot.stage = Stage::Over(Finished { tag, result });
+        }
     }
 
     /// The next operation that a task wants the kernel to do; [`completed`](Self::completed) follows.
@@ -173,6 +196,8 @@ impl<T> Tasks<T> {
 
     /// The kernel has done an operation; without `io`, it never took it.
     pub(crate) fn completed(&self, id: OperationId, io: Option<Io>, result: io::Result<u32>) {
-        self.desk.completed(id, io, result);
+        if let Some(task) = self.desk.completed(id, io, result) {
+            self.slots[task as usize].waker.wake_by_ref();
+        }
     }
 }

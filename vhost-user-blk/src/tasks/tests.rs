@@ -140,3 +140,34 @@ fn outside_a_queue_operations_are_done_at_once() {
     buffers.peek(&mut start);
     assert_eq!((count, &start), (16, b"\x7fELF"));
 }
+
+/// Begins two reads, and ends with the first one's result.
+async fn first_of_two(file: Arc<File>, panics: bool) -> io::Result<u32> {
+    let mut reads = [0, 100].map(|offset| Box::pin(perform(read(&file, offset))));
+    poll_fn(|cx| {
+        let [first, second] = &mut reads;
+        assert!(second.as_mut().poll(cx).is_pending());
+        let ended = first.as_mut().poll(cx);
+        assert!(!panics || ended.is_pending(), "a bug");
+        ended.map_ok(|(count, _)| count)
+    })
+    .await
+}
+
+#[test]
+fn a_task_ends_once_the_kernel_is_done_with_what_it_gave_up() {
+    for panics in [false, true] {
+        let mut tasks = Tasks::new().unwrap();
+        tasks.spawn(1, Box::pin(first_of_two(file(), panics)));
+        assert!(tasks.run().is_none());
+        let (second, its_io) = tasks.next_operation().unwrap();
+        let (first, io) = tasks.next_operation().unwrap();
+        tasks.completed(first, Some(io), Err(io::ErrorKind::NotFound.into()));
+        assert!(tasks.run().is_none(), "its memory is still written to");
+        assert_eq!(tasks.len(), 1);
+        tasks.completed(second, Some(its_io), Ok(16));
+        let ended = tasks.run().unwrap();
+        assert!(ended.tag == 1 && ended.result.is_err());
+        assert_eq!(tasks.len(), 0);
+    }
+}

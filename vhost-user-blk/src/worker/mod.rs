@@ -29,6 +29,8 @@ pub struct BlockWorker<S> {
     capacity: Arc<AtomicU64>,
     serial: Serial,
     write_cache: Arc<WriteCache>,
+    /// The queue's number.
+    index: usize,
     counts: OperationCounts,
     alignment: usize,
     limits: Arc<Limits>,
@@ -51,7 +53,7 @@ impl<S: Storage> BlockWorker<S> {
         storage: Arc<S>,
         (disk, capacity): (Disk, Arc<AtomicU64>),
         serial: Serial,
-        write_cache: Arc<WriteCache>,
+        (write_cache, index): (Arc<WriteCache>, usize),
         counts: OperationCounts,
         limits: Arc<Limits>,
     ) -> Self {
@@ -62,6 +64,7 @@ impl<S: Storage> BlockWorker<S> {
             capacity,
             serial,
             write_cache,
+            index,
             counts,
             alignment,
             limits,
@@ -97,6 +100,7 @@ impl<S: Storage> BlockWorker<S> {
             work,
         };
         if matches!(request.work, Work::Flush) {
+            self.write_cache.flushed();
             let flush = self.storage.flush();
             return self.start(cx, request, flush);
         }
@@ -217,6 +221,9 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     type Tag = Tag;
 
     fn start(&mut self, cx: &mut Cx) -> io::Result<()> {
+        let queue = cx.queue();
+        let (ring, used) = (*queue.identity(), queue.next_used());
+        self.write_cache.ring_starts(self.index, &ring, used);
         let files = self.storage.files();
         if files.is_empty() {
             Ok(())
@@ -228,7 +235,9 @@ impl<S: Storage> QueueWorker for BlockWorker<S> {
     fn turn(&mut self, cx: &mut Cx) -> usize {
         self.held_back = false;
         for done in 0..Cx::BATCH {
+            // What an earlier process left is not held back: a stop waits for it.
             if self.limits.is_limited()
+                && cx.queue().left_over() == 0
                 && let Some(wait) = self.limits.wait(cx.queue().now())
             {
                 self.held_back = true;

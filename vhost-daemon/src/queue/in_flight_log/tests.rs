@@ -152,3 +152,22 @@ fn the_same_ring_in_other_memory_or_after_a_reboot_recovers_nothing() {
         "other memory"
     );
 }
+
+#[test]
+fn a_note_lasts_as_long_as_its_ring() {
+    let deaths = Deaths::new();
+    let file = || InFlightFile::open(&deaths.path, deaths.boot, 2, 8).unwrap();
+    deaths.attach_again(&ring(), 0, 0);
+    file().note(1, 7);
+    deaths.attach_again(&ring(), 3, 3);
+    let identity = RingIdentity::of(&ring(), &deaths.memory);
+    assert_eq!(file().noted(1), (identity, 7));
+    assert_eq!(file().noted(0).1, 0);
+    let other = QueueState {
+        used_ring: 0x4000,
+        ..ring()
+    };
+    deaths.attach_again(&other, 3, 3);
+    let identity = RingIdentity::of(&other, &deaths.memory);
+    assert_eq!(file().noted(1), (identity, 0));
+}

@@ -231,6 +231,7 @@ const RELAY: &[Call] = &[
         libc::SYS_getsockopt,
         "whether a descriptor of the front end's is a socket",
     ),
+    Call::any(libc::SYS_fstatfs, "the size of memory's pages"),
     Call::any(libc::SYS_shutdown, "the end of the connection"),
 ];
 

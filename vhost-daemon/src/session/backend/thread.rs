@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use vhost::vhost_user::message::VhostUserVirtioFeatures;
 
 use super::{Backend, Device};
 use crate::metrics::QueueMetrics;
@@ -29,10 +28,8 @@ impl<D: Device> Backend<D> {
             name_current_thread(&name);
         }
         loop {
-            let log_all = VhostUserVirtioFeatures::LOG_ALL.bits();
-            let log_writes = self.acknowledged.load(Ordering::Acquire) & log_all != 0;
             let in_flight = || self.device.in_flight_log(index);
-            match ring.take(&queue_metrics, in_flight, log_writes) {
+            match ring.take(&queue_metrics, in_flight, || self.logs_writes()) {
                 Ok(Take::Run(queue, stop)) => self.run(index, ring, *queue, &stop, &name),
                 Ok(Take::Rest) => return,
                 Ok(Take::Refuse(why, stop)) => {
