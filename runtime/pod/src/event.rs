@@ -1,10 +1,11 @@
 //! What happens in a pod without being asked for.
 
+mod poll;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringside_protocol::agent::event::What;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::time::{Instant, timeout_at};
 
 use crate::PodError;
@@ -49,6 +50,9 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// need as long to take back what the last one had.
 const BREATH: Duration = Duration::from_millis(200);
 
+/// Events that may wait for the pod's owner. While as many do, the agent is not asked for more, and keeps them.
+pub(crate) const MOST_WAITING: usize = 256;
+
 /// Tells `owner` what the agent and the parts tell, until the pod has ended. A daemon whose device
 /// the machine connects again is started again; without any other the machine has ended, for its
 /// guest would wait for ever.
@@ -56,11 +60,11 @@ pub(crate) async fn tell(
     agent: Agent,
     parts: Arc<Parts>,
     mut ends: UnboundedReceiver<PartEnd>,
-    owner: UnboundedSender<PodEvent>,
+    owner: Sender<PodEvent>,
 ) {
     let mut restarts = Vec::new();
     let reason = {
-        let mut agent = std::pin::pin!(pass_on(&agent, &owner));
+        let mut agent = std::pin::pin!(poll::pass_on(&agent, &owner));
         loop {
             tokio::select! {
                 Some(end) = ends.recv() => {
@@ -78,7 +82,7 @@ pub(crate) async fn tell(
         }
     };
     // Nobody may want to know any more.
-    let _ = owner.send(PodEvent::Ended { reason });
+    let _ = owner.send(PodEvent::Ended { reason }).await;
 }
 
 /// Starts a part again, if that helps; otherwise says why the pod has ended.
@@ -125,33 +129,6 @@ pub(crate) async fn cause(
     let hypervisor = || all.iter().position(|end| end.role == Role::Hypervisor);
     let cause = failed.or_else(hypervisor).unwrap_or_default();
     parts.obituary(&all[cause])
-}
-
-/// Passes the agent's events on until it is lost; returns why it is.
-async fn pass_on(agent: &Agent, owner: &UnboundedSender<PodEvent>) -> String {
-    let mut last = 0;
-    loop {
-        let events = match agent.events(last).await {
-            Ok(answer) => answer.events,
-            Err(error) => return crate::chain(&error),
-        };
-        for event in events {
-            last = last.max(event.number);
-            let told = match event.what {
-                Some(What::Exit(exit)) => PodEvent::Exit {
-                    container: exit.container,
-                    exec: exit.exec,
-                    code: exit.code,
-                },
-                Some(What::OutOfMemory(killed)) => PodEvent::OutOfMemory {
-                    container: killed.container,
-                },
-                // A newer agent may know more.
-                _ => continue,
-            };
-            let _ = owner.send(told);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub(super) struct Container {
     /// The specification's version and annotations, for hooks.
     state: State,
     paused: AtomicBool,
+    /// Whether containerd is about to be told that it ran out of memory, or just was.
+    pub(super) out_of_memory: Arc<AtomicBool>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 
@@ -44,6 +46,7 @@ impl Container {
             hooks,
             disks,
             paused: AtomicBool::new(false),
+            out_of_memory: Arc::new(AtomicBool::new(false)),
             processes: Mutex::new(BTreeMap::from([(String::new(), first)])),
         }
     }

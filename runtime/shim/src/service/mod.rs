@@ -9,6 +9,8 @@ mod disks;
 mod process;
 mod start;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::protos::events::task::TaskOOM;
 use ringside_pod::{Pod, PodError, PodEvent};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::publish::Events;
 use crate::shim::KILLED;
@@ -110,7 +112,7 @@ impl Shared {
     }
 
     /// Carries out what the pod tells, until it has ended.
-    async fn follow(self: Arc<Self>, mut events: UnboundedReceiver<PodEvent>) {
+    async fn follow(self: Arc<Self>, mut events: Receiver<PodEvent>) {
         while let Some(event) = events.recv().await {
             match event {
                 PodEvent::Exit {
@@ -118,13 +120,22 @@ impl Shared {
                     exec,
                     code,
                 } => self.exited(&container, &exec, code),
-                PodEvent::OutOfMemory { container } => self.events.publish(TaskOOM {
-                    container_id: container,
-                    ..TaskOOM::default()
-                }),
+                PodEvent::OutOfMemory { container } => self.ran_out_of_memory(&container),
                 PodEvent::Ended { reason } => self.ended(reason).await,
             }
         }
+    }
+
+    /// Tells of one of the pod's containers, whatever its guest calls it.
+    fn ran_out_of_memory(&self, container: &str) {
+        let Some(container) = self.containers().get(container).cloned() else {
+            return;
+        };
+        let event = TaskOOM {
+            container_id: container.id.clone(),
+            ..TaskOOM::default()
+        };
+        self.events.publish_once(event, &container.out_of_memory);
     }
 
     fn exited(&self, container: &str, exec: &str, code: u32) {
@@ -136,6 +147,9 @@ impl Shared {
 
     /// Tells of a process's end, once its start was told.
     fn end_process(&self, process: Arc<Process>, code: u32) {
+        if !process.first_end() {
+            return;
+        }
         let events = self.events.clone();
         tokio::spawn(async move {
             if let Some(exit) = process.end(code).await {

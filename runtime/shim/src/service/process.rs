@@ -1,6 +1,7 @@
 //! A process of a container: what containerd knows of it, and its standard streams.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(super) struct Process {
     /// One permit: who starts it holds it, so that its end is told after its start.
     pub(super) starting: Semaphore,
     stage: watch::Sender<Stage>,
+    /// Whether its end was heard of, which a guest may tell as often as it likes.
+    is_ending: AtomicBool,
     window: Mutex<Option<WindowSize>>,
     input: Mutex<Input>,
     /// What copies it, or waits to.
@@ -82,6 +85,7 @@ impl Process {
             spec,
             starting: Semaphore::new(1),
             stage: watch::Sender::new(Stage::Created),
+            is_ending: AtomicBool::new(false),
             window: Mutex::new(None),
             input: Mutex::new(Input::Unopened),
             input_copy: Mutex::new(None),
@@ -95,6 +99,11 @@ impl Process {
 
     pub(super) fn has_started(&self) {
         self.stage.send_replace(Stage::Running);
+    }
+
+    /// Whether this is the first time that its end is told.
+    pub(super) fn first_end(&self) -> bool {
+        !self.is_ending.swap(true, Ordering::Relaxed)
     }
 
     /// Notes its end, and returns what to tell containerd; `None` when it is known already.
