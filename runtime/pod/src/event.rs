@@ -16,7 +16,7 @@ use crate::parts::{PartEnd, Parts, Role};
 const CAUSE: Duration = Duration::from_millis(300);
 
 /// How long to look for the cause when a part ends.
-const ENDS_TOGETHER: Duration = Duration::from_millis(150);
+pub(crate) const ENDS_TOGETHER: Duration = Duration::from_millis(150);
 
 /// Something that the pod's owner is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,13 +67,13 @@ pub(crate) async fn tell(
         let mut agent = std::pin::pin!(poll::pass_on(&agent, &owner));
         loop {
             tokio::select! {
-                Some(end) = ends.recv() => {
+                Some(end) = next(&mut ends) => {
                     if let Err(reason) = restart(&parts, end, &mut ends, &mut restarts).await {
                         break reason;
                     }
                 }
                 lost = &mut agent => {
-                    break match tokio::time::timeout(CAUSE, ends.recv()).await {
+                    break match tokio::time::timeout(CAUSE, next(&mut ends)).await {
                         Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
                         _ => format!("the guest's agent is gone: {lost}"),
                     };
@@ -83,6 +83,16 @@ pub(crate) async fn tell(
     };
     // Nobody may want to know any more.
     let _ = owner.send(PodEvent::Ended { reason }).await;
+}
+
+/// The next end that is the pod's matter.
+async fn next(ends: &mut UnboundedReceiver<PartEnd>) -> Option<PartEnd> {
+    loop {
+        let end = ends.recv().await?;
+        if end.role != Role::Probation {
+            return Some(end);
+        }
+    }
 }
 
 /// Starts a part again, if that helps; otherwise says why the pod has ended.
@@ -122,7 +132,7 @@ pub(crate) async fn cause(
 ) -> PodError {
     let mut all = vec![first];
     let deadline = Instant::now() + ENDS_TOGETHER;
-    while let Ok(Some(end)) = timeout_at(deadline, ends.recv()).await {
+    while let Ok(Some(end)) = timeout_at(deadline, next(ends)).await {
         all.push(end);
     }
     let failed = all.iter().position(|end| !end.status.success());

@@ -96,7 +96,7 @@ impl Start {
         let (vsock, ends) = daemons.start_vsock()?;
         let disks = self.config.disks.iter();
         let disks = disks
-            .map(|disk| disk.start(daemons))
+            .map(|disk| disk.start(daemons, daemons::role(daemons.reconnects.disks)))
             .collect::<Result<Vec<_>, _>>()?;
         let image = image
             .await
