@@ -6,6 +6,7 @@ mod container;
 mod create;
 mod deadline;
 mod disks;
+mod overdue;
 mod process;
 mod start;
 mod stats;
@@ -15,6 +16,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::protos::events::task::TaskOOM;
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     /// Held while the pod starts: who wants it waits.
     pod: tokio::sync::Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// How long a guest may take to tell the end of a process that was killed.
+    patience: Duration,
 }
 
 /// How far the pod is.
@@ -69,6 +73,7 @@ impl Service {
                 socket: Mutex::new(Some(socket)),
                 pod: tokio::sync::Mutex::new(PodState::Unborn),
                 containers: Mutex::new(BTreeMap::new()),
+                patience: overdue::PATIENCE,
             }),
         }
     }
@@ -162,13 +167,22 @@ impl Shared {
     async fn ended(&self, reason: String) {
         tracing::error!("the pod has ended: {reason}");
         let mut state = self.pod.lock().await;
+        if matches!(*state, PodState::Ended(_)) {
+            // It was ended, and why is known.
+            return self.end_all();
+        }
         let was = std::mem::replace(&mut *state, PodState::Ended(reason));
+        self.end_all();
+        if let PodState::Runs(pod) = was {
+            pod.kill().await;
+        }
+    }
+
+    /// No process of any container is left.
+    fn end_all(&self) {
         let containers: Vec<_> = self.containers().values().cloned().collect();
         for process in containers.iter().flat_map(|it| it.processes()) {
             self.end_process(process, KILLED);
-        }
-        if let PodState::Runs(pod) = was {
-            pod.kill().await;
         }
     }
 }
