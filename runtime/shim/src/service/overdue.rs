@@ -20,7 +20,7 @@ use crate::shim::KILLED;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a guest has for an answer that is not waited for any more. containerd's CRI gives the whole call ten seconds.
-const LATE: Duration = Duration::from_secs(3);
+pub(super) const LATE: Duration = Duration::from_secs(3);
 
 impl Shared {
     /// Waits for the end of a process that is about to be killed. If it is not told in time, the process counts as
@@ -60,7 +60,7 @@ impl Shared {
     }
 
     /// Whether a guest had its time to let go of a process that has ended, or did not even tell its end.
-    fn is_overdue(&self, process: &Process) -> bool {
+    pub(super) fn is_overdue(&self, process: &Process) -> bool {
         match process.stage() {
             Stage::Stopped(exited) => {
                 process.is_given_up.load(Ordering::Relaxed)

@@ -18,6 +18,7 @@ use super::answer::{failure, is_gone, status};
 use super::calls::SIGKILL;
 use super::container::Container;
 use super::deadline::to_its_end;
+use super::overdue::LATE;
 use super::process::{Exited, Process, Stage};
 
 /// How long a process that is to be forgotten may take to end when it is killed.
@@ -172,13 +173,20 @@ impl Service {
                 container: &container.id,
                 exec: &process.exec,
             };
-            match pod.agent().delete_process(name).await {
-                // One that was never started is not known there.
-                Err(error) if !is_gone(&error) => {
-                    tracing::debug!("{error}");
-                    end_and_forget(&pod, name, process).await;
+            let forgotten = pod.agent().delete_process(name);
+            if self.shared.is_overdue(process) {
+                if timeout(LATE, forgotten).await.is_err() {
+                    tracing::warn!(
+                        "process {} may stay in the guest, which does not answer",
+                        name.exec
+                    );
                 }
-                _ => {}
+            } else if let Err(error) = forgotten.await
+                // One that was never started is not known there.
+                && !is_gone(&error)
+            {
+                tracing::debug!("{error}");
+                end_and_forget(&pod, name, process).await;
             }
         }
         container.remove(&process.exec);

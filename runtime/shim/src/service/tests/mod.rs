@@ -77,9 +77,10 @@ impl Stage {
         container
     }
 
-    async fn kill(&self, id: &str) -> Result<(), Error> {
+    async fn kill(&self, id: &str, exec: &str) -> Result<(), Error> {
         let request = api::KillRequest {
             id: id.to_owned(),
+            exec_id: exec.to_owned(),
             signal: 9,
             ..api::KillRequest::default()
         };
@@ -197,7 +198,7 @@ async fn a_guest_that_hides_the_end_of_its_only_container_is_ended() {
     let guest = Guest::silent();
     let stage = Stage::new("shim-hides-one", &guest).await;
     let container = stage.run("a");
-    stage.kill("a").await.unwrap();
+    stage.kill("a", "").await.unwrap();
     assert_eq!(stage.ended(&container).await, 137);
     assert!(stage.service.shared.pod().await.is_err(), "it still runs");
     assert!(!stage.pod.directory().path().exists());
@@ -211,7 +212,7 @@ async fn a_guest_that_hides_the_end_of_one_of_several_loses_that_one() {
     let guest = Guest::silent();
     let mut stage = Stage::new("shim-hides-two", &guest).await;
     let (first, other) = (stage.run("a"), stage.run("b"));
-    stage.kill("b").await.unwrap();
+    stage.kill("b", "").await.unwrap();
     assert_eq!(stage.ended(&other).await, 137);
     let deleted = timeout(HANGS, stage.delete("b", "")).await.unwrap();
     assert_eq!(deleted.unwrap(), 137);
@@ -223,12 +224,30 @@ async fn a_guest_that_hides_the_end_of_one_of_several_loses_that_one() {
 }
 
 #[tokio::test]
+async fn a_guest_that_hides_the_end_of_an_exec_loses_that_one() {
+    let guest = Guest::silent();
+    let stage = Stage::new("shim-hides-exec", &guest).await;
+    let container = stage.run("a");
+    stage.exec("").await;
+    stage.start().await.unwrap();
+    stage.kill("a", "e").await.unwrap();
+    let process = container.process("e").unwrap();
+    let exited = timeout(HANGS, process.ended()).await.unwrap();
+    assert_eq!(exited.code, 137);
+    let deleted = timeout(HANGS, stage.delete("a", "e")).await.unwrap();
+    assert_eq!(deleted.unwrap(), 137);
+    assert!(stage.service.shared.pod().await.is_ok(), "the pod is gone");
+    assert!(container.process("").unwrap().exited().is_err());
+    stage.pod.kill().await;
+}
+
+#[tokio::test]
 async fn an_honest_guest_has_its_time() {
     let guest = Guest::honest();
     let stage = Stage::new("shim-honest", &guest).await;
     let (container, _other) = (stage.run("a"), stage.run("b"));
     guest.runs("a", "");
-    stage.kill("a").await.unwrap();
+    stage.kill("a", "").await.unwrap();
     assert_eq!(stage.ended(&container).await, 137);
     sleep(PATIENCE * 2).await;
     assert!(stage.service.shared.pod().await.is_ok(), "the pod is gone");
