@@ -241,8 +241,12 @@ mod tests {
         const NONE: &str = "HTTP/1.1 200 OK\r\n\r\n[]";
         let (_folder, orders) = orders(&[NONE, NONE], false).await;
         let root = tempfile::tempdir().unwrap();
-        let script = "echo another has it locked >&2; exit 1";
-        let mut played = pod(root.path(), script, orders).await;
+        let starts = root.path().join("starts");
+        let script = format!(
+            "echo >> {}; echo another has it locked >&2; exit 1",
+            starts.display()
+        );
+        let mut played = pod(root.path(), &script, orders).await;
         let start = Instant::now();
         for _ in 0..2 {
             let refused = played.pod.add_disk(Path::new("/dev/null"), false).await;
@@ -253,6 +257,8 @@ mod tests {
         sleep(BREATH * 5).await;
         assert_eq!(played.events.try_recv(), Err(TryRecvError::Empty));
         assert!(played.pod.disks.places().is_empty(), "its place is free");
+        let starts = std::fs::read(&starts).unwrap().len();
+        assert_eq!(starts, 2, "one for each disk");
         played.pod.kill().await;
     }
 
