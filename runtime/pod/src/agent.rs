@@ -28,7 +28,7 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// A connection to the agent. Clones share it; calls may be made at the same time.
 #[derive(Clone)]
 pub struct Agent {
-    client: AgentClient,
+    pub(crate) client: AgentClient,
 }
 
 impl std::fmt::Debug for Agent {

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use crate::PodError;
-use crate::daemons::{Daemons, role};
+use crate::daemons::Daemons;
 use crate::hypervisor::DiskDevice;
+use crate::parts::Role;
 use crate::programs;
 
 /// Longest serial, in bytes (virtio 1.2, section 5.2.6).
@@ -22,8 +23,13 @@ pub struct PodDisk {
 }
 
 impl PodDisk {
+    /// The name of the part that serves the disk of this serial.
+    pub(crate) fn part(serial: &str) -> String {
+        format!("vhost-user-blk-{serial}")
+    }
+
     /// Starts its daemon, `vhost-user-blk-SERIAL`.
-    pub(crate) fn start(&self, daemons: Daemons<'_>) -> Result<DiskDevice, PodError> {
+    pub(crate) fn start(&self, daemons: Daemons<'_>, role: Role) -> Result<DiskDevice, PodError> {
         let serial = &self.serial;
         if !is_serial(serial) {
             return Err(PodError::Serial(serial.clone()));
@@ -31,7 +37,7 @@ impl PodDisk {
         let block = &daemons.config.block;
         let name = format!("blk-{serial}");
         let program = daemons.config.programs.vhost_user_blk.as_deref();
-        let part = format!("vhost-user-blk-{serial}");
+        let part = Self::part(serial);
         let (mut command, socket) =
             daemons.daemon(programs::BLOCK, program, &name, (&part, serial))?;
         command.arg("--blk-file").arg(&self.image);
@@ -52,7 +58,6 @@ impl PodDisk {
             .arg("--state-dir")
             .arg(daemons.directory.state(&name)?);
         command.args(&block.options);
-        let role = role(daemons.reconnects.disks);
         daemons.parts.start(&part, command, &[], role)?;
         Ok(DiskDevice {
             socket,

@@ -1,10 +1,11 @@
 //! What happens in a pod without being asked for.
 
+mod poll;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringside_protocol::agent::event::What;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 use tokio::time::{Instant, timeout_at};
 
 use crate::PodError;
@@ -15,7 +16,7 @@ use crate::parts::{PartEnd, Parts, Role};
 const CAUSE: Duration = Duration::from_millis(300);
 
 /// How long to look for the cause when a part ends.
-const ENDS_TOGETHER: Duration = Duration::from_millis(150);
+pub(crate) const ENDS_TOGETHER: Duration = Duration::from_millis(150);
 
 /// Something that the pod's owner is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,9 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// need as long to take back what the last one had.
 const BREATH: Duration = Duration::from_millis(200);
 
+/// Events that may wait for the pod's owner. While as many do, the agent is not asked for more, and keeps them.
+pub(crate) const MOST_WAITING: usize = 256;
+
 /// Tells `owner` what the agent and the parts tell, until the pod has ended. A daemon whose device
 /// the machine connects again is started again; without any other the machine has ended, for its
 /// guest would wait for ever.
@@ -56,20 +60,20 @@ pub(crate) async fn tell(
     agent: Agent,
     parts: Arc<Parts>,
     mut ends: UnboundedReceiver<PartEnd>,
-    owner: UnboundedSender<PodEvent>,
+    owner: Sender<PodEvent>,
 ) {
     let mut restarts = Vec::new();
     let reason = {
-        let mut agent = std::pin::pin!(pass_on(&agent, &owner));
+        let mut agent = std::pin::pin!(poll::pass_on(&agent, &owner));
         loop {
             tokio::select! {
-                Some(end) = ends.recv() => {
+                Some(end) = next(&mut ends) => {
                     if let Err(reason) = restart(&parts, end, &mut ends, &mut restarts).await {
                         break reason;
                     }
                 }
                 lost = &mut agent => {
-                    break match tokio::time::timeout(CAUSE, ends.recv()).await {
+                    break match tokio::time::timeout(CAUSE, next(&mut ends)).await {
                         Ok(Some(end)) => cause(&parts, end, &mut ends).await.to_string(),
                         _ => format!("the guest's agent is gone: {lost}"),
                     };
@@ -78,7 +82,17 @@ pub(crate) async fn tell(
         }
     };
     // Nobody may want to know any more.
-    let _ = owner.send(PodEvent::Ended { reason });
+    let _ = owner.send(PodEvent::Ended { reason }).await;
+}
+
+/// The next end that is the pod's matter.
+async fn next(ends: &mut UnboundedReceiver<PartEnd>) -> Option<PartEnd> {
+    loop {
+        let end = ends.recv().await?;
+        if end.role != Role::Probation {
+            return Some(end);
+        }
+    }
 }
 
 /// Starts a part again, if that helps; otherwise says why the pod has ended.
@@ -118,40 +132,13 @@ pub(crate) async fn cause(
 ) -> PodError {
     let mut all = vec![first];
     let deadline = Instant::now() + ENDS_TOGETHER;
-    while let Ok(Some(end)) = timeout_at(deadline, ends.recv()).await {
+    while let Ok(Some(end)) = timeout_at(deadline, next(ends)).await {
         all.push(end);
     }
     let failed = all.iter().position(|end| !end.status.success());
     let hypervisor = || all.iter().position(|end| end.role == Role::Hypervisor);
     let cause = failed.or_else(hypervisor).unwrap_or_default();
     parts.obituary(&all[cause])
-}
-
-/// Passes the agent's events on until it is lost; returns why it is.
-async fn pass_on(agent: &Agent, owner: &UnboundedSender<PodEvent>) -> String {
-    let mut last = 0;
-    loop {
-        let events = match agent.events(last).await {
-            Ok(answer) => answer.events,
-            Err(error) => return crate::chain(&error),
-        };
-        for event in events {
-            last = last.max(event.number);
-            let told = match event.what {
-                Some(What::Exit(exit)) => PodEvent::Exit {
-                    container: exit.container,
-                    exec: exit.exec,
-                    code: exit.code,
-                },
-                Some(What::OutOfMemory(killed)) => PodEvent::OutOfMemory {
-                    container: killed.container,
-                },
-                // A newer agent may know more.
-                _ => continue,
-            };
-            let _ = owner.send(told);
-        }
-    }
 }
 
 #[cfg(test)]

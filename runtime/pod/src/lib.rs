@@ -41,6 +41,8 @@ pub use disk::PodDisk;
 pub use error::{PodError, chain};
 pub use event::PodEvent;
 pub use machine::VMM_API;
+#[cfg(any(test, feature = "played"))]
+pub use pod::played;
 pub use pod::{Files, HypervisorChoice, Pod, PodConfig, ROOT_TAG};
 pub use sys::namespace::enter_mount_namespace;
 pub use tap::TapNetwork;

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -37,6 +37,9 @@ pub enum Role {
     Daemon,
     /// Serves a device that the machine connects again: it is started again.
     Restarted,
+    /// Serves a device that the machine is to have: its end is the device's alone, until it is
+    /// [accepted](Parts::accept).
+    Probation,
     /// Runs the machine.
     Hypervisor,
 }
@@ -57,12 +60,19 @@ pub struct PartEnd {
 #[derive(Debug)]
 struct Part {
     name: String,
-    role: Role,
+    /// Held while its end is told, which says what it is then.
+    role: Arc<Mutex<Role>>,
     pid: u32,
     process: OwnedFd,
     ended: watch::Receiver<Option<ExitStatus>>,
     /// Program and arguments.
     line: Vec<OsString>,
+}
+
+impl Part {
+    fn role(&self) -> Role {
+        *locked(&self.role)
+    }
 }
 
 /// All processes of a pod.
@@ -120,13 +130,16 @@ impl Parts {
         self.write_pid(name, pid)?;
         let (sender, ended) = watch::channel(None);
         let (ends, part) = (self.ends.clone(), name.to_owned());
+        let role = Arc::new(Mutex::new(role));
+        let its_role = Arc::clone(&role);
         tokio::spawn(async move {
             if let Ok(status) = child.wait().await {
+                let role = locked(&its_role);
                 // The pod may be over and gone; then nobody needs to know.
                 let _ = sender.send(Some(status));
                 let _ = ends.send(PartEnd {
                     part,
-                    role,
+                    role: *role,
                     pid,
                     status,
                 });
@@ -162,6 +175,47 @@ impl Parts {
         self.start(&end.part, command, &[], Role::Restarted)
     }
 
+    /// Waits for a part's end; for ever where there is no such part.
+    pub(crate) async fn end_of(&self, name: &str) -> PartEnd {
+        let found = self
+            .parts()
+            .iter()
+            .find(|part| part.name == name)
+            .map(|part| (part.pid, part.ended.clone()));
+        if let Some((pid, mut ended)) = found
+            && let Ok(status) = ended.wait_for(Option::is_some).await.map(|status| *status)
+            && let Some(status) = status
+        {
+            return PartEnd {
+                part: name.to_owned(),
+                role: Role::Probation,
+                pid,
+                status,
+            };
+        }
+        std::future::pending().await
+    }
+
+    /// Ends a part's [`Role::Probation`]. If it has ended by itself meanwhile, that is told now as any other's.
+    pub(crate) fn accept(&self, name: &str, role: Role) {
+        let parts = self.parts();
+        let Some(part) = parts.iter().find(|part| part.name == name) else {
+            return;
+        };
+        let mut its_role = locked(&part.role);
+        *its_role = role;
+        if let Some(status) = *part.ended.borrow() {
+            let (part, pid) = (name.to_owned(), part.pid);
+            // As where it ends.
+            let _ = self.ends.send(PartEnd {
+                part,
+                role,
+                pid,
+                status,
+            });
+        }
+    }
+
     /// Ends a daemon whose device is gone.
     pub(crate) async fn dismiss(&self, name: &str) {
         let (dismissed, kept) = self.parts().drain(..).partition(|part| part.name == name);
@@ -183,7 +237,7 @@ impl Parts {
     #[must_use]
     pub fn hypervisor(&self) -> u32 {
         let parts = self.parts();
-        let hypervisor = parts.iter().find(|part| part.role == Role::Hypervisor);
+        let hypervisor = parts.iter().find(|part| part.role() == Role::Hypervisor);
         hypervisor.map_or(0, |part| part.pid)
     }
 
@@ -193,7 +247,9 @@ impl Parts {
         let (part, status) = (end.part.clone(), end.status);
         let log = log::last_lines(&self.directory.log(&end.part), LOG_LINES);
         match end.role {
-            Role::Daemon | Role::Restarted => PodError::PartEnded { part, status, log },
+            Role::Daemon | Role::Restarted | Role::Probation => {
+                PodError::PartEnded { part, status, log }
+            }
             Role::Hypervisor => PodError::GuestDied {
                 part,
                 status,
@@ -208,7 +264,7 @@ impl Parts {
         let ended = self
             .parts()
             .iter()
-            .find(|part| part.role == Role::Hypervisor)
+            .find(|part| part.role() == Role::Hypervisor)
             .map(|part| part.ended.clone());
         match ended {
             Some(ended) => has_ended(ended, patience).await,
@@ -223,15 +279,13 @@ impl Parts {
         let (hypervisors, daemons): (Vec<_>, Vec<_>) = self
             .parts()
             .drain(..)
-            .partition(|part| part.role == Role::Hypervisor);
+            .partition(|part| part.role() == Role::Hypervisor);
         end(&hypervisors, Signal::KILL).await;
         end(&daemons, Signal::TERM).await;
     }
 
     fn parts(&self) -> std::sync::MutexGuard<'_, Vec<Part>> {
-        self.parts
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.parts)
     }
 
     fn write_pid(&self, name: &str, pid: u32) -> Result<(), PodError> {
@@ -248,6 +302,12 @@ impl Drop for Parts {
             let _ = pidfd_send_signal(&part.process, Signal::KILL);
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 async fn has_ended(mut ended: watch::Receiver<Option<ExitStatus>>, patience: Duration) -> bool {
@@ -330,6 +390,23 @@ mod tests {
         parts.stop().await;
         let refused = parts.restart(&end).unwrap_err().to_string();
         assert!(refused.contains("one ended"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn who_ends_before_it_is_accepted_is_told_when_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = PodDirectory::create(root.path(), "p").unwrap();
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let parts = Parts::new(directory, sender);
+        let script = shell("exit 3");
+        parts.start("one", script, &[], Role::Probation).unwrap();
+        assert_eq!(parts.end_of("one").await.status.code(), Some(3));
+        assert_eq!(ends.recv().await.unwrap().role, Role::Probation);
+        parts.accept("one", Role::Restarted);
+        let end = ends.recv().await.unwrap();
+        assert_eq!(end.role, Role::Restarted);
+        parts.restart(&end).unwrap();
+        assert_eq!(ends.recv().await.unwrap().role, Role::Restarted);
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod config;
 mod disks;
+#[cfg(any(test, feature = "played"))]
+pub mod played;
 mod sandbox;
 mod start;
 

@@ -12,10 +12,13 @@ use ringside_protocol::{port, stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Bytes that are moved at once.
 const CHUNK: usize = 64 << 10;
+
+/// How long the agent may take to accept a stream. A translated guest on a busy host is slow.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest line of an answer, in bytes. The other side is not trusted to end its lines.
 const LONGEST_ANSWER: usize = 512;
@@ -43,8 +46,17 @@ pub async fn connect(vsock: &Path, port: u32) -> io::Result<UnixStream> {
 /// Opens a stream that a process may then be given by this name.
 ///
 /// # Errors
-/// When the agent cannot be reached or does not take it.
+/// When the agent cannot be reached or does not take it within 30 seconds.
 pub async fn open(vsock: &Path, name: &str) -> io::Result<UnixStream> {
+    open_within(vsock, name, PATIENCE).await
+}
+
+async fn open_within(vsock: &Path, name: &str, patience: Duration) -> io::Result<UnixStream> {
+    let opened = timeout(patience, announce(vsock, name)).await;
+    opened.map_err(io::Error::from).flatten()
+}
+
+async fn announce(vsock: &Path, name: &str) -> io::Result<UnixStream> {
     let order = stream::announcement(name).ok_or(io::ErrorKind::InvalidInput)?;
     let mut connection = connect(vsock, port::STREAM).await?;
     connection.write_all(order.as_bytes()).await?;
@@ -206,6 +218,26 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         (folder, path)
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_take_a_stream_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vsock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let guest = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            connection.write_all(b"OK 1\n").await.unwrap();
+            // Nothing more.
+            let mut rest = Vec::new();
+            connection.read_to_end(&mut rest).await.unwrap();
+            rest
+        };
+        let opened = open_within(&path, "s0", Duration::from_millis(200));
+        let both = async { tokio::join!(opened, guest) };
+        let (opened, asked) = timeout(Duration::from_secs(20), both).await.unwrap();
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(asked.ends_with(b"stream s0\n"), "{asked:?}");
     }
 
     #[test]

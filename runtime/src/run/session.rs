@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use ringside_pod::agent::{Agent, ProcessName};
 use ringside_pod::{Pod, PodError, PodEvent};
 use signal_hook::consts::{SIGKILL, SIGPIPE, SIGWINCH};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{Instant, sleep_until};
 
 use super::command::{CONTAINER, Command};
@@ -51,7 +51,7 @@ impl From<PodError> for Failure {
 /// A machine that runs, and what is heard meanwhile.
 pub(super) struct Session<'a> {
     pub(super) pod: &'a Pod,
-    pub(super) events: UnboundedReceiver<PodEvent>,
+    pub(super) events: Receiver<PodEvent>,
     pub(super) signals: &'a mut Signals,
 }
 
@@ -62,6 +62,8 @@ struct Progress {
     code: Option<u8>,
     /// Outputs that have not come to their end.
     open: usize,
+    /// Whether it was said that the guest ran out of memory.
+    out_of_memory: bool,
     /// A signal that was passed on to it, and when patience ends.
     passed_on: Option<(i32, Instant)>,
 }
@@ -118,15 +120,18 @@ impl Session<'_> {
                     signal => progress.pass_on(signal, &agent)?,
                 },
                 event = self.events.recv() => match event {
-                    Some(PodEvent::Exit { exec, code, .. }) if exec.is_empty() => {
+                    // The guest may say it as often as it likes.
+                    Some(PodEvent::Exit { exec, code, .. }) if exec.is_empty() && progress.code.is_none() => {
                         progress.code = Some(u8::try_from(code).unwrap_or(u8::MAX));
                         // What it left running holds its streams.
                         order_signal(&agent, SIGKILL, true);
                     }
                     Some(PodEvent::Exit { .. }) => {}
-                    Some(PodEvent::OutOfMemory { .. }) => {
+                    Some(PodEvent::OutOfMemory { .. }) if !progress.out_of_memory => {
+                        progress.out_of_memory = true;
                         tracing::warn!("the guest ran out of memory and killed a process");
                     }
+                    Some(PodEvent::OutOfMemory { .. }) => {}
                     Some(PodEvent::Ended { reason }) => return Err(Failure::Ended(reason)),
                     None => return Err(Failure::Ended("for no known reason".to_owned())),
                 },
@@ -154,7 +159,7 @@ impl Progress {
     }
 }
 
-async fn machine_end(events: &mut UnboundedReceiver<PodEvent>) -> String {
+async fn machine_end(events: &mut Receiver<PodEvent>) -> String {
     loop {
         match events.recv().await {
             Some(PodEvent::Ended { reason }) => return reason,

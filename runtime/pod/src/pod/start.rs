@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringside_protocol::agent::NetworkConfig;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::{Instant, sleep};
 
 use super::disks::LaterDisks;
@@ -32,7 +32,7 @@ impl Pod {
     ///
     /// # Errors
     /// When a part cannot be started or ends, or the guest's agent does not answer.
-    pub async fn start(config: PodConfig) -> Result<(Self, UnboundedReceiver<PodEvent>), PodError> {
+    pub async fn start(config: PodConfig) -> Result<(Self, Receiver<PodEvent>), PodError> {
         let logs = config.configuration.log.directory.as_deref();
         let directory = PodDirectory::at(&config.root, &config.name)?;
         let directory = match &config.logs {
@@ -71,7 +71,7 @@ impl Pod {
     }
 }
 
-type Events = (UnboundedSender<PodEvent>, UnboundedReceiver<PodEvent>);
+type Events = (Sender<PodEvent>, Receiver<PodEvent>);
 
 /// A pod on its way.
 pub(super) struct Start {
@@ -96,7 +96,7 @@ impl Start {
         let (vsock, ends) = daemons.start_vsock()?;
         let disks = self.config.disks.iter();
         let disks = disks
-            .map(|disk| disk.start(daemons))
+            .map(|disk| disk.start(daemons, daemons::role(daemons.reconnects.disks)))
             .collect::<Result<Vec<_>, _>>()?;
         let image = image
             .await
@@ -134,7 +134,7 @@ impl Start {
             patience: self.config.configuration.timeouts.stop,
             network: Mutex::new(self.network.take()),
         };
-        Ok((pod, unbounded_channel()))
+        Ok((pod, channel(event::MOST_WAITING)))
     }
 
     fn daemons<'a>(&'a self, chosen: &Chosen) -> Daemons<'a> {

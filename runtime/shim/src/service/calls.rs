@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use containerd_shim::api;
 use containerd_shim::event::Event;
-use containerd_shim::protos::events::task::{TaskDelete, TaskExecAdded, TaskPaused, TaskResumed};
+use containerd_shim::protos::events::task::{TaskExecAdded, TaskPaused, TaskResumed};
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::shim_async::Task;
@@ -22,8 +22,11 @@ use super::deadline::to_its_end;
 use super::process::{Process, Stage, Stdio, output};
 use super::{Service, stats};
 
+/// signal(7)
+pub(super) const SIGKILL: u32 = 9;
+
 impl Service {
-    fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
+    pub(super) fn container(&self, id: &str) -> Result<Arc<Container>, Error> {
         let found = self.shared.containers().get(id).cloned();
         found.ok_or_else(|| no_container(id))
     }
@@ -90,18 +93,10 @@ impl Task for Service {
         request: api::StartRequest,
     ) -> TtrpcResult<api::StartResponse> {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
-        let _starting = process.starting.acquire().await;
-        if !matches!(process.stage(), Stage::Created) {
-            let message = format!("process {} was started before", process.name());
-            return Err(status(Code::FAILED_PRECONDITION, message));
-        }
-        if process.exec.is_empty() {
-            self.start_first(&container, &process).await?;
-        } else {
-            self.start_further(&container, &process).await?;
-        }
+        let pid = process.pid;
+        self.start_to_the_end(container, process).await?;
         Ok(api::StartResponse {
-            pid: process.pid,
+            pid,
             ..api::StartResponse::default()
         })
     }
@@ -112,31 +107,15 @@ impl Task for Service {
         request: api::DeleteRequest,
     ) -> TtrpcResult<api::DeleteResponse> {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
-        let never_started = matches!(process.stage(), Stage::Created);
-        let (code, at) = match process.exited() {
-            Ok(exited) => (exited.code, MessageField::some(exited.at)),
-            Err(_) if never_started && !process.exec.is_empty() => (0, MessageField::none()),
-            Err(error) => return Err(error),
+        let service = self.clone();
+        // A guest may need longer for it than containerd waits.
+        let deleted = async move {
+            match process.exec.is_empty() {
+                true => service.delete_first(&container, &process).await,
+                false => service.delete_further(&container, &process).await,
+            }
         };
-        if process.exec.is_empty() {
-            self.shared.delete_container(&container).await?;
-        } else {
-            self.forget(&container, &process).await?;
-        }
-        self.publish(TaskDelete {
-            container_id: container.id.clone(),
-            pid: process.pid,
-            exit_status: code,
-            exited_at: at.clone(),
-            id: process.exec.clone(),
-            ..TaskDelete::default()
-        });
-        Ok(api::DeleteResponse {
-            pid: process.pid,
-            exit_status: code,
-            exited_at: at,
-            ..api::DeleteResponse::default()
-        })
+        to_its_end(deleted, |_| async {}).await
     }
 
     async fn pids(
@@ -200,11 +179,18 @@ impl Task for Service {
             let message = format!("process {} has ended", process.name());
             return Err(status(Code::NOT_FOUND, message));
         }
+        if !process.exec.is_empty() {
+            process.is_not_being_started().await;
+        }
         if matches!(process.stage(), Stage::Created) && !process.exec.is_empty() {
             let message = format!("process {} was not started", process.name());
             return Err(status(Code::FAILED_PRECONDITION, message));
         }
         let pod = self.shared.pod().await.map_err(failure)?;
+        if request.signal == SIGKILL {
+            let (container, process) = (Arc::clone(&container), Arc::clone(&process));
+            self.shared.expect_end(container, process);
+        }
         let name = ProcessName {
             container: &container.id,
             exec: &process.exec,

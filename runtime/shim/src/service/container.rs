@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use containerd_shim::protos::ttrpc::{Code, Error};
 use oci_spec::runtime::{ContainerState, Spec, State};
+use ringside_pod::grouping::{Membership, membership};
 use ringside_pod::spec::HostHooks;
+use tokio::sync::Semaphore;
 
 use super::answer::status;
 use super::process::Process;
+use crate::bundle;
 
 /// A container of the pod.
 pub(super) struct Container {
@@ -19,11 +22,17 @@ pub(super) struct Container {
     /// What stands for its processes on the host.
     pub(super) pid: u32,
     pub(super) hooks: HostHooks,
+    /// Whether the pod began with it, and ends with it.
+    pub(super) is_first: bool,
     /// Serials of the disks that it has.
     pub(super) disks: Vec<String>,
     /// The specification's version and annotations, for hooks.
     state: State,
     paused: AtomicBool,
+    /// One permit: who deletes it holds it.
+    pub(super) deleting: Semaphore,
+    /// Whether containerd is about to be told that it ran out of memory, or just was.
+    pub(super) out_of_memory: Arc<AtomicBool>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
 }
 
@@ -37,6 +46,7 @@ impl Container {
         first: Arc<Process>,
     ) -> Self {
         Self {
+            is_first: membership(&id, &bundle::annotations(spec)) == Membership::First,
             state: state(&id, &bundle, pid, spec),
             id,
             bundle,
@@ -44,6 +54,8 @@ impl Container {
             hooks,
             disks,
             paused: AtomicBool::new(false),
+            deleting: Semaphore::new(1),
+            out_of_memory: Arc::new(AtomicBool::new(false)),
             processes: Mutex::new(BTreeMap::from([(String::new(), first)])),
         }
     }

@@ -14,7 +14,7 @@ use ringside_pod::{Pod, PodError, chain, cleanup, directory, hook};
 use ringside_protocol::agent::CreateContainerRequest;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::answer::{failure, is_gone, status};
+use super::answer::{failure, status};
 use super::container::{self, Container};
 use super::deadline::to_its_end;
 use super::disks::{self, Disks, ROOTFS};
@@ -50,6 +50,11 @@ impl Shared {
             && let Err(error) = self.delete_container(&container).await
         {
             tracing::warn!(id, "the container stays: {error}");
+            // Without another the machine is ended, and it with it.
+            let mut containers = self.containers();
+            if containers.len() == 1 {
+                containers.clear();
+            }
         }
         if self.containers().is_empty() {
             self.stop().await;
@@ -219,11 +224,7 @@ impl Shared {
             }
         }
         if let Ok(pod) = self.pod().await {
-            match pod.agent().delete(&container.id).await {
-                Err(error) if !is_gone(&error) => return Err(failure(error)),
-                // A deletion before this one may have come so far, and no further.
-                _ => {}
-            }
+            self.delete_in_guest(&pod, container).await?;
             pod.share().remove(&container.id).map_err(failure)?;
             disks::unplug(&pod, &container.disks).await;
         }

@@ -6,18 +6,22 @@ mod container;
 mod create;
 mod deadline;
 mod disks;
+mod overdue;
 mod process;
 mod start;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use containerd_shim::asynchronous::ExitSignal;
 use containerd_shim::protos::events::task::TaskOOM;
 use ringside_pod::{Pod, PodError, PodEvent};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::publish::Events;
 use crate::shim::KILLED;
@@ -41,6 +45,8 @@ pub(crate) struct Shared {
     /// Held while the pod starts: who wants it waits.
     pod: tokio::sync::Mutex<PodState>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// How long a guest may take to tell the end of a process that was killed.
+    patience: Duration,
 }
 
 /// How far the pod is.
@@ -67,6 +73,7 @@ impl Service {
                 socket: Mutex::new(Some(socket)),
                 pod: tokio::sync::Mutex::new(PodState::Unborn),
                 containers: Mutex::new(BTreeMap::new()),
+                patience: overdue::PATIENCE,
             }),
         }
     }
@@ -110,7 +117,7 @@ impl Shared {
     }
 
     /// Carries out what the pod tells, until it has ended.
-    async fn follow(self: Arc<Self>, mut events: UnboundedReceiver<PodEvent>) {
+    async fn follow(self: Arc<Self>, mut events: Receiver<PodEvent>) {
         while let Some(event) = events.recv().await {
             match event {
                 PodEvent::Exit {
@@ -118,13 +125,22 @@ impl Shared {
                     exec,
                     code,
                 } => self.exited(&container, &exec, code),
-                PodEvent::OutOfMemory { container } => self.events.publish(TaskOOM {
-                    container_id: container,
-                    ..TaskOOM::default()
-                }),
+                PodEvent::OutOfMemory { container } => self.ran_out_of_memory(&container),
                 PodEvent::Ended { reason } => self.ended(reason).await,
             }
         }
+    }
+
+    /// Tells of one of the pod's containers, whatever its guest calls it.
+    fn ran_out_of_memory(&self, container: &str) {
+        let Some(container) = self.containers().get(container).cloned() else {
+            return;
+        };
+        let event = TaskOOM {
+            container_id: container.id.clone(),
+            ..TaskOOM::default()
+        };
+        self.events.publish_once(event, &container.out_of_memory);
     }
 
     fn exited(&self, container: &str, exec: &str, code: u32) {
@@ -136,6 +152,9 @@ impl Shared {
 
     /// Tells of a process's end, once its start was told.
     fn end_process(&self, process: Arc<Process>, code: u32) {
+        if !process.first_end() {
+            return;
+        }
         let events = self.events.clone();
         tokio::spawn(async move {
             if let Some(exit) = process.end(code).await {
@@ -148,13 +167,22 @@ impl Shared {
     async fn ended(&self, reason: String) {
         tracing::error!("the pod has ended: {reason}");
         let mut state = self.pod.lock().await;
+        if matches!(*state, PodState::Ended(_)) {
+            // It was ended, and why is known.
+            return self.end_all();
+        }
         let was = std::mem::replace(&mut *state, PodState::Ended(reason));
+        self.end_all();
+        if let PodState::Runs(pod) = was {
+            pod.kill().await;
+        }
+    }
+
+    /// No process of any container is left.
+    fn end_all(&self) {
         let containers: Vec<_> = self.containers().values().cloned().collect();
         for process in containers.iter().flat_map(|it| it.processes()) {
             self.end_process(process, KILLED);
-        }
-        if let PodState::Runs(pod) = was {
-            pod.kill().await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A process of a container: what containerd knows of it, and its standard streams.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Instant;
 
 use super::answer::{failure, status};
 use crate::shim::now;
@@ -52,11 +54,12 @@ enum Input {
 pub(super) struct Exited {
     pub(super) code: u32,
     pub(super) at: Timestamp,
+    pub(super) since: Instant,
 }
 
 /// A process.
 pub(super) struct Process {
-    container: String,
+    pub(super) container: String,
     pub(super) exec: String,
     pub(super) pid: u32,
     pub(super) stdio: Stdio,
@@ -65,6 +68,12 @@ pub(super) struct Process {
     /// One permit: who starts it holds it, so that its end is told after its start.
     pub(super) starting: Semaphore,
     stage: watch::Sender<Stage>,
+    /// Whether its end was heard of, which a guest may tell as often as it likes.
+    is_ending: AtomicBool,
+    /// Whether somebody waits for its end, which a guest may never tell.
+    pub(super) is_awaited: AtomicBool,
+    /// Whether its end was assumed.
+    pub(super) is_given_up: AtomicBool,
     window: Mutex<Option<WindowSize>>,
     input: Mutex<Input>,
     /// What copies it, or waits to.
@@ -82,6 +91,9 @@ impl Process {
             spec,
             starting: Semaphore::new(1),
             stage: watch::Sender::new(Stage::Created),
+            is_ending: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            is_given_up: AtomicBool::new(false),
             window: Mutex::new(None),
             input: Mutex::new(Input::Unopened),
             input_copy: Mutex::new(None),
@@ -93,8 +105,19 @@ impl Process {
         self.stage.borrow().clone()
     }
 
+    /// Returns when nobody is starting it: its stage is what it is in the guest.
+    pub(super) async fn is_not_being_started(&self) {
+        // The permit is never taken away.
+        drop(self.starting.acquire().await);
+    }
+
     pub(super) fn has_started(&self) {
         self.stage.send_replace(Stage::Running);
+    }
+
+    /// Whether this is the first time that its end is told.
+    pub(super) fn first_end(&self) -> bool {
+        !self.is_ending.swap(true, Ordering::Relaxed)
     }
 
     /// Notes its end, and returns what to tell containerd; `None` when it is known already.
@@ -105,6 +128,7 @@ impl Process {
         let exited = Exited {
             code,
             at: at.clone(),
+            since: Instant::now(),
         };
         let is_new = self.stage.send_if_modified(|stage| {
             let runs = !matches!(stage, Stage::Stopped(_));
@@ -242,10 +266,24 @@ impl Process {
         Ok(name)
     }
 
+    /// Lets go of the streams of a process that did not start, or that nobody is to hear of.
+    pub(super) fn drop_streams(&self) {
+        let copies = std::mem::take(&mut *locked(&self.outputs));
+        copies.iter().for_each(JoinHandle::abort);
+        if let Some(copy) = locked(&self.input_copy).take() {
+            copy.abort();
+        }
+    }
+
     /// Waits until everything it wrote has been read, or nobody seems to.
     pub(super) async fn wait_for_output(&self) {
         let copies = std::mem::take(&mut *locked(&self.outputs));
-        let deadline = tokio::time::Instant::now() + OUTPUT;
+        // Who did not end writes on, and nobody reads it.
+        let patience = match self.is_given_up.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => OUTPUT,
+        };
+        let deadline = Instant::now() + patience;
         for mut copy in copies {
             if tokio::time::timeout_at(deadline, &mut copy).await.is_err() {
                 tracing::warn!(process = self.name(), "nobody reads the rest of the output");
