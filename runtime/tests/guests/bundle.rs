@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
@@ -189,6 +190,8 @@ fn bundles_of_one_sandbox_share_a_machine_and_limits_change() {
     assert_eq!(engine.ok(&["list", "-q"]), "c1\n");
 
     limits(&engine);
+    let sleeper = engine.bundle("sleeper", |config| member(config, "sleep 1000"));
+    members_leave_whoever_holds_them(&engine, &sleeper);
     let kept = engine.run(&["run", "--keep", "--bundle", &second, "c2"]);
     assert_eq!(kept.status.code(), Some(5));
     let page = engine.ok(&["metrics", "c1"]);
@@ -203,6 +206,34 @@ fn bundles_of_one_sandbox_share_a_machine_and_limits_change() {
     engine.ok(&["delete", "c2"]);
     engine.ok(&["delete", "--force", "c1"]);
     engine.assert_nothing_left();
+}
+
+/// The pod forgets a member that was made for nobody, and one whose holder was killed: its id can be had again.
+fn members_leave_whoever_holds_them(engine: &Engine, bundle: &str) {
+    let detached = |pid_file: &str| {
+        let arguments = [
+            "run",
+            "--detach",
+            "--bundle",
+            bundle,
+            "--pid-file",
+            pid_file,
+            "c4",
+        ];
+        let mut command = engine.command(&arguments);
+        // With streams of nobody's: it would hold this test's for as long as it runs.
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.unwrap().success()
+    };
+    assert!(!detached("/no/such/folder/pid"));
+    let pid_file = engine.bench.path("pid");
+    for _ in 0..2 {
+        assert!(detached(pid_file.to_str().unwrap()), "the pod has it still");
+        let holder: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        kill_process(Pid::from_raw(holder).unwrap(), Signal::KILL).unwrap();
+        engine.ok(&["delete", "--force", "c4"]);
+    }
+    assert_eq!(engine.ok(&["list", "-q"]), "c1\n");
 }
 
 fn limits(engine: &Engine) {
