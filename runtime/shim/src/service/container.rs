@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use containerd_shim::protos::ttrpc::{Code, Error};
 use oci_spec::runtime::{ContainerState, Spec, State};
 use ringside_pod::grouping::{Membership, membership};
 use ringside_pod::spec::HostHooks;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::answer::status;
 use super::process::Process;
@@ -31,6 +32,8 @@ pub(super) struct Container {
     paused: AtomicBool,
     /// One permit: who deletes it holds it.
     pub(super) deleting: Semaphore,
+    /// When the guest was first asked to delete it.
+    pub(super) first_deletion: OnceLock<Instant>,
     /// Whether containerd is about to be told that it ran out of memory, or just was.
     pub(super) out_of_memory: Arc<AtomicBool>,
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
@@ -55,6 +58,7 @@ impl Container {
             disks,
             paused: AtomicBool::new(false),
             deleting: Semaphore::new(1),
+            first_deletion: OnceLock::new(),
             out_of_memory: Arc::new(AtomicBool::new(false)),
             processes: Mutex::new(BTreeMap::from([(String::new(), first)])),
         }

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use containerd_shim::protos::ttrpc::Error;
 use ringside_pod::Pod;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use super::answer::{failure, is_gone};
 use super::container::Container;
-use super::process::{Process, Stage};
+use super::process::Process;
 use crate::shim::KILLED;
 
 /// How long the end of a killed process may take to be told. It may be waiting for a slow disk; containerd's CRI waits
 /// two minutes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a guest has for an answer that is not waited for any more. containerd's CRI gives the whole call ten seconds.
+/// How long a guest has to let go of what it hid the end of. containerd's CRI gives the whole call ten seconds.
 pub(super) const LATE: Duration = Duration::from_secs(3);
 
 impl Shared {
@@ -59,46 +59,32 @@ impl Shared {
         self.end_process(process, KILLED);
     }
 
-    /// Whether a guest had its time to let go of a process that has ended, or did not even tell its end.
-    pub(super) fn is_overdue(&self, process: &Process) -> bool {
-        match process.stage() {
-            Stage::Stopped(exited) => {
-                process.is_given_up.load(Ordering::Relaxed)
-                    || exited.since.elapsed() > self.patience
-            }
-            Stage::Created | Stage::Running => false,
-        }
-    }
-
-    /// Has the guest take a container away that has ended.
+    /// Has the guest take a container away that has ended, which writes its disks back and may take long.
     ///
     /// # Errors
-    /// When it cannot, and has not had its time for it.
+    /// When it cannot, and has not been asked for as long as it has time for a killed process.
     pub(super) async fn delete_in_guest(
         &self,
         pod: &Pod,
         container: &Container,
     ) -> Result<(), Error> {
+        let first_asked = *container.first_deletion.get_or_init(Instant::now);
         let deletion = pod.agent().delete(&container.id);
         let first = container.process("");
-        if first.is_ok_and(|first| self.is_overdue(&first)) {
-            match timeout(LATE, deletion).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if is_gone(&error) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!("container {} stays in the guest: {error}", container.id)
-                }
-                Err(_) => tracing::warn!(
-                    "container {} may stay in the guest, which does not answer",
-                    container.id
-                ),
+        if first.is_ok_and(|first| first.is_given_up.load(Ordering::Relaxed)) {
+            if timeout(LATE, deletion).await.is_err() {
+                tracing::warn!("container {} may stay in the guest", container.id);
             }
             return Ok(());
         }
         match deletion.await {
             // A deletion before this one may have come so far, and no further.
-            Err(error) if !is_gone(&error) => Err(failure(error)),
-            _ => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) if first_asked.elapsed() > self.patience => {
+                tracing::warn!("container {} may stay in the guest: {error}", container.id);
+                Ok(())
+            }
+            deleted => deleted.map_err(failure),
         }
     }
 }

@@ -54,7 +54,6 @@ enum Input {
 pub(super) struct Exited {
     pub(super) code: u32,
     pub(super) at: Timestamp,
-    pub(super) since: Instant,
 }
 
 /// A process.
@@ -128,7 +127,6 @@ impl Process {
         let exited = Exited {
             code,
             at: at.clone(),
-            since: Instant::now(),
         };
         let is_new = self.stage.send_if_modified(|stage| {
             let runs = !matches!(stage, Stage::Stopped(_));

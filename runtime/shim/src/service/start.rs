@@ -1,6 +1,7 @@
 //! How a container's processes begin, and are forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use containerd_shim::api::DeleteResponse;
@@ -174,7 +175,7 @@ impl Service {
                 exec: &process.exec,
             };
             let forgotten = pod.agent().delete_process(name);
-            if self.shared.is_overdue(process) {
+            if process.is_given_up.load(Ordering::Relaxed) {
                 if timeout(LATE, forgotten).await.is_err() {
                     tracing::warn!(
                         "process {} may stay in the guest, which does not answer",

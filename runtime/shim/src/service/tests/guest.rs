@@ -166,6 +166,14 @@ impl played::Service for Guest {
         if self.lock().is_silent {
             std::future::pending::<()>().await;
         }
-        Ok(Empty::new())
+        let (slowness, denies) = {
+            let state = self.lock();
+            (state.slowness, state.denies)
+        };
+        sleep(slowness).await;
+        match denies {
+            true => Err(refused(Code::INTERNAL)),
+            false => Ok(Empty::new()),
+        }
     }
 }

@@ -255,6 +255,41 @@ async fn an_honest_guest_has_its_time() {
 }
 
 #[tokio::test]
+async fn a_guest_that_does_not_let_go_is_asked_for_a_while() {
+    let guest = Guest::honest();
+    guest.denies_what_it_does();
+    let stage = Stage::new("shim-keeps", &guest).await;
+    let container = stage.run("a");
+    guest.runs("a", "");
+    stage.kill("a", "").await.unwrap();
+    stage.ended(&container).await;
+    sleep(PATIENCE * 2).await;
+    let refused = stage.delete("a", "").await.unwrap_err();
+    assert_eq!(code(&refused), Some(Code::INTERNAL), "it ended long ago");
+    sleep(PATIENCE * 2).await;
+    stage.delete("a", "").await.unwrap();
+    assert!(stage.service.shared.containers().is_empty());
+    stage.pod.kill().await;
+}
+
+#[tokio::test]
+async fn a_slow_guest_writes_back_before_its_disks_go() {
+    let slow = overdue::LATE + PATIENCE;
+    let guest = Guest::honest();
+    guest.is_slow(slow);
+    let stage = Stage::new("shim-slow", &guest).await;
+    let container = stage.run("a");
+    guest.runs("a", "");
+    stage.kill("a", "").await.unwrap();
+    stage.ended(&container).await;
+    sleep(PATIENCE * 2).await;
+    let start = Instant::now();
+    stage.delete("a", "").await.unwrap();
+    assert!(start.elapsed() >= slow, "it was not waited for");
+    stage.pod.kill().await;
+}
+
+#[tokio::test]
 async fn an_exec_that_containerd_did_not_wait_for_is_ended_in_the_guest() {
     let guest = Guest::honest();
     guest.is_slow(Duration::from_millis(200));
