@@ -9,7 +9,7 @@ use fuse_backend_rs::abi::fuse_abi::stat64;
 use fuse_backend_rs::api::filesystem::{Context, SetattrValid};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid};
 
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::leftovers::takes_long_to_free;
 use super::open::require_regular;
 use super::set_id::clearing_set_id;

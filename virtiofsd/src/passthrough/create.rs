@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::budget::Counted;
 use super::handles::NewHandle;
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::named::At;
 use super::names::{CONFINED, check_name};
 use super::{Config, Passthrough, errno};

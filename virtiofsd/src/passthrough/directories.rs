@@ -8,7 +8,7 @@ use fuse_backend_rs::api::filesystem::{DirEntry, Entry};
 use rustix::fs::{FileType, RawDir, SeekFrom};
 
 use super::handles::{Handle, Opened};
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::{Passthrough, errno};
 use crate::fuse::ROOT;
 

@@ -6,166 +6,16 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::budget::Counted;
 use super::errno;
-use super::named::At;
+use super::inode::{FoundAgain, Identity, Inode};
 use super::node_limit::NodeLimit;
-use super::place::{NodeFd, Place, Places, Way};
-use super::version::LastOpened;
+use super::place::{Place, Places};
 use crate::fuse::ROOT;
 use crate::state::{Ledger, NodeRecord, SavedNode};
 use crate::sys::{FileHandle, FileStatus, status_of};
-
-/// What makes a file the same file, for as long as a descriptor keeps it from being deleted. The
-/// mount is part of it: one file seen through two mounts is two nodes, each with its own parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-    mount: u64,
-}
-
-impl From<&FileStatus> for Identity {
-    fn from(status: &FileStatus) -> Self {
-        Self {
-            device: status.attributes.st_dev,
-            inode: status.attributes.st_ino,
-            mount: status.mount_id,
-        }
-    }
-}
-
-/// A file of the host that the guest has a node for.
-#[derive(Debug)]
-pub(super) struct Inode {
-    /// The guest's number for it.
-    pub(super) id: u64,
-    place: Place,
-    /// `S_IFMT` part of the mode, which never changes.
-    pub(super) kind: u32,
-    identity: Identity,
-    /// How many lookups the guest has not forgotten. Once 0 it stays 0.
-    lookups: AtomicU64,
-    /// What the guest may have cached.
-    pub(super) last_opened: LastOpened,
-    /// What the next process will know of it.
-    record: NodeRecord,
-    /// The keeper has its file.
-    pub(super) is_held: AtomicBool,
-    _counted: Counted,
-}
-
-/// A node's file that was found again.
-pub(super) struct FoundAgain {
-    pub(super) place: Place,
-    pub(super) status: FileStatus,
-    pub(super) handle: Option<FileHandle>,
-}
-
-impl Inode {
-    /// The inode number on the host.
-    pub(super) fn host_number(&self) -> u64 {
-        self.identity.inode
-    }
-
-    /// The device on the host that it is kept on.
-    pub(super) fn device(&self) -> u64 {
-        self.identity.device
-    }
-
-    /// The mount on the host that it was found on; 0 before Linux 5.8.
-    pub(super) fn mount(&self) -> u64 {
-        self.identity.mount
-    }
-
-    /// The file, open with `O_PATH`.
-    ///
-    /// # Errors
-    /// `ESTALE`: the file is gone.
-    pub(super) fn fd(&self) -> io::Result<NodeFd<'_>> {
-        if let Some(fd) = self.place.kept() {
-            return Ok(NodeFd::Kept(fd));
-        }
-        match self.place.way() {
-            Some(Way::Handle(handle, mount)) => handle.open(mount).map(NodeFd::Opened),
-            Some(Way::Named(named)) => named.fd(self),
-            None => Err(errno(libc::ESTALE)),
-        }
-    }
-
-    /// The open file that the node was kept by.
-    pub(super) fn into_fd(self) -> Option<OwnedFd> {
-        self.place.into_fd()
-    }
-
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    pub(super) fn place_mut(&mut self) -> &mut Place {
-        &mut self.place
-    }
-
-    /// Whether a file has the inode number, device and mount of this one.
-    pub(super) fn is_numbered(&self, status: &FileStatus) -> bool {
-        self.identity == Identity::from(status)
-    }
-
-    /// The file was found at `at`.
-    pub(super) fn found(&self, at: At<'_>) {
-        if let Some(named) = self.place.named() {
-            named.found(self, at, None);
-        }
-    }
-
-    /// The file was moved.
-    pub(super) fn moved(&self, from: At<'_>, to: At<'_>) {
-        if let Some(named) = self.place.named() {
-            named.found(self, to, Some(from));
-        }
-    }
-
-    /// Counts a lookup, unless the guest has just forgotten the last one.
-    fn acquire(&self) -> bool {
-        let more = |count| if count == 0 { None } else { Some(count + 1) };
-        let known = self
-            .lookups
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok();
-        if known {
-            self.record.looked_up();
-        }
-        known
-    }
-
-    /// How many lookups the guest has not forgotten.
-    pub(super) fn lookups(&self) -> u64 {
-        self.lookups.load(Ordering::Relaxed)
-    }
-
-    /// What the next process will know of it.
-    pub(super) fn record(&self) -> &NodeRecord {
-        &self.record
-    }
-
-    /// Takes lookups back; whether none is left, which only one caller hears.
-    fn release(&self, count: u64) -> bool {
-        let less = |now: u64| {
-            if now == 0 {
-                None
-            } else {
-                Some(now.saturating_sub(count))
-            }
-        };
-        self.record.forgotten(count);
-        self.lookups
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
-            .is_ok_and(|before| count > 0 && before <= count)
-    }
-}
 
 const SHARDS: usize = 32;
 
@@ -190,19 +40,11 @@ impl InodeTable {
     /// A table that knows the root only.
     pub(super) fn new(root: OwnedFd, places: &Places, limit: NodeLimit) -> io::Result<Self> {
         let status = status_of(&root)?;
-        let root = Arc::new(Inode {
-            id: ROOT,
-            kind: status.attributes.st_mode & libc::S_IFMT,
-            identity: Identity::from(&status),
-            place: Place::new(Some(places.keep(root)?), None),
-            lookups: AtomicU64::new(1),
-            last_opened: LastOpened::default(),
-            record: NodeRecord::default(),
-            is_held: AtomicBool::new(false),
-            _counted: limit.count_always(),
-        });
+        let place = Place::new(Some(places.keep(root)?), None);
+        let counted = limit.count_always();
+        let root = Inode::new((ROOT, 1), place, &status, NodeRecord::default(), counted);
         Ok(Self {
-            root,
+            root: Arc::new(root),
             by_id: std::array::from_fn(|_| RwLock::default()),
             by_identity: std::array::from_fn(|_| RwLock::default()),
             next: AtomicU64::new(ROOT + 1),
@@ -230,23 +72,19 @@ impl InodeTable {
             here.lookups = saved.lookups;
             Some(self.ledger.as_ref()?.add_node(&here))
         });
-        let node = Arc::new(Inode {
-            id: saved.id,
-            place: found.place,
-            kind: saved.kind,
-            identity: Identity::from(&found.status),
-            lookups: AtomicU64::new(saved.lookups),
-            last_opened: LastOpened::default(),
-            record: record.unwrap_or_default(),
-            is_held: AtomicBool::new(false),
-            _counted: self.limit.count_always(),
-        });
+        let node = Arc::new(Inode::new(
+            (saved.id, saved.lookups),
+            found.place,
+            &found.status,
+            record.unwrap_or_default(),
+            self.limit.count_always(),
+        ));
         if saved.lookups > 0 {
             write(self.shard_of_id(node.id), |by_id| {
                 by_id.insert(node.id, node.clone())
             });
-            write(self.shard_of_identity(&node.identity), |nodes| {
-                nodes.entry(node.identity).or_insert_with(|| node.clone());
+            write(self.shard_of_identity(node.identity()), |nodes| {
+                nodes.entry(node.identity()).or_insert_with(|| node.clone());
             });
         }
         node
@@ -312,10 +150,10 @@ impl InodeTable {
         handle: Option<&FileHandle>,
     ) -> Option<Arc<Inode>> {
         let identity = Identity::from(status);
-        if identity == self.root.identity {
+        if identity == self.root.identity() {
             return Some(self.root.clone());
         }
-        read(self.shard_of_identity(&identity), |nodes| {
+        read(self.shard_of_identity(identity), |nodes| {
             same(nodes, status, handle)
         })
     }
@@ -325,10 +163,10 @@ impl InodeTable {
         let status = status_of(&fd).ok()?;
         let handle = FileHandle::of(&fd).ok();
         let identity = Identity::from(&status);
-        read(self.shard_of_identity(&identity), |nodes| {
+        read(self.shard_of_identity(identity), |nodes| {
             let node = nodes.get(&identity)?;
-            node.place.way()?;
-            let is_it = node.place.is_of(&status, handle.as_ref());
+            node.place().way()?;
+            let is_it = node.place().is_of(&status, handle.as_ref());
             is_it.then(|| node.clone())
         })
     }
@@ -357,18 +195,9 @@ impl InodeTable {
             let saved = place.saved(id, status, handle);
             ledger.add_node(&saved)
         });
-        let node = Arc::new(Inode {
-            id,
-            place,
-            kind: status.attributes.st_mode & libc::S_IFMT,
-            identity: Identity::from(status),
-            lookups: AtomicU64::new(1),
-            last_opened: LastOpened::default(),
-            record: record.unwrap_or_default(),
-            is_held: AtomicBool::new(false),
-            _counted: counted,
-        });
-        let shard = self.shard_of_identity(&node.identity);
+        let record = record.unwrap_or_default();
+        let node = Arc::new(Inode::new((id, 1), place, status, record, counted));
+        let shard = self.shard_of_identity(node.identity());
         // Descriptors close when these two go, after the lock.
         let (node, _replaced) = write(shard, |nodes| {
             if let Some(known) = same(nodes, status, handle) {
@@ -377,7 +206,7 @@ impl InodeTable {
             write(self.shard_of_id(node.id), |by_id| {
                 by_id.insert(node.id, node.clone())
             });
-            let replaced = nodes.insert(node.identity, node.clone());
+            let replaced = nodes.insert(node.identity(), node.clone());
             (node.clone(), replaced)
         });
         Ok(node)
@@ -391,13 +220,13 @@ impl InodeTable {
             return None;
         }
         write(self.shard_of_id(id), |by_id| by_id.remove(&id));
-        write(self.shard_of_identity(&node.identity), |nodes| {
+        write(self.shard_of_identity(node.identity()), |nodes| {
             // A new node of the same file may have taken the place.
             if nodes
-                .get(&node.identity)
+                .get(&node.identity())
                 .is_some_and(|known| Arc::ptr_eq(known, &node))
             {
-                nodes.remove(&node.identity);
+                nodes.remove(&node.identity());
             }
         });
         Some(node)
@@ -429,8 +258,8 @@ impl InodeTable {
         &self.by_id[spread(id)]
     }
 
-    fn shard_of_identity(&self, identity: &Identity) -> &Shard<Identity> {
-        &self.by_identity[spread(identity.inode ^ identity.device.rotate_left(32))]
+    fn shard_of_identity(&self, identity: Identity) -> &Shard<Identity> {
+        &self.by_identity[spread(identity.mixed())]
     }
 }
 
@@ -442,7 +271,7 @@ fn same(
     handle: Option<&FileHandle>,
 ) -> Option<Arc<Inode>> {
     let node = nodes.get(&Identity::from(status))?;
-    (node.place.is_of(status, handle) && node.acquire()).then(|| node.clone())
+    (node.place().is_of(status, handle) && node.acquire()).then(|| node.clone())
 }
 
 /// Fibonacci hashing: neighbours go to different shards.

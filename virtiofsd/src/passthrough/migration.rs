@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::names::{check_name, open_node};
 use super::restore::{Known, Missing, Trust};
 use super::{MigrationConfig, MigrationMode, OnMigrationError, Passthrough, errno};

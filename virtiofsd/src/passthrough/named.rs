@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::budget::Counted;
 use super::descend::descend;
 use super::errno;
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::moves::Names;
 use super::place::NodeFd;
 use super::proof::Proof;

@@ -11,7 +11,7 @@ use fuse_backend_rs::api::filesystem::Entry;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::named::At;
 use super::place::Found;
 use super::{Passthrough, errno};

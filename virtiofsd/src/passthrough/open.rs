@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::config::CachePolicy;
 use super::handles::{NewHandle, Opened};
-use super::inodes::Inode;
+use super::inode::Inode;
 use super::leftovers::takes_long_to_free;
 use super::set_id::clearing_set_id;
 use super::{Passthrough, errno};

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::OFlags;
 
 use super::handles::{NewHandle, Opened};
-use super::inodes::{FoundAgain, Inode};
+use super::inode::{FoundAgain, Inode};
 use super::named::At;
 use super::names::{check_name, open_node};
 use super::open::require_regular;

@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::OFlags;
 
 use super::Passthrough;
-use super::inodes::Inode;
+use super::inode::Inode;
 use crate::fuse::Features;
 
 impl Passthrough {

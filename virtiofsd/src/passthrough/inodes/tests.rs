@@ -3,6 +3,7 @@
 use super::super::FileHandles;
 use super::super::moves::Names;
 use super::super::named::Named;
+use super::super::place::Way;
 use super::super::proof::Proof;
 use super::*;
 
