@@ -14,7 +14,7 @@ const CONFIG: u64 = 1 << 15;
 
 fn access(bus: &PciBus, what: u8, offset: u32, value: [u8; 4]) {
     let mut eight = [value, value].concat();
-    let data = &mut eight[..usize::from(what >> 3) % 9];
+    let data = &mut eight[..(usize::from(what >> 3) % 9).max(1)];
     let write = what & 4 != 0;
     // Ports are 1, 2 or 4 bytes wide.
     let port = 0xcf8 + (offset % 8) as u16;

@@ -49,6 +49,14 @@ pub enum BootError {
         /// End of the memory that the kernel needs.
         needed: ByteSize,
     },
+    /// The kernel would begin where it cannot be.
+    #[error("{}: this kernel's entry point, {address:#x}, is not in the guest's low memory", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        address: u64,
+    },
     /// The initramfs is too large.
     #[error("{} ({size}) does not fit behind the kernel; give the guest more with --memory", path.display())]
     InitramfsFit {

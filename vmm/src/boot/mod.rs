@@ -110,6 +110,11 @@ pub const GDT_LIMIT: u16 = segments::GDT_LIMIT;
 pub fn load(config: &BootConfig, memory: &GuestMemory) -> Result<Entry, BootError> {
     let kernel = kernel::load(&config.kernel, memory)?;
     let protocol = kernel.protocol(config)?;
+    let address = kernel.entry(protocol);
+    if address >= memory.low_end() {
+        let path = config.kernel.path.clone();
+        return Err(BootError::Entry { path, address });
+    }
     let initramfs = config
         .initramfs
         .as_ref()
@@ -126,10 +131,7 @@ pub fn load(config: &BootConfig, memory: &GuestMemory) -> Result<Entry, BootErro
         }
         Protocol::Pvh => pvh::write(memory, initramfs, &map)?,
     }
-    Ok(Entry {
-        address: kernel.entry(protocol),
-        protocol,
-    })
+    Ok(Entry { address, protocol })
 }
 
 #[cfg(test)]

@@ -237,6 +237,17 @@ fn what_is_no_kernel_is_refused() {
     let mut arm = elf(None);
     arm[18] = 183;
     assert_eq!(message(&arm), neither);
+    let mut elsewhere = elf(None);
+    elsewhere[24..32].copy_from_slice(&(16 * MIB).wrapping_neg().to_le_bytes());
+    for (image, address) in [
+        (elsewhere, "0xffffffffff000000"),
+        (elf(Some(0xffff_f000)), "0xfffff000"),
+    ] {
+        let entry = format!(
+            "made-up: this kernel's entry point, {address}, is not in the guest's low memory"
+        );
+        assert_eq!(message(&image), entry);
+    }
     let mut only_32 = bzimage();
     only_32[0x236] = 0;
     assert_eq!(
