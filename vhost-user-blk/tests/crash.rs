@@ -40,19 +40,24 @@ fn start(disk: &Disk) -> Daemon {
         .unwrap()
 }
 
-/// Limits the disk's rate, once the control socket is there; by no options, not at all.
-fn limit(disk: &Disk, options: &[&str]) {
+/// Gives an order again and again, until it succeeds and its answer is as wanted.
+fn ctl_until(disk: &Disk, order: &[&str], wanted: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + SOON;
     loop {
         let mut ctl = Command::new(PROGRAM);
         ctl.arg("ctl").arg(disk.scratch.join("control"));
-        let output = ctl.arg("limit").args(options).output().unwrap();
-        if output.status.success() {
+        let output = ctl.args(order).output().unwrap();
+        if output.status.success() && wanted(&String::from_utf8_lossy(&output.stdout)) {
             return;
         }
         assert!(Instant::now() < deadline, "{output:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Limits the disk's rate, once the control socket is there; by no options, not at all.
+fn limit(disk: &Disk, options: &[&str]) {
+    ctl_until(disk, &[&["limit"], options].concat(), |_| true);
 }
 
 fn disk(test: &str) -> Disk {
@@ -277,9 +282,10 @@ exit 0
         std::thread::sleep(Duration::from_millis(150 + round * 53 % 300));
         disk.daemon.kill().unwrap();
         disk.daemon = start(&disk);
-        disk.daemon
-            .wait_stderr("front end connected", SOON)
-            .unwrap();
+        // QEMU 7.2 never connects again when a daemon ends in the middle of what it says first.
+        ctl_until(&disk, &["stats"], |told| {
+            !told.contains(r#""operations":{"read":0,"write":0,"#)
+        });
     }
     guest.write(b"stop\n").unwrap();
     let outcome = guest.wait().unwrap();
