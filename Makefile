@@ -249,7 +249,7 @@ sanitize: miri loom asan tsan ## All of these: undefined behaviour, memory model
 
 # What Miri cannot do, by name: signals, mappings as the kernel has them, other processes, sockets. Rates are arithmetic
 # over hours, which it takes minutes for.
-MIRI_OUT := test(/^(sys::(guarded_memory|lost_memory|peer)|patience|sandbox|session|rate)::/)
+MIRI_OUT := test(/^(sys::(guarded_memory|lost_memory|peer)|messages|patience|sandbox|session|rate)::/)
 
 miri: ## Run the tests of rings and buffers in an interpreter that sees undefined behaviour and data races; CASES of each property (4)
 	$(call NIGHTLY_WITH,miri)
