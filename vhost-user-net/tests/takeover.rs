@@ -308,11 +308,15 @@ fn what_a_driver_has_set_outlives_daemon_after_daemon() {
     survivor.network.assert_serves();
     let mut guest = survivor.network.guest(ALL, 64, 2048);
     let _control = guest.control(2);
-    survivor
-        .network
-        .wire
-        .send(packet::PLAIN, &frame_to(OTHER, 40_002, None));
-    guest.next_udp(40_002);
+    // Its lane is attached some time after the ring was enabled.
+    let deadline = Instant::now() + SOON;
+    loop {
+        survivor.wire(&frame_to(OTHER, 40_002, None));
+        if next_udp(&mut guest.receive, 40_002, MOMENT).is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it does not hear all");
+    }
 }
 
 #[test]

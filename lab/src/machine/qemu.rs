@@ -17,10 +17,11 @@ use crate::sys::tsc;
 /// processor's counter while the host is busy can be wrong by a factor of ten, and with it the machine's clock:
 /// `tsc_early_khz` tells it, for the translator passes the host's counter on. The first processor starts alone, and the
 /// machine's first process brings up the others when the kernel has patched its text (`lab/init`, `keys` and
-/// `processors`); nor is it to patch its locks for them then.
+/// `processors`); nor is it to patch its locks for them then. One that stands still on a processor for two minutes is
+/// not waited for: the panic tells where.
 const KERNEL_OPTIONS: &str = "console=ttyS0 quiet reboot=t panic=-1 8250.nr_uarts=1 \
                               mitigations=off nokaslr tsc=reliable cryptomgr.notests \
-                              maxcpus=1 noreplace-smp";
+                              maxcpus=1 noreplace-smp watchdog_thresh=60 softlockup_panic=1";
 
 /// What differs from machine to machine.
 pub(super) struct Board<'a> {
