@@ -139,15 +139,20 @@ fn a_front_end_that_cannot_be_served_is_gone_again() {
         let told = ctl.arg("ctl").arg(&control).arg("stats").output().unwrap();
         String::from_utf8_lossy(&told.stdout).contains(r#""connected":false"#)
     };
+    let wait_until_gone = |more| {
+        let deadline = Instant::now() + SOON;
+        while !is_gone() {
+            assert!(Instant::now() < deadline, "{more:?} were left");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    // It closes itself in before it answers.
+    wait_until_gone(None);
     for more in 0..40 {
         leave(&process, more);
         let _ = alive(&disk.socket, Duration::from_millis(300));
         process.unlimit(Resource::Nofile);
-        let deadline = Instant::now() + SOON;
-        while !is_gone() {
-            assert!(Instant::now() < deadline, "{more} were left");
-            sleep(Duration::from_millis(20));
-        }
+        wait_until_gone(Some(more));
     }
     let log = disk.daemon.stderr();
     assert!(log.contains("the session cannot be started"), "{log}");
