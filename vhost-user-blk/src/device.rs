@@ -112,7 +112,8 @@ impl<S: Storage> BlockDevice<S> {
     }
 
     /// Remembers requests in flight in `file`, so that the next process does them once more if
-    /// this one is killed during this `boot` of the host, and whether the driver wants the write cache. To be called before the device is served.
+    /// this one is killed during this `boot` of the host, and whether the driver wants the write cache.
+    /// To be called before the device is served.
     ///
     /// # Errors
     /// When the file there cannot be used, or another daemon uses it.

@@ -110,13 +110,13 @@ impl Lab {
 
     /// Runs `script` in the lab; each `boot NAME OPTION...` there is a guest that runs `guest`.
     pub(crate) fn run(&self, guest: &str, script: &str) -> Result<Said, Box<dyn Error>> {
-        self.run_for(LIMIT, guest, script)
+        self.run_longer(Duration::ZERO, guest, script)
     }
 
-    /// The same, with another limit.
-    pub(crate) fn run_for(
+    /// The same, where the guest has so much `more` to do.
+    pub(crate) fn run_longer(
         &self,
-        limit: Duration,
+        more: Duration,
         guest: &str,
         script: &str,
     ) -> Result<Said, Box<dyn Error>> {
@@ -136,7 +136,7 @@ impl Lab {
             .env("INITRAMFS", initramfs)
             .env("FILES", self.scratch.path())
             .folder("/tmp")
-            .limit(limit)
+            .limit(LIMIT + more)
             .run()?;
         Ok(Said(output.success()?))
     }
